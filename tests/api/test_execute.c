@@ -1,0 +1,325 @@
+/* One-off commands: what subprocess.run does, and nothing left behind. */
+#include "world.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+
+static bool execute(world *w, const swerex_command *command) {
+  swerex_command_response_clear(&w->ran);
+  return swerex_execute(w->runtime, command, &w->ran, &w->err);
+}
+
+/** Run a script with /bin/sh -c. */
+static bool script(world *w, const char *text, double timeout) {
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = text;
+  command.shell = true;
+  command.timeout = timeout;
+  return execute(w, &command);
+}
+
+static bool argv(world *w, const char *const *list) {
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.argv = list;
+  return execute(w, &command);
+}
+#define ARGV(w, ...) argv(w, (const char *const[]){__VA_ARGS__, NULL})
+
+TEST(streams_and_exit_codes) {
+  world w = world_open();
+  CHECK(script(&w, "echo out; echo err >&2; exit 3", 0));
+  CHECK_STR(w.ran.stdout_text.data, "out\n");
+  CHECK_STR(w.ran.stderr_text.data, "err\n");
+  CHECK_INT(w.ran.exit_code, 3);
+  CHECK(script(&w, "kill -9 $$", 0));
+  CHECK_INT(w.ran.exit_code, -9);
+  CHECK(ARGV(&w, "printf", "%s|", "a b", "", "c'd"));
+  CHECK_STR(w.ran.stdout_text.data, "a b||c'd|");
+  CHECK(ARGV(&w, "cat"));
+  CHECK_STR(w.ran.stdout_text.data, "");
+  CHECK(script(&w, "printf 'a\\0\\377b\\r\\n\\033[1m'", 0));
+  CHECK_MEM(w.ran.stdout_text.data, w.ran.stdout_text.size, "a\0\\xffb\r\n\033[1m");
+  world_close(&w);
+}
+
+TEST(merged_streams) {
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "echo 1; echo 2 >&2; echo 3";
+  command.shell = command.merge_output_streams = true;
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "1\n2\n3\n");
+  CHECK_STR(w.ran.stderr_text.data, "");
+  world_close(&w);
+}
+
+TEST(shell_with_a_list) {
+  static const char *const list[] = {"echo \"$0-$1\"", "a", "b", NULL}, *const echo[] = {"echo", "a", NULL};
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.shell = true;
+  command.argv = echo;
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "\n");
+  command.argv = list;
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "a-b\n");
+  world_close(&w);
+}
+
+TEST(what_cannot_start) {
+  static const char *const empty[] = {NULL};
+  world w = world_open();
+  swerex_command command;
+  CHECK(!ARGV(&w, "nonexistentcmd"));
+  CHECK_INT(w.err.code, SWEREX_E_FILE_NOT_FOUND);
+  CHECK_STR(w.err.message, "[Errno 2] No such file or directory: 'nonexistentcmd'");
+  CHECK_INT(w.err.sys_errno, 2);
+  memset(&command, 0, sizeof command);
+  command.command = "echo hi";
+  CHECK(!execute(&w, &command));
+  CHECK_STR(w.err.message, "[Errno 2] No such file or directory: 'echo hi'");
+  command.command = "pwd";
+  command.cwd = "/nonexist";
+  CHECK(!execute(&w, &command));
+  CHECK_STR(w.err.message, "[Errno 2] No such file or directory: '/nonexist'");
+  command.cwd = "/etc/passwd";
+  CHECK(!execute(&w, &command));
+  CHECK_INT(w.err.code, SWEREX_E_NOT_A_DIRECTORY);
+  CHECK(!ARGV(&w, "/etc/passwd"));
+  CHECK_INT(w.err.code, SWEREX_E_PERMISSION);
+  CHECK_STR(w.err.message, "[Errno 13] Permission denied: '/etc/passwd'");
+  CHECK(!argv(&w, empty));
+  CHECK_INT(w.err.code, SWEREX_E_VALUE);
+  memset(&command, 0, sizeof command);
+  CHECK(!execute(&w, &command));
+  CHECK_INT(w.err.code, SWEREX_E_VALIDATION);
+  command.command = "";
+  CHECK(!execute(&w, &command));
+  CHECK_INT(w.err.code, SWEREX_E_FILE_NOT_FOUND);
+  world_close(&w);
+}
+
+TEST(checked_exit_code) {
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "exit 3";
+  command.shell = command.check = true;
+  command.error_msg = "ctx";
+  CHECK(!execute(&w, &command));
+  CHECK_INT(w.err.code, SWEREX_E_NON_ZERO_EXIT_CODE);
+  CHECK_STR(w.err.message, "ctx: Command 'exit 3' failed with exit code 3. Stdout:\n''\nStderr:\n''");
+  world_close(&w);
+}
+
+TEST(environment_and_folder) {
+  static const char *const env[] = {"A=b", NULL}, *const none[] = {NULL};
+  static const char *const list[] = {"/usr/bin/env", NULL};
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.argv = list;
+  command.env = env;
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "A=b\n");
+  command.env = none;
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "");
+  command.env = NULL;
+  CHECK(execute(&w, &command));
+  CHECK(has(w.ran.stdout_text.data, "PATH="));
+  command.cwd = "/usr/bin";
+  command.argv = (const char *const[]){"./env", "pwd", NULL};
+  CHECK(execute(&w, &command));
+  CHECK_STR(w.ran.stdout_text.data, "/usr/bin\n");
+  world_close(&w);
+}
+
+TEST(follows_the_folder_of_the_host) {
+  world w = world_open();
+  char before[1024];
+  CHECK(getcwd(before, sizeof before) != NULL);
+  CHECK(chdir("/usr") == 0);
+  CHECK(ARGV(&w, "pwd"));
+  CHECK_STR(w.ran.stdout_text.data, "/usr\n");
+  CHECK(chdir(before) == 0);
+  world_close(&w);
+}
+
+TEST(timeout_kills_all) {
+  static const char *const scripts[] = {"echo part; echo e >&2; sleep 7771 & setsid sleep 7771 & wait",
+                                        "echo part; echo e >&2; (setsid sleep 7771 &); sleep 7771",
+                                        "echo part; echo e >&2; sh -c 'trap \"\" TERM HUP INT; sleep 7771' | cat"};
+  for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
+    world w = world_open();
+    double start = seconds();
+    CHECK(!script(&w, scripts[i], 0.3));
+    CHECK(seconds() - start < 3);
+    CHECK_INT(w.err.code, SWEREX_E_COMMAND_TIMEOUT);
+    CHECK_STR(w.err.message, "Timeout (0.3s) exceeded while running command");
+    CHECK_STR(w.err.extra_info, "{\"stdout\":\"part\\n\",\"stderr\":\"e\\n\"}");
+    CHECK_INT(processes("sleep 7771"), 0);
+    world_close(&w);
+  }
+}
+
+TEST(idle_timeout) {
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "echo a; sleep 0.2; echo b; sleep 20";
+  command.shell = true;
+  command.idle_timeout = 0.6;
+  CHECK(!execute(&w, &command));
+  CHECK_STR(w.err.message, "No output for 0.6s while running command");
+  CHECK_STR(w.err.extra_info, "{\"stdout\":\"a\\nb\\n\",\"stderr\":\"\"}");
+  world_close(&w);
+}
+
+TEST(daemons_live_until_the_runtime_closes) {
+  world w = world_open();
+  CHECK(script(&w, "(setsid sleep 7772 >/dev/null 2>&1 &); echo started", 0));
+  CHECK(script(&w, "(setsid sleep 7772 >/dev/null 2>&1 &); echo started", 5));
+  CHECK_STR(w.ran.stdout_text.data, "started\n");
+  for (int i = 0; i < 100 && processes("sleep 7772") < 2; i++) usleep(20000);
+  CHECK_INT(processes("sleep 7772"), 2);
+  CHECK(swerex_close(w.runtime, NULL, NULL, &w.err));
+  CHECK_INT(processes("sleep 7772"), 0);
+  CHECK(swerex_close(w.runtime, NULL, NULL, &w.err));
+  CHECK(ARGV(&w, "true"));
+  world_close(&w);
+}
+
+TEST(daemons_may_be_kept) {
+  world w = world_open();
+  swerex_local_config config;
+  memset(&config, 0, sizeof config);
+  config.keep_daemons = true;
+  swerex_runtime *keeping = swerex_local_runtime_new(w.loop, &config, &w.err);
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "(setsid sleep 7773 >/dev/null 2>&1 &); echo started";
+  command.shell = true;
+  CHECK(swerex_execute(keeping, &command, NULL, &w.err));
+  swerex_runtime_free(keeping);
+  world_close(&w);
+  for (int i = 0; i < 100 && processes("sleep 7773") < 1; i++) usleep(20000);
+  CHECK_INT(processes("sleep 7773"), 1);
+  CHECK(system("pkill -f '^sleep 7773'") == 0);
+}
+
+TEST(sessions_leave_nothing) {
+  static const char *const command =
+    "sleep 7774 & nohup sleep 7774 >/dev/null 2>&1 & setsid sleep 7774 & "
+    "(setsid sh -c 'sleep 7774 & exec >/dev/null 2>&1 </dev/null; (setsid sleep 7774 &)' &); disown -a; "
+    "sh -c 'trap \"\" HUP TERM; sleep 7774'";
+  world w = world_with_session();
+  CHECK(!run_for(&w, command, 0.5));
+  CHECK(processes("sleep 7774") >= 5);
+  double start = seconds();
+  CHECK(swerex_close_session(w.runtime, NULL, NULL, &w.err));
+  CHECK(seconds() - start < 2);
+  CHECK_INT(processes("sleep 7774"), 0);
+  world_close(&w);
+}
+
+TEST(sessions_may_keep_daemons) {
+  world w = world_open();
+  swerex_create_bash_session_request request;
+  memset(&request, 0, sizeof request);
+  request.keep_daemons = true;
+  CHECK(swerex_create_session(w.runtime, &request, NULL, &w.err));
+  CHECK(run(&w, "sleep 7775 & (setsid sleep 7776 >/dev/null 2>&1 &)"));
+  usleep(100000);
+  CHECK(swerex_close_session(w.runtime, NULL, NULL, &w.err));
+  CHECK_INT(processes("sleep 7775"), 0);
+  CHECK_INT(processes("sleep 7776"), 1);
+  world_close(&w);
+  CHECK_INT(processes("sleep 7776"), 0);
+}
+
+TEST(the_end_of_the_host_ends_its_children) {
+  pid_t host = fork();
+  if (host == 0) {
+    world w = world_with_session();
+    run_for(&w, "setsid sleep 7777 & sleep 7777", 0.3);
+    script(&w, "(setsid sleep 7777 >/dev/null 2>&1 &)", 0);
+    kill(getpid(), SIGKILL);
+  }
+  CHECK(waitpid(host, NULL, 0) == host);
+  for (int i = 0; i < 100 && processes("sleep 7777") > 0; i++) usleep(50000);
+  CHECK_INT(processes("sleep 7777"), 0);
+}
+
+TEST(the_keeper_may_die) {
+  world w = world_with_session();
+  CHECK(system("pkill -KILL swerex-keeper") == 0);
+  usleep(100000);
+  CHECK(!run(&w, "echo x"));
+  CHECK_INT(w.err.code, SWEREX_E_SESSION_TERMINATED);
+  CHECK(ARGV(&w, "echo", "again"));
+  CHECK_STR(w.ran.stdout_text.data, "again\n");
+  CHECK(create(&w, "new"));
+  world_close(&w);
+}
+
+TEST(many_at_once) {
+  enum { COUNT = 300 };
+  world w = world_open();
+  swerex_future *futures[COUNT];
+  swerex_command command;
+  double start = seconds();
+  memset(&command, 0, sizeof command);
+  command.command = "sleep 0.5; echo $0";
+  command.shell = true;
+  for (int i = 0; i < COUNT; i++) futures[i] = swerex_execute_async(w.runtime, &command, &w.err);
+  for (int i = 0; i < COUNT; i++) {
+    CHECK(swerex_future_take(futures[i], &w.ran, &w.err));
+    CHECK_STR(w.ran.stdout_text.data, "/bin/sh\n");
+    swerex_command_response_clear(&w.ran);
+  }
+  CHECK(seconds() - start < 60);
+  world_close(&w);
+}
+
+TEST(cancelled) {
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "sleep 7778 & sleep 7778";
+  command.shell = true;
+  swerex_future *future = swerex_execute_async(w.runtime, &command, &w.err);
+  swerex_loop_run(w.loop, 0.1, &w.err);
+  usleep(100000);
+  CHECK(processes("sleep 7778") > 0);
+  swerex_future_cancel(future);
+  CHECK(!swerex_future_take(future, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_CANCELLED);
+  for (int i = 0; i < 100 && processes("sleep 7778") > 0; i++) swerex_loop_run(w.loop, 0.05, NULL);
+  CHECK_INT(processes("sleep 7778"), 0);
+  world_close(&w);
+}
+
+TEST(large_output) {
+  world w = world_open();
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "head -c 50000000 /dev/zero; head -c 1000000 /dev/zero >&2";
+  command.shell = true;
+  CHECK(execute(&w, &command));
+  CHECK_INT((int)w.ran.stdout_text.size, 50000000);
+  CHECK_INT((int)w.ran.stderr_text.size, 1000000);
+  command.max_output = 100;
+  command.command = "seq 1 1000";
+  CHECK(execute(&w, &command));
+  CHECK(has(w.ran.stdout_text.data, "bytes left out"));
+  CHECK(has(w.ran.stdout_text.data, "\n1000\n"));
+  world_close(&w);
+}
+
+TEST_MAIN()

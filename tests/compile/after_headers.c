@@ -1,0 +1,4 @@
+#include <stdio.h>
+#include <stdlib.h>
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Compiles the header with every compiler that is here, in every standard, with every option: the
+# implementation as C, the public half also as C++. Ends in `N passed, N failed[, N skipped]`.
+set -u
+cd "$(dirname "$0")" || exit 1
+out=../build/compile
+mkdir -p $out
+passed=0 failed=0 skipped=0
+WARN="-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wundef -Wcast-qual -Wwrite-strings"
+WARN_C="$WARN -Wstrict-prototypes -Wmissing-prototypes -Wvla"
+# What clang's -Weverything has against C itself, or against what is meant:
+QUIET="-Wno-padded -Wno-declaration-after-statement -Wno-switch-enum -Wno-switch-default
+  -Wno-covered-switch-default -Wno-disabled-macro-expansion -Wno-unsafe-buffer-usage
+  -Wno-reserved-macro-identifier -Wno-documentation -Wno-documentation-unknown-command
+  -Wno-cast-align -Wno-float-equal -Wno-format-nonliteral -Wno-unreachable-code-break
+  -Wno-c++98-compat -Wno-c++98-compat-pedantic -Wno-old-style-cast -Wno-zero-as-null-pointer-constant
+  -Wno-c11-extensions -Wno-pre-c2x-compat -Wno-pre-c11-compat -Wno-unused-macros
+  -Wno-reserved-identifier -Wno-tautological-unsigned-zero-compare -Wno-implicit-fallthrough
+  -Wno-bad-function-cast"
+
+ok() { # NAME COMMAND...
+  local name=$1
+  shift
+  if "$@" >$out/log 2>&1; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $name"
+    head -n 12 $out/log
+  fi
+}
+
+refused() { # NAME SENTENCE COMMAND...
+  local name=$1 sentence=$2
+  shift 2
+  if ! "$@" >$out/log 2>&1 && grep -q "$sentence" $out/log; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $name: not refused with: $sentence"
+  fi
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+skip() {
+  skipped=$((skipped + 1))
+  echo "skipped: $1 # SKIP"
+}
+
+implementation() { # COMPILER FLAGS...
+  local compiler=$1 options poller
+  shift
+  for options in "" -DSWEREX_NO_LOCAL -DSWEREX_STATIC; do
+    for poller in SWEREX_POLLER_EPOLL SWEREX_POLLER_POLL; do
+      ok "$compiler $* $options $poller" "$compiler" "$@" $WARN_C $options -DSWEREX_POLLER=$poller \
+        -I../.. -fsyntax-only implementation.c
+    done
+  done
+}
+
+for cc in gcc clang; do
+  if ! have $cc; then
+    skip "$cc"
+    continue
+  fi
+  for std in c99 c11 c17 c2x gnu99 gnu17; do
+    implementation $cc -std=$std
+    ok "$cc -std=$std public half" $cc -std=$std $WARN_C -I../.. -c -o $out/y.o twice.c
+  done
+  for opt in -O2 -O3 -DNDEBUG; do
+    ok "$cc $opt" $cc -std=c99 $opt $WARN_C -I../.. -c -o $out/x.o implementation.c
+  done
+  ok "$cc two translation units" $cc -std=c99 $WARN_C -I../.. -o $out/two implementation.c twice.c main.c
+  ok "$cc two translation units run" $out/two
+  ok "$cc own memory" $cc -std=c99 $WARN_C -I../.. -c -o $out/x.o own_memory.c
+  ok "$cc after other headers with _GNU_SOURCE" $cc -std=c99 -D_GNU_SOURCE $WARN_C -I../.. -c -o $out/x.o after_headers.c
+  refused "$cc after other headers" "before any other #include" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c
+  refused "$cc two of three memory macros" "Define all of" $cc -std=c99 -DSWEREX_MALLOC=malloc -I../.. -c -o $out/x.o implementation.c
+  ok "$cc kqueue sibling" $cc -std=c99 $WARN_C -DSWEREX_POLLER=SWEREX_POLLER_KQUEUE -Ikqueue -I../.. -fsyntax-only implementation.c
+done
+for cxx in g++ clang++; do
+  if ! have $cxx; then
+    skip "$cxx"
+    continue
+  fi
+  for std in c++11 c++17 c++20; do
+    ok "$cxx -std=$std" $cxx -std=$std $WARN -I../.. -x c++ -c -o $out/x.o twice.c
+  done
+  refused "$cxx implementation" "SWEREX_IMPLEMENTATION is C" $cxx -std=c++17 -x c++ -I../.. -c -o $out/x.o implementation.c
+done
+if have clang; then
+  ok "clang -Weverything" clang -std=c99 -Weverything -Werror $QUIET -I../.. -c -o $out/x.o implementation.c
+fi
+if have musl-gcc; then
+  implementation musl-gcc -std=c99
+else
+  skip "musl-gcc"
+fi
+printf 'int main(void) { return 0; }\n' >$out/probe.c
+if gcc -m32 -o $out/probe $out/probe.c >/dev/null 2>&1; then
+  ok "32 bits" gcc -m32 -std=c99 $WARN_C -I../.. -c -o $out/x.o implementation.c
+else
+  skip "32 bits"
+fi
+printf '%d passed, %d failed' $passed $failed
+[ $skipped -gt 0 ] && printf ', %d skipped' $skipped
+printf '\n'
+[ $failed -eq 0 ]

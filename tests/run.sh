@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# Builds and runs the tests, and adds up what they say. Called by the Makefile with the name of one
+# of the suites at the end of this file.
+set -u
+cd "$(dirname "$0")" || exit 1
+mkdir -p build
+
+CC=${CC:-cc}
+WARN="-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wundef -Wcast-qual -Wwrite-strings"
+WARN_C="$WARN -Wstrict-prototypes -Wmissing-prototypes -Wvla"
+SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+passed=0 failed=0 skipped=0
+
+say() { printf '%s\n' "$*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Count one check that has passed or failed; show what it printed when it failed.
+count() { # NAME STATUS LOG
+  if [ "$2" -eq 0 ]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    say "FAILED: $1"
+    [ -n "${3:-}" ] && tail -n 40 "$3"
+  fi
+}
+
+skip() { # NAME REASON
+  if [ -n "${SWEREX_STRICT:-}" ]; then
+    say "FAILED: $1: $2, and SWEREX_STRICT is set"
+    failed=$((failed + 1))
+  else
+    say "skipped: $1: $2"
+    skipped=$((skipped + 1))
+  fi
+}
+
+# Run a command that counts as one check.
+check() { # NAME COMMAND...
+  local name=$1 log
+  shift
+  log=build/check.$$.log
+  "$@" >"$log" 2>&1
+  count "$name" $? "$log"
+}
+
+# Add the numbers of a program that ends in `N passed, N failed[, N skipped]`.
+add() { # NAME STATUS LOG
+  local line
+  line=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$3" | tail -n 1)
+  grep -E '# SKIP' "$3"
+  if [ -z "$line" ]; then
+    count "$1: ended early (status $2)" 1 "$3"
+    return
+  fi
+  set -- "$1" "$2" "$3" $(printf '%s\n' "$line" | tr -cd '0-9 ')
+  passed=$((passed + $4))
+  failed=$((failed + $5))
+  [ -n "${SWEREX_STRICT:-}" ] && failed=$((failed + ${6:-0})) || skipped=$((skipped + ${6:-0}))
+  if [ "$5" -gt 0 ] || [ "$2" -ne 0 ]; then
+    say "FAILED: $1: $line (status $2)"
+    [ "$5" -gt 0 ] || failed=$((failed + 1))
+    grep -vE '^(ok|#   is|#   not) ' "$3" | tail -n 40
+  fi
+}
+
+# Build test programs side by side, then run them one by one.
+programs() { # LABEL COMPILER FLAGS FILE...
+  local label=$1 compiler=$2 flags=$3 file name jobs=0
+  shift 3
+  say "- $label"
+  for file; do
+    name=build/$label-$(basename "$file" .c)
+    rm -f "$name"
+    $compiler -std=c99 -g $flags -I.. -I. -Iapi -o "$name" "$file" -lpthread >"$name.cc" 2>&1 &
+    jobs=$((jobs + 1))
+    [ $((jobs % 2)) -eq 0 ] && wait
+  done
+  wait
+  for file; do
+    name=build/$label-$(basename "$file" .c)
+    if [ ! -x "$name" ]; then
+      count "$label: $file does not compile" 1 "$name.cc"
+      continue
+    fi
+    "$name" >"$name.log" 2>&1 </dev/null
+    add "$label $(basename "$file" .c)" $? "$name.log"
+  done
+}
+
+sanitizers() { # COMPILER
+  printf 'int main(void) { return 0; }\n' >build/probe.c
+  if $1 $SANITIZE -o build/probe build/probe.c >/dev/null 2>&1 && build/probe; then
+    say "$SANITIZE"
+  fi
+}
+
+units() {
+  programs "unit-$1" "$1" "-O1 -Wno-unused-function $2" unit/test_*.c
+}
+
+apis() { # COMPILER FLAGS LABEL
+  programs "api-$1-$3" "$1" "-O1 $WARN_C $2" api/test_*.c
+}
+
+# Everything that a user would build from this folder.
+users() {
+  local file
+  say "- examples and tools"
+  for file in ../examples/*.c ../tools/*.c; do
+    check "compiles: $file" $CC -std=c99 -O1 $WARN_C -I.. -c -o build/user.o "$file"
+  done
+  check "make -C ../examples" make -C ../examples
+  check "make -C ../tools" make -C ../tools
+  for file in cli/*.sh; do
+    bash "$file" ../tools/build/swerex >build/cli.log 2>&1 </dev/null
+    add "$file" $? build/cli.log
+  done
+}
+
+rules() {
+  say "- the rules"
+  sh ../tools/check.sh >build/rules.log 2>&1
+  add "tools/check.sh" $? build/rules.log
+}
+
+compile() {
+  say "- the matrix"
+  bash compile/matrix.sh >build/matrix.log 2>&1
+  add "compile/matrix.sh" $? build/matrix.log
+}
+
+# Run each fuzzer over its corpus, or for a time.
+fuzz() { # SECONDS
+  local file name
+  if ! have clang || ! sanitize_fuzzer; then
+    skip "fuzzers" "clang with libFuzzer is not here"
+    return
+  fi
+  say "- fuzzers, $1 s each"
+  for file in fuzz/fuzz_*.c; do
+    name=$(basename "$file" .c)
+    mkdir -p "build/corpus-$name"
+    if clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -w \
+      -I.. -o "build/$name" "$file" >build/fuzz.log 2>&1; then
+      "build/$name" -max_total_time="$1" -max_len=4096 -timeout=20 -artifact_prefix=build/ \
+        "build/corpus-$name" "fuzz/corpus/${name#fuzz_}" >build/fuzz.log 2>&1
+    else
+      false
+    fi
+    count "$name" $? build/fuzz.log
+  done
+}
+
+sanitize_fuzzer() {
+  printf '#include <stddef.h>\n#include <stdint.h>\nint LLVMFuzzerTestOneInput(const uint8_t *d, size_t n);\nint LLVMFuzzerTestOneInput(const uint8_t *d, size_t n) { return d == NULL && n; }\n' >build/probe.c
+  clang -fsanitize=fuzzer,address -o build/probe build/probe.c >/dev/null 2>&1
+}
+
+# The recogniser of complete commands against the judgement of bash.
+differ() {
+  say "- the recogniser against bash"
+  check "diff_bash builds" $CC -std=c99 -O1 -w -I.. -o build/diff_bash fuzz/diff_bash.c
+  check "diff_bash" build/diff_bash 1 4000
+}
+
+fast() {
+  local flags
+  flags=$(sanitizers "$CC")
+  [ -n "$flags" ] || skip "sanitizers" "$CC has none; the tests run without"
+  rules
+  units "$CC" "$flags"
+  apis "$CC" "$flags" default
+  apis "$CC" "$flags -DSWEREX_POLLER=SWEREX_POLLER_POLL" poll
+  users
+}
+
+everything() {
+  fast
+  if have clang; then
+    units clang "$SANITIZE"
+    apis clang "$SANITIZE" default
+  else
+    skip "clang" "not here"
+  fi
+  if have musl-gcc; then
+    apis musl-gcc "-static" static
+  else
+    skip "musl" "musl-gcc is not here"
+  fi
+  if have valgrind; then
+    programs valgrind "$CC" "-O1 -w" api/test_loop.c
+    check "valgrind" valgrind -q --error-exitcode=9 --leak-check=full --track-fds=no \
+      --child-silent-after-fork=yes build/valgrind-test_loop
+  else
+    skip "valgrind" "not here"
+  fi
+  compile
+  differ
+  fuzz "${SECONDS_EACH:-20}"
+}
+
+case ${1:-fast} in
+fast) fast ;;
+all) everything ;;
+compile) compile ;;
+check) rules ;;
+fuzz) fuzz "${SECONDS_EACH:-60}" ;;
+*) say "run.sh: no suite named $1" && exit 2 ;;
+esac
+printf '%d passed, %d failed' "$passed" "$failed"
+[ "$skipped" -gt 0 ] && printf ', %d skipped' "$skipped"
+printf '\n'
+[ "$failed" -eq 0 ]

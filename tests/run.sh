@@ -96,11 +96,11 @@ sanitizers() { # COMPILER
 }
 
 units() {
-  programs "unit-$1" "$1" "-O1 -Wno-unused-function $2" unit/test_*.c
+  programs "unit-$1" "$1" "-O0 -Wno-unused-function $2" unit/test_*.c
 }
 
 apis() { # COMPILER FLAGS LABEL
-  programs "api-$1-$3" "$1" "-O1 $WARN_C $2" api/test_*.c
+  programs "api-$1-$3" "$1" "-O0 $WARN_C $2" api/test_*.c
 }
 
 # Everything that a user would build from this folder.

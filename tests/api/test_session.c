@@ -686,7 +686,7 @@ TEST(many_actions_queue_in_order) {
   enum { COUNT = 50 };
   world w = world_with_session();
   swerex_future *futures[COUNT];
-  char command[32], expected[32];
+  char command[64], expected[64];
   swerex_bash_action action;
   memset(&action, 0, sizeof action);
   action.command = command;

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# The command line, as a user types it. Usage: command_line.sh PATH-OF-SWEREX
+set -u
+swerex=$(realpath "${1:-${SWEREX:-../tools/build/swerex}}")
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 1
+export HOME=/nonexistent
+unset PROMPT_COMMAND SWE_REX_LOG_STREAM_LEVEL
+passed=0 failed=0 skipped=0
+
+# Run swerex; its output, error output and exit code are in $out, $err and $code.
+s() {
+  out=$("$swerex" "$@" 2>err </dev/null)
+  code=$?
+  err=$(cat err)
+}
+
+# Check that two texts are the same.
+is() { # WHAT ACTUAL EXPECTED
+  if [ "$2" = "$3" ]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    printf 'not ok: %s: [%s], not [%s]\n' "$1" "$2" "$3"
+  fi
+}
+
+# Check that a text holds another.
+holds() { # WHAT TEXT PART
+  case $2 in
+  *"$3"*) passed=$((passed + 1)) ;;
+  *)
+    failed=$((failed + 1))
+    printf 'not ok: %s: [%s] does not hold [%s]\n' "$1" "$2" "$3"
+    ;;
+  esac
+}
+
+s exec -- echo hi there
+is "exec" "$out/$code" "hi there/0"
+s exec --shell 'echo out; echo err >&2; exit 3'
+is "exec streams and code" "$out/$err/$code" "out/err/3"
+s exec -- sh -c 'kill -TERM $$'
+is "exec of what a signal ends" "$code" "143"
+s exec -- nosuchprogram
+is "exec of nothing" "$err/$code" "swerex: [Errno 2] No such file or directory: 'nosuchprogram'/127"
+s exec -- /etc/passwd
+is "exec of a text" "$code" "126"
+s exec --cwd /usr --env 'A=b c' --shell 'pwd; echo "$A"'
+is "exec folder and variable" "$out" "/usr
+b c"
+s exec --timeout 0.2 --shell 'echo so far; sleep 20'
+is "exec timeout" "$out/$err/$code" "so far/swerex: Timeout (0.2s) exceeded while running command/124"
+
+s run 'cd /tmp; x=1' 'pwd; echo $x'
+is "run shares a session" "$out/$code" "/tmp
+1/0"
+s run 'echo a; false' 'echo b'
+is "run goes on" "$out/$code" "a
+b/0"
+s run --check 'echo a; (exit 4)' 'echo b'
+is "run --check stops" "$out/$code" "a/4"
+s run 'exit 7' 'echo never'
+holds "run of exit" "$code" "7"
+s run 'echo (a'
+holds "run of bad syntax" "$err" "syntax error near unexpected token"
+is "run of bad syntax, code" "$code" "2"
+echo 'x=sourced' >rc
+s run --source "$folder/rc" 'echo $x'
+is "run --source" "$out" "sourced"
+out=$(echo 'echo from stdin' | "$swerex" run -)
+is "run -" "$out" "from stdin"
+first=$("$swerex" run 'echo first; sleep 1; echo second; sleep 20' </dev/null | head -n 1)
+is "output comes at once, and a closed pipe ends it" "$first" "first"
+
+s --json exec --shell 'echo "a\"b"; exit 2'
+is "--json exec" "$out/$code" '{"stdout":"a\"b\n","stderr":"","exit_code":2}/2'
+s --json run 'echo x'
+is "--json run" "$out" '{"output":"x\n","exit_code":0,"failure_reason":"","expect_string":"SHELLPS1PREFIX","session_type":"bash"}'
+s --json run --timeout 0.2 'echo x; sleep 20'
+holds "--json error" "$out" '"code":"COMMAND_TIMEOUT"'
+holds "--json extra_info" "$out" '"extra_info":{"output":"x\n"}'
+s --json read /nonexistent
+holds "--json class path" "$out" '"class_path":"builtins.FileNotFoundError"'
+
+printf 'a\r\nb' | "$swerex" write "$folder/new/deep/file"
+s read "$folder/new/deep/file"
+is "write and read" "$out" "a
+b"
+s write --content text "$folder/new/file"
+is "write --content" "$(cat new/file)" "text"
+chmod 750 new && ln -s file new/link
+s upload "$folder/new" "$folder/copy"
+is "upload" "$code/$(readlink copy/link)/$(stat -c %a copy)" "0/file/750"
+printf '\351' >latin
+s read --encoding latin-1 "$folder/latin"
+is "read --encoding" "$out" "é"
+s read "$folder/latin"
+holds "read of bad bytes" "$err" "'utf-8' codec can't decode byte 0xe9"
+
+s --config '{"type":"local","nope":1}' exec -- true
+is "unknown field" "$err/$code" "swerex: nope: Extra inputs are not permitted/125"
+s --config '{"type":"local"' exec -- true
+holds "malformed JSON" "$err" "line 1 column"
+echo '{"type":"dummy","outputs":["scripted"]}' >dummy.json
+s --json --config dummy.json run anything
+holds "--config FILE" "$out" '"output":"scripted"'
+s --config missing.json run x
+holds "--config of nothing" "$err" "No such file or directory: 'missing.json'"
+
+s
+is "no command" "$code" "2"
+s nonsense
+holds "wrong command" "$err" "there is no command 'nonsense'"
+s exec --nonsense -- ls
+holds "wrong option" "$err" "there is no option '--nonsense'"
+s exec --timeout soon -- ls
+holds "wrong value" "$err" "'soon' is not a value for --timeout"
+s read
+holds "missing operand" "$err" "usage: swerex read"
+s read --source x y
+holds "option of another command" "$err" "--source does not go with this command"
+s --help
+holds "help" "$out" "Examples:"
+s run --help
+holds "help of a command" "$out" "--source"
+s --version
+holds "version" "$out" "swerex 0."
+
+# Ctrl-C leaves nothing behind.
+setsid "$swerex" run 'sleep 8881 & setsid sleep 8881 & sleep 8881' >/dev/null 2>&1 </dev/null &
+pid=$!
+sleep 1
+kill -INT "$pid"
+wait "$pid"
+is "Ctrl-C, code" "$?" "130"
+is "Ctrl-C, processes" "$(pgrep -fc '^sleep 8881')" "0"
+
+out=$(printf 'echo $((40+2))\nexit 5\n' | timeout 20 "$swerex" shell 2>&1)
+code=$?
+holds "shell as a filter" "$out" "42"
+is "shell, code" "$code" "5"
+if command -v tmux >/dev/null 2>&1; then
+  tmux -L "swx$$" -f /dev/null new-session -d -x 91 -y 30 "$swerex shell; sleep 1"
+  sleep 1
+  tmux -L "swx$$" send-keys 'echo colums: $COLUMNS; sleep 50' Left Left Left Left Left Left Left Left Left Left Left Enter
+  sleep 1
+  tmux -L "swx$$" send-keys C-c
+  sleep 0.5
+  tmux -L "swx$$" send-keys 'echo af''ter' Enter
+  sleep 1
+  screen=$(tmux -L "swx$$" capture-pane -p)
+  tmux -L "swx$$" kill-server
+  holds "shell follows the window" "$screen" "colums: 91"
+  holds "shell goes on after Ctrl-C" "$screen" "
+after"
+else
+  skipped=1
+  echo "ok # SKIP shell in a terminal: no tmux"
+fi
+
+printf '%d passed, %d failed' "$passed" "$failed"
+[ "$skipped" -gt 0 ] && printf ', %d skipped' "$skipped"
+printf '\n'
+[ "$failed" -eq 0 ]

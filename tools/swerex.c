@@ -1,0 +1,575 @@
+/*
+ * swerex: the runtime on the command line. `swerex --help` teaches it.
+ */
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"
+
+#include <stdio.h>
+
+enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
+enum { MAX_LIST = 256 };
+
+typedef struct settings {
+  const char *config, *cwd, *encoding, *errors, *content;
+  double timeout, idle_timeout;
+  size_t max_output;
+  const char *env[MAX_LIST + 1], *sources[MAX_LIST + 1];
+  bool json, shell, check, verbose, quiet, help, version;
+} settings;
+
+/** What a command works with. */
+typedef struct job {
+  settings set;
+  char **operands; /* ends in NULL */
+  int count;
+  swerex_loop *loop;
+  swerex_runtime *runtime;
+  swerex_error err;
+} job;
+
+static volatile sig_atomic_t caught_signal, window_changed;
+static swerex_loop *signal_loop;
+
+static void on_signal(int number) {
+  if (number == SIGWINCH)
+    window_changed = 1;
+  else
+    caught_signal = number;
+  if (signal_loop != NULL) swerex_loop_wake(signal_loop);
+}
+
+static void catch_signal(int number) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  sigemptyset(&action.sa_mask);
+  action.sa_handler = on_signal;
+  sigaction(number, &action, NULL);
+}
+
+/* --- output ------------------------------------------------------------------------------- */
+
+/** Write to a descriptor; when nobody reads any more, end without a word. */
+static void put(int fd, const char *text, size_t size) {
+  while (size > 0) {
+    ssize_t n = write(fd, text, size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {
+      struct pollfd wait = {fd, POLLOUT, 0};
+      poll(&wait, 1, -1);
+      continue;
+    }
+    if (n < 0) {
+      if (errno == EPIPE) caught_signal = SIGPIPE;
+      return;
+    }
+    text += n;
+    size -= (size_t)n;
+  }
+}
+
+static void print_live(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)user_data;
+  put(stream == SWEREX_STDERR ? STDERR_FILENO : STDOUT_FILENO, text, size);
+}
+
+static void print_json_string(const char *text) {
+  putchar('"');
+  for (; *text != '\0'; text++) {
+    unsigned char c = (unsigned char)*text;
+    if (c == '"' || c == '\\')
+      printf("\\%c", c);
+    else if (c < 32)
+      printf("\\u%04x", c);
+    else
+      putchar(c);
+  }
+  putchar('"');
+}
+
+/** Report an error; returns the exit code that says what it was. */
+static int fail(job *j) {
+  const swerex_error *err = &j->err;
+  const char *message = err->message != NULL ? err->message : "failed";
+  if (j->set.json) {
+    printf("{\"error\":{\"code\":");
+    print_json_string(swerex_code_name(err->code));
+    printf(",\"message\":");
+    print_json_string(message);
+    printf(",\"class_path\":");
+    print_json_string(err->class_path != NULL ? err->class_path : "");
+    printf(",\"extra_info\":%s}}\n", err->extra_info != NULL ? err->extra_info : "{}");
+  } else {
+    fprintf(stderr, "swerex: %s\n", message);
+  }
+  if (swerex_code_is(err->code, SWEREX_E_COMMAND_TIMEOUT)) return EXIT_TIMEOUT;
+  if (err->code == SWEREX_E_BASH_INCORRECT_SYNTAX) return EXIT_USAGE;
+  return EXIT_OURS;
+}
+
+/** Print a response as one JSON object. */
+static int print_model(job *j, swerex_model model, const void *value) {
+  swerex_bytes json = {NULL, 0};
+  if (!swerex_to_json(model, value, &json, &j->err)) return fail(j);
+  printf("%s\n", json.data);
+  swerex_bytes_clear(&json);
+  return 0;
+}
+
+/** Turn a wait-like code into one that a shell would show. */
+static int exit_code_of(int code) {
+  if (code == SWEREX_NO_EXIT_CODE) return 0;
+  return code < 0 ? 128 - code : code;
+}
+
+/* --- commands ----------------------------------------------------------------------------- */
+
+/** Run the loop until the call is done; a signal cancels it. */
+static bool wait_for(job *j, swerex_future *future, void *response) {
+  while (future != NULL && !swerex_future_done(future)) {
+    if (caught_signal != 0) swerex_future_cancel(future);
+    if (!swerex_loop_run(j->loop, SWEREX_FOREVER, &j->err)) break;
+  }
+  return swerex_future_take(future, response, &j->err);
+}
+
+/** Add the --env settings to the environment of this process, for the children to inherit. */
+static void apply_environment(const job *j) {
+  for (size_t i = 0; j->set.env[i] != NULL; i++) {
+    char *entry = (char *)(uintptr_t)j->set.env[i];
+    putenv(entry);
+  }
+}
+
+static int do_exec(job *j) {
+  swerex_command command;
+  swerex_command_response ran;
+  memset(&command, 0, sizeof command);
+  memset(&ran, 0, sizeof ran);
+  apply_environment(j);
+  command.argv = (const char *const *)j->operands;
+  command.shell = j->set.shell;
+  command.cwd = j->set.cwd;
+  command.timeout = j->set.timeout;
+  command.idle_timeout = j->set.idle_timeout;
+  command.max_output = j->set.max_output;
+  if (!j->set.json) {
+    command.watch.on_output = print_live;
+    command.watch.raw = true;
+    if (command.max_output == 0) command.max_output = 4096; /* it is printed, not kept */
+  }
+  if (!wait_for(j, swerex_execute_async(j->runtime, &command, &j->err), &ran)) {
+    if (caught_signal != 0) return 128 + caught_signal;
+    int code = fail(j);
+    if (j->err.code == SWEREX_E_FILE_NOT_FOUND) return EXIT_NOT_FOUND;
+    return j->err.code == SWEREX_E_PERMISSION ? EXIT_CANNOT : code;
+  }
+  int code = exit_code_of(ran.exit_code);
+  if (j->set.json && print_model(j, SWEREX_MODEL_COMMAND_RESPONSE, &ran) != 0) code = EXIT_OURS;
+  swerex_command_response_clear(&ran);
+  return code;
+}
+
+static bool open_session(job *j) {
+  swerex_create_bash_session_request request;
+  memset(&request, 0, sizeof request);
+  request.startup_source = j->set.sources;
+  request.cwd = j->set.cwd;
+  request.env = j->set.env;
+  return wait_for(j, swerex_create_session_async(j->runtime, &request, &j->err), NULL);
+}
+
+/** Read a descriptor to its end; NULL on failure. The caller frees it. */
+static char *read_all(int fd, size_t *size) {
+  char *text = NULL;
+  size_t room = 0;
+  for (*size = 0;;) {
+    if (*size + 1 >= room) {
+      room = room == 0 ? 65536 : room * 2;
+      char *grown = (char *)realloc(text, room);
+      if (grown == NULL) {
+        free(text);
+        return NULL;
+      }
+      text = grown;
+    }
+    ssize_t n = read(fd, text + *size, room - 1 - *size);
+    if (n < 0 && errno == EINTR && caught_signal == 0) continue;
+    if (n <= 0) break;
+    *size += (size_t)n;
+  }
+  text[*size] = '\0';
+  return text;
+}
+
+/** Run one script in the session; true: go on with the next. */
+static bool run_script(job *j, const char *script, int *code) {
+  swerex_bash_action action;
+  swerex_bash_observation seen;
+  memset(&action, 0, sizeof action);
+  memset(&seen, 0, sizeof seen);
+  action.command = script;
+  action.check = SWEREX_CHECK_SILENT;
+  action.timeout = j->set.timeout;
+  action.idle_timeout = j->set.idle_timeout;
+  action.max_output = j->set.max_output;
+  if (!j->set.json) {
+    action.watch.on_output = print_live;
+    if (action.max_output == 0) action.max_output = 4096; /* it is printed, not kept */
+  }
+  if (!wait_for(j, swerex_run_in_session_async(j->runtime, &action, &j->err), &seen)) {
+    *code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+    return false;
+  }
+  *code = exit_code_of(seen.exit_code);
+  bool ended = seen.failure_reason.size > 0;
+  if (j->set.json) print_model(j, SWEREX_MODEL_BASH_OBSERVATION, &seen);
+  fflush(stdout);
+  swerex_bash_observation_clear(&seen);
+  return !ended && !(j->set.check && *code != 0);
+}
+
+static int do_run(job *j) {
+  int code = 0;
+  if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  for (int i = 0; i < j->count; i++) {
+    size_t size = 0;
+    char *text = strcmp(j->operands[i], "-") == 0 ? read_all(STDIN_FILENO, &size) : NULL;
+    bool more = run_script(j, text != NULL ? text : j->operands[i], &code);
+    free(text);
+    if (!more) break;
+  }
+  return code;
+}
+
+static int do_read(job *j) {
+  swerex_read_file_request request = {j->operands[0], j->set.encoding, j->set.errors};
+  swerex_read_file_response response;
+  memset(&response, 0, sizeof response);
+  if (!swerex_read_file(j->runtime, &request, &response, &j->err)) return fail(j);
+  if (j->set.json)
+    print_model(j, SWEREX_MODEL_READ_FILE_RESPONSE, &response);
+  else
+    put(STDOUT_FILENO, response.content.data, response.content.size);
+  swerex_read_file_response_clear(&response);
+  return 0;
+}
+
+static int do_write(job *j) {
+  swerex_write_file_request request;
+  char *owned = NULL;
+  request.path = j->operands[0];
+  request.content.data = (char *)(uintptr_t)j->set.content;
+  request.content.size = j->set.content != NULL ? strlen(j->set.content) : 0;
+  if (j->set.content == NULL) request.content.data = owned = read_all(STDIN_FILENO, &request.content.size);
+  bool ok = caught_signal == 0 && swerex_write_file(j->runtime, &request, NULL, &j->err);
+  free(owned);
+  if (caught_signal != 0) return 128 + caught_signal;
+  if (!ok) return fail(j);
+  if (j->set.json) printf("{}\n");
+  return 0;
+}
+
+static int do_upload(job *j) {
+  swerex_upload_request request = {j->operands[0], j->operands[1]};
+  if (!wait_for(j, swerex_upload_async(j->runtime, &request, &j->err), NULL))
+    return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  if (j->set.json) printf("{}\n");
+  return 0;
+}
+
+/* --- the live shell ----------------------------------------------------------------------- */
+
+/** Tell the session how large our terminal is. */
+static void follow_window(job *j) {
+  struct winsize size;
+  window_changed = 0;
+  if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0)
+    swerex_session_resize(j->runtime, NULL, size.ws_row, size.ws_col, NULL);
+}
+
+/** Hand keys on to the session; false: there are no more. */
+static bool pass_keys(job *j) {
+  char keys[1024];
+  ssize_t n = read(STDIN_FILENO, keys, sizeof keys);
+  if (n > 0) return swerex_session_write(j->runtime, NULL, keys, (size_t)n, NULL);
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
+  swerex_session_write(j->runtime, NULL, "\004", 1, NULL);
+  return false;
+}
+
+/** Move keys in and output out until the shell ends. */
+static void pump(job *j, const swerex_future *future) {
+  bool keys = true;
+  while (!swerex_future_done(future) && caught_signal == 0) {
+    struct pollfd fds[64];
+    fds[0].fd = keys ? STDIN_FILENO : -1;
+    fds[0].events = POLLIN;
+    fds[0].revents = 0;
+    size_t count = swerex_loop_pollfds(j->loop, fds + 1, 63);
+    double wait = swerex_loop_timeout(j->loop);
+    poll(fds, (nfds_t)(1 + count), wait < 0 ? -1 : (int)(wait * 1000) + 1);
+    if (window_changed) follow_window(j);
+    if (keys && fds[0].revents != 0) keys = pass_keys(j);
+    if (!swerex_loop_run(j->loop, 0, &j->err)) break;
+  }
+}
+
+static int do_shell(job *j) {
+  static const char command[] =
+    "stty sane; PS1= PS2= PS0= ; env -u PS1 -u PS2 -u PS0 bash --rcfile <(echo '[ -f ~/.bashrc ] && . ~/.bashrc; "
+    "[ -n \"$PS1\" ] && [ \"$PS1\" != \"\\\\s-\\\\v\\\\\\$ \" ] || PS1=\"\\\\u@\\\\h:\\\\w\\\\\\$ \"') -i";
+  struct termios before, raw;
+  swerex_bash_action action;
+  swerex_bash_observation seen;
+  memset(&action, 0, sizeof action);
+  memset(&seen, 0, sizeof seen);
+  if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  bool terminal = tcgetattr(STDIN_FILENO, &before) == 0;
+  action.command = command;
+  action.check = SWEREX_CHECK_SILENT;
+  action.max_output = 4096; /* it is printed, not kept */
+  action.watch.on_output = print_live;
+  action.watch.raw = true;
+  catch_signal(SIGWINCH);
+  follow_window(j);
+  if (terminal) {
+    raw = before;
+    raw.c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INPCK | ISTRIP | IXON);
+    raw.c_oflag &= ~(tcflag_t)OPOST;
+    raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | ISIG);
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+  }
+  swerex_future *future = swerex_run_in_session_async(j->runtime, &action, &j->err);
+  if (future != NULL) pump(j, future);
+  bool done = future != NULL && swerex_future_done(future);
+  bool ok = done && swerex_future_take(future, &seen, &j->err);
+  if (terminal) tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
+  int code = ok ? exit_code_of(seen.exit_code) : caught_signal != 0 ? 128 + caught_signal : fail(j);
+  swerex_bash_observation_clear(&seen);
+  return code;
+}
+
+/* --- the tables --------------------------------------------------------------------------- */
+
+typedef struct verb {
+  const char *name, *operands;
+  int least, most; /* operands; -1: any number */
+  int (*run)(job *j);
+  const char *what, *example;
+} verb;
+
+static const verb verbs[] = {
+  {"exec", "[--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through",
+   "swerex exec --timeout 10 -- make -j2"},
+  {"run", "SCRIPT [SCRIPT...]", 1, -1, do_run,
+   "run scripts in one live bash session, which they share; - reads one from stdin",
+   "swerex run 'cd /tmp; x=1' 'pwd; echo $x'"},
+  {"shell", "", 0, 0, do_shell, "open a live session at this terminal", "swerex shell --cwd /tmp"},
+  {"read", "PATH", 1, 1, do_read, "print a text file", "swerex read --encoding latin-1 old.txt"},
+  {"write", "PATH", 1, 1, do_write, "write stdin to a file, and the folders above it",
+   "date | swerex write /tmp/a/b/now.txt"},
+  {"upload", "SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
+   "swerex upload ./project /tmp/project"},
+};
+
+enum kind { FLAG, TEXT, SECONDS, SIZE, LIST };
+
+typedef struct option {
+  const char *name;
+  enum kind kind;
+  size_t offset;
+  const char *verbs; /* that take it; NULL: all */
+  const char *what;
+} option;
+
+#define OPTION(name, kind, member, verbs, what) {name, kind, offsetof(settings, member), verbs, what}
+static const option options[] = {
+  OPTION("--config", TEXT, config, NULL, "JSON|FILE.json  the deployment (default {\"type\":\"local\"})"),
+  OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
+  OPTION("--timeout", SECONDS, timeout, "exec run", "SECONDS  give up after so long (exit code 124)"),
+  OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run", "SECONDS  give up after so long without output"),
+  OPTION("--max-output", SIZE, max_output, "exec run", "BYTES  of output to keep with --json: head and tail"),
+  OPTION("--cwd", TEXT, cwd, "exec run shell", "FOLDER  working directory"),
+  OPTION("--env", LIST, env, "exec run shell", "NAME=VALUE  set a variable; may be repeated"),
+  OPTION("--source", LIST, sources, "run shell", "FILE  source it first; may be repeated"),
+  OPTION("--shell", FLAG, shell, "exec", "run by /bin/sh -c"),
+  OPTION("--check", FLAG, check, "run", "stop at the first script that fails"),
+  OPTION("--encoding", TEXT, encoding, "read", "NAME  of the file (default utf-8)"),
+  OPTION("--errors", TEXT, errors, "read", "NAME  strict, ignore, replace, backslashreplace, surrogateescape"),
+  OPTION("--content", TEXT, content, "write", "TEXT  to write instead of stdin"),
+  OPTION("--verbose", FLAG, verbose, NULL, "log what happens"),
+  OPTION("--quiet", FLAG, quiet, NULL, "log nothing"),
+  OPTION("--version", FLAG, version, NULL, "print the version"),
+  OPTION("--help", FLAG, help, NULL, "this, or with a command: about it"),
+};
+
+enum { VERBS = sizeof verbs / sizeof *verbs, OPTIONS = sizeof options / sizeof *options };
+
+/** Tell whether a word stands in a list of words. */
+static bool listed(const char *list, const char *word) {
+  size_t size = strlen(word);
+  for (const char *at = list; (at = strstr(at, word)) != NULL; at += size)
+    if ((at == list || at[-1] == ' ') && (at[size] == ' ' || at[size] == '\0')) return true;
+  return false;
+}
+
+static const verb *find_verb(const char *name) {
+  for (size_t i = 0; i < VERBS; i++)
+    if (strcmp(verbs[i].name, name) == 0) return &verbs[i];
+  return NULL;
+}
+
+static void print_options(const char *name) {
+  printf("\nOptions:\n");
+  for (size_t i = 0; i < OPTIONS; i++)
+    if (options[i].verbs == NULL || (name != NULL && listed(options[i].verbs, name)))
+      printf("  %-15s %s\n", options[i].name, options[i].what);
+}
+
+static int print_help(const verb *v) {
+  if (v != NULL) {
+    printf("swerex %s [OPTIONS] %s\n\n%s.\n\n  %s\n", v->name, v->operands, v->what, v->example);
+    print_options(v->name);
+    return 0;
+  }
+  printf("swerex: run commands in a deployment, by default on this machine.\n\nCommands:\n");
+  for (size_t i = 0; i < VERBS; i++) printf("  %-7s %s\n", verbs[i].name, verbs[i].what);
+  printf("\nExamples:\n");
+  for (size_t i = 0; i < VERBS; i++) printf("  %s\n", verbs[i].example);
+  print_options(NULL);
+  printf("\n`swerex COMMAND --help` tells more.\n\nExit codes: those of the command; 128+N for "
+         "signal N; 124 a time limit, 125 a failure\nof swerex itself, 126 and 127 a program that "
+         "cannot be run or found, 2 a usage or syntax error.\n");
+  return 0;
+}
+
+/* --- reading the command line ------------------------------------------------------------- */
+
+static int usage(const char *format, const char *word, const char *more) {
+  fprintf(stderr, "swerex: ");
+  fprintf(stderr, format, word, more);
+  fprintf(stderr, "; see swerex --help\n");
+  return EXIT_USAGE;
+}
+
+/** Store an option's value; false: it is not of its kind. */
+static bool store(settings *set, const option *o, const char *value) {
+  void *slot = (char *)set + o->offset;
+  char *end = NULL;
+  if (o->kind == FLAG) {
+    *(bool *)slot = true;
+  } else if (o->kind == TEXT) {
+    *(const char **)slot = value;
+  } else if (o->kind == SECONDS) {
+    double seconds = strtod(value, &end);
+    if (end == value || *end != '\0' || !(seconds >= 0)) return false;
+    *(double *)slot = seconds > 0 ? seconds : SWEREX_NOW;
+  } else if (o->kind == SIZE) {
+    unsigned long long size = strtoull(value, &end, 10);
+    if (end == value || *end != '\0' || value[0] == '-' || size == 0) return false;
+    *(size_t *)slot = (size_t)size;
+  } else {
+    const char **list = (const char **)slot;
+    size_t count = 0;
+    while (list[count] != NULL) count++;
+    if (count == MAX_LIST || (o->offset == offsetof(settings, env) && strchr(value, '=') == NULL)) return false;
+    list[count] = value;
+  }
+  return true;
+}
+
+/** Read an option at argv[*at]; 0, or the exit code after a complaint. */
+static int read_option(job *j, const char *name, char **argv, int *at) {
+  const char *word = argv[*at], *equals = strchr(word, '=');
+  size_t size = equals != NULL ? (size_t)(equals - word) : strlen(word);
+  for (size_t i = 0; i < OPTIONS; i++) {
+    const option *o = &options[i];
+    if (strlen(o->name) != size || strncmp(o->name, word, size) != 0) continue;
+    if (o->verbs != NULL && (name == NULL || !listed(o->verbs, name)))
+      return usage("option %s does not go with this command (it goes with: %s)", o->name, o->verbs);
+    const char *value = equals != NULL ? equals + 1 : o->kind == FLAG ? "" : argv[++*at];
+    if (value == NULL) return usage("option %s needs a value: %s", o->name, o->what);
+    if (!store(&j->set, o, value)) return usage("'%s' is not a value for %s", value, o->name);
+    return 0;
+  }
+  return usage("there is no option '%s'%s", word, "");
+}
+
+/** Read the whole command line; 0, or an exit code. */
+static int read_arguments(job *j, char **argv, const verb **chosen) {
+  int at = 1;
+  *chosen = NULL;
+  for (; argv[at] != NULL; at++) {
+    const char *word = argv[at];
+    if (strcmp(word, "--") == 0 && *chosen != NULL) {
+      at++;
+      break;
+    }
+    if (word[0] == '-' && word[1] != '\0') {
+      int code = read_option(j, *chosen != NULL ? (*chosen)->name : NULL, argv, &at);
+      if (code != 0) return code;
+    } else if (*chosen == NULL) {
+      *chosen = find_verb(word);
+      if (*chosen == NULL) return usage("there is no command '%s'%s", word, "");
+    } else {
+      break;
+    }
+  }
+  j->operands = argv + at;
+  while (j->operands[j->count] != NULL) j->count++;
+  if (j->set.help || j->set.version) return 0;
+  if (*chosen == NULL) return usage("no command given%s%s", "", "");
+  if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
+    return usage("usage: swerex %s [OPTIONS] %s", (*chosen)->name, (*chosen)->operands);
+  return 0;
+}
+
+/* --- the deployment ----------------------------------------------------------------------- */
+
+/** Make and start the deployment that the options describe. */
+static bool start(job *j) {
+  const char *config = j->set.config != NULL ? j->set.config : "{\"type\":\"local\"}";
+  swerex_loop_options loop_options;
+  char *owned = NULL;
+  size_t size = 0;
+  memset(&loop_options, 0, sizeof loop_options);
+  loop_options.logger.level = j->set.quiet     ? SWEREX_LOG_OFF
+                              : j->set.verbose ? SWEREX_LOG_DEBUG
+                                               : SWEREX_LOG_DEFAULT_;
+  j->loop = swerex_loop_new(&loop_options, &j->err);
+  if (j->loop == NULL) return false;
+  signal_loop = j->loop;
+  if (config[strspn(config, " \t\n")] != '{') {
+    int fd = open(config, O_RDONLY | O_CLOEXEC);
+    owned = fd < 0 ? NULL : read_all(fd, &size);
+    if (owned == NULL) return swerex__err_system(&j->err, errno, config);
+    close(fd);
+    config = owned;
+  }
+  swerex_deployment *deployment = swerex_get_deployment_json(j->loop, config, 0, &j->err);
+  free(owned);
+  if (deployment == NULL || !swerex_deployment_start(deployment, &j->err)) return false;
+  j->runtime = swerex_deployment_runtime(deployment, &j->err);
+  return j->runtime != NULL;
+}
+
+int main(int argc, char **argv) {
+  job j;
+  const verb *chosen;
+  (void)argc;
+  memset(&j, 0, sizeof j);
+  int code = read_arguments(&j, argv, &chosen);
+  if (code != 0) return code;
+  if (j.set.help) return print_help(chosen);
+  if (j.set.version) return printf("swerex %s\n", swerex_version()) < 0;
+  catch_signal(SIGINT);
+  catch_signal(SIGTERM);
+  catch_signal(SIGHUP);
+  signal(SIGPIPE, SIG_IGN);
+  code = start(&j) ? chosen->run(&j) : fail(&j);
+  signal_loop = NULL;
+  swerex_loop_free(j.loop);
+  swerex_error_clear(&j.err);
+  fflush(stdout);
+  return code;
+}

@@ -1081,6 +1081,14 @@ static void swerex__sys_close(int *fd) {
 
 /** Make a pipe whose ends are close-on-exec; the reading end is nonblocking. */
 static bool swerex__sys_pipe(int ends[2]) {
+#if defined(__linux__) && defined(SYS_pipe2)
+  if (syscall(SYS_pipe2, ends, O_CLOEXEC) == 0) { /* at once: other threads may fork */
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0) return true;
+    swerex__sys_close(&ends[0]);
+    swerex__sys_close(&ends[1]);
+    return false;
+  }
+#endif
   if (pipe(ends) != 0) {
     ends[0] = ends[1] = -1;
     return false;
@@ -1093,7 +1101,12 @@ static bool swerex__sys_pipe(int ends[2]) {
 
 /** Make a pair of connected stream sockets, close-on-exec; the first is nonblocking. */
 static bool swerex__sys_socketpair(int ends[2]) {
-  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
+#ifdef SOCK_CLOEXEC
+  int type = SOCK_STREAM | SOCK_CLOEXEC;
+#else
+  int type = SOCK_STREAM;
+#endif
+  if (socketpair(AF_UNIX, type, 0, ends) != 0) {
     ends[0] = ends[1] = -1;
     return false;
   }
@@ -8313,7 +8326,7 @@ static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_
     if (size > SWEREX__KEEP_FDS * sizeof(int)) size = SWEREX__KEEP_FDS * sizeof(int);
     memcpy(fds, CMSG_DATA(header), size);
     for (int i = 0; i < SWEREX__KEEP_FDS; i++)
-      if (fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
+      if (SWEREX__SYS_CLOEXEC_MESSAGE == 0 && fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
   }
   return n == (ssize_t)sizeof *request;
 }

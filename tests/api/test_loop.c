@@ -126,6 +126,41 @@ TEST(freeing_the_loop_frees_all) {
   CHECK_INT(processes("sleep 7779"), 0);
 }
 
+/** Add up how often the keepers below a process have gone to sleep. */
+static long keeper_sleeps(long parent) {
+  char path[64], line[128];
+  long total = 0, child, count;
+  snprintf(path, sizeof path, "/proc/%ld/task/%ld/children", parent, parent);
+  FILE *children = fopen(path, "r");
+  while (children != NULL && fscanf(children, "%ld", &child) == 1) {
+    snprintf(path, sizeof path, "/proc/%ld/status", child);
+    FILE *status = fopen(path, "r");
+    bool keeper = status != NULL && fgets(line, sizeof line, status) != NULL && strstr(line, "swerex-keeper") != NULL;
+    while (keeper && fgets(line, sizeof line, status) != NULL)
+      if (sscanf(line, "voluntary_ctxt_switches: %ld", &count) == 1) total += count;
+    if (status != NULL) fclose(status);
+    if (keeper) total += keeper_sleeps(child);
+  }
+  if (children != NULL) fclose(children);
+  return total;
+}
+
+TEST(idle_means_no_wake_ups) {
+  world w = world_with_session();
+  CHECK(create(&w, "second"));
+  CHECK(gives(&w, "echo a; false", 1, "a\n"));
+  CHECK(!run_for(&w, "sleep 20", 0.1));
+  while (swerex_loop_timeout(w.loop) >= 0) CHECK(swerex_loop_run(w.loop, SWEREX_FOREVER, &w.err));
+  for (int i = 0; i < 20; i++) swerex_loop_run(w.loop, 0.01, &w.err);
+  long before = keeper_sleeps((long)getpid());
+  CHECK(before > 0);
+  double start = seconds();
+  CHECK(swerex_loop_run(w.loop, 1.0, &w.err));
+  CHECK(seconds() - start > 0.99);
+  CHECK_INT(keeper_sleeps((long)getpid()) - before, 0);
+  world_close(&w);
+}
+
 static void count_step(void *user_data, const char *message) {
   CHECK(message[0] != '\0');
   ++*(int *)user_data;

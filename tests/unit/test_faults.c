@@ -1,0 +1,177 @@
+/* Every allocation and every system call of the host's side fails once: what then? */
+#define _XOPEN_SOURCE 700
+#define _DEFAULT_SOURCE 1
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static long fault_at = -1, fault_count; /* the count at which to fail; < 0: never */
+static pid_t fault_host;
+static long memory_at = -1, memory_count, memory_live;
+
+static int fault(void) {
+  if (fault_at < 0 || getpid() != fault_host || fault_count++ != fault_at) return 0;
+  errno = EMFILE;
+  return 1;
+}
+
+static void *fault_realloc(void *block, size_t size) {
+  if (memory_at >= 0 && memory_count++ == memory_at) return NULL;
+  void *fresh = realloc(block, size);
+  if (block == NULL && fresh != NULL) memory_live++;
+  return fresh;
+}
+
+static void fault_free(void *block) {
+  if (block != NULL) memory_live--;
+  free(block);
+}
+
+#define SWEREX_MALLOC(size) fault_realloc(NULL, size)
+#define SWEREX_REALLOC(block, size) fault_realloc(block, size)
+#define SWEREX_FREE(block) fault_free(block)
+#define open(...) (fault() ? -1 : open(__VA_ARGS__))
+#define fork() (fault() ? -1 : fork())
+#define pipe(ends) (fault() ? -1 : pipe(ends))
+#define socketpair(...) (fault() ? -1 : socketpair(__VA_ARGS__))
+#define syscall(...) (fault() ? -1 : syscall(__VA_ARGS__))
+#define fcntl(...) (fault() ? -1 : fcntl(__VA_ARGS__))
+#define ftruncate(fd, size) (fault() ? -1 : ftruncate(fd, size))
+#define epoll_create1(flags) (fault() ? -1 : epoll_create1(flags))
+#define epoll_ctl(...) (fault() ? -1 : epoll_ctl(__VA_ARGS__))
+#define timerfd_create(...) (fault() ? -1 : timerfd_create(__VA_ARGS__))
+#define posix_openpt(flags) (fault() ? -1 : posix_openpt(flags))
+#define grantpt(fd) (fault() ? -1 : grantpt(fd))
+#define unlockpt(fd) (fault() ? -1 : unlockpt(fd))
+#define sendmsg(...) (fault() ? -1 : sendmsg(__VA_ARGS__))
+#define getcwd(buffer, size) (fault() ? NULL : getcwd(buffer, size))
+
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"
+
+#undef fcntl
+#undef open
+#undef fork
+#include "test.h"
+
+static int clear_errors; /* failures that said nothing */
+
+/** Tell whether a call went well; if not, it must have said why. */
+static bool went(bool ok, swerex_error *err) {
+  if (!ok && (err->code == SWEREX_E_OK || err->message == NULL || err->message[0] == '\0')) clear_errors++;
+  if (!ok) swerex_error_clear(err);
+  return ok;
+}
+
+/** Use a bit of everything; true: all of it went well. */
+static bool use_session(swerex_runtime *runtime, swerex_error *err) {
+  static const char *const expect[] = {"zz+", NULL}, *const env[] = {"A=b", NULL};
+  swerex_create_bash_session_request create;
+  swerex_bash_action action;
+  swerex_bash_observation seen;
+  bool ok = true;
+  memset(&create, 0, sizeof create);
+  memset(&action, 0, sizeof action);
+  memset(&seen, 0, sizeof seen);
+  create.env = env;
+  create.startup_timeout = 5;
+  if (!went(swerex_create_session(runtime, &create, NULL, err), err)) return false;
+  action.timeout = 5;
+  action.command = "echo hi; for i in 1 2; do (echo $i); done; declare -A m";
+  action.expect = expect;
+  if (went(swerex_run_in_session(runtime, &action, &seen, err), err)) {
+    ok = strcmp(seen.output.data, "hi\n1\n2\n") == 0;
+    swerex_bash_observation_clear(&seen);
+  } else {
+    ok = false;
+  }
+  action.command = "echo (";
+  ok = !went(swerex_run_in_session(runtime, &action, NULL, err), err) && ok;
+  action.expect = NULL;
+  action.command = "sleep 3";
+  action.timeout = 0.02;
+  ok = !went(swerex_run_in_session(runtime, &action, NULL, err), err) && ok;
+  ok = went(swerex_interrupt_session(runtime, NULL, NULL, err), err) && ok;
+  return went(swerex_close_session(runtime, NULL, NULL, err), err) && ok;
+}
+
+static bool use_commands(swerex_runtime *runtime, swerex_error *err) {
+  static const char *const argv[] = {"echo", "x", NULL};
+  swerex_command command;
+  swerex_command_response ran;
+  memset(&command, 0, sizeof command);
+  memset(&ran, 0, sizeof ran);
+  command.argv = argv;
+  bool ok = went(swerex_execute(runtime, &command, &ran, err), err);
+  swerex_command_response_clear(&ran);
+  command.timeout = 5;
+  ok = went(swerex_execute(runtime, &command, NULL, err), err) && ok;
+  command.argv = NULL;
+  command.command = "nosuchprogram";
+  ok = !went(swerex_execute(runtime, &command, NULL, err), err) && ok;
+  return ok;
+}
+
+/** One pass over a scenario with a fault somewhere; true: it went as without. */
+static bool pass(bool (*use)(swerex_runtime *runtime, swerex_error *err)) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop_options options;
+  bool ok = false;
+  memset(&options, 0, sizeof options);
+  options.logger.level = SWEREX_LOG_OFF;
+  swerex_loop *loop = swerex_loop_new(&options, &err);
+  swerex_deployment *box = NULL;
+  if (went(loop != NULL, &err)) box = swerex_get_deployment_json(loop, "{\"type\":\"local\"}", 0, &err);
+  if (loop != NULL && went(box != NULL, &err) && went(swerex_deployment_start(box, &err), &err))
+    ok = use(swerex_deployment_runtime(box, &err), &err);
+  fault_at = memory_at = -1;
+  if (box != NULL && swerex_deployment_runtime(box, &err) != NULL) {
+    swerex_runtime *runtime = swerex_deployment_runtime(box, &err);
+    swerex_command command;
+    memset(&command, 0, sizeof command);
+    command.command = "true";
+    CHECK(swerex_execute(runtime, &command, NULL, &err)); /* it is as good as before */
+  }
+  swerex_loop_free(loop);
+  swerex_error_clear(&err);
+  return ok;
+}
+
+/** Fail each call in turn until nothing is left to fail. */
+static void every_fault(bool (*use)(swerex_runtime *runtime, swerex_error *err), long *at, long *count, int least) {
+  int passes = 0;
+  setenv("HOME", "/nonexistent", 1);
+  fault_host = getpid();
+  clear_errors = 0;
+  for (long n = 0; n < 5000; n++, passes++) {
+    int fds = test_count_fds();
+    *at = n;
+    *count = 0;
+    long live = memory_live;
+    bool ok = pass(use);
+    if (test_count_fds() != fds || memory_live != live) {
+      printf("# fault %ld: %d descriptors and %ld blocks too many\n", n, test_count_fds() - fds, memory_live - live);
+      test_faults++;
+    }
+    if (*count <= n) { /* the fault was not reached */
+      CHECK(ok);
+      break;
+    }
+  }
+  printf("# %d faults\n", passes);
+  CHECK(passes >= least);
+  CHECK_INT(clear_errors, 0);
+}
+
+TEST(allocations_of_commands) { every_fault(use_commands, &memory_at, &memory_count, 30); }
+TEST(allocations_of_a_session) { every_fault(use_session, &memory_at, &memory_count, 60); }
+TEST(system_calls_of_commands) { every_fault(use_commands, &fault_at, &fault_count, 30); }
+TEST(system_calls_of_a_session) { every_fault(use_session, &fault_at, &fault_count, 60); }
+
+TEST_MAIN()

@@ -78,7 +78,7 @@
  *   mem     Memory blocks that know their allocator           uses: -
  *   log     Messages                                          uses: sys
  *   err     Errors                                            uses: sys mem
- *   str     Growing strings                                   uses: mem err
+ *   str     Growing strings                                   uses: sys mem err
  *   util    Clock, random bytes, numbers, Python notation     uses: sys str
  *   json    JSON reader and writer                            uses: sys mem err str util
  *   valid   Values from JSON, and what is wrong with them     uses: sys err str util json
@@ -1026,6 +1026,11 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #else
 #define SWEREX__SYS_UNUSED
 #endif
+#ifdef SWEREX_NO_LOCAL
+#define SWEREX__SYS_LOCAL SWEREX__SYS_UNUSED /* only the local runtime needs it */
+#else
+#define SWEREX__SYS_LOCAL
+#endif
 
 #ifdef MSG_NOSIGNAL
 #define SWEREX__SYS_NOSIGNAL MSG_NOSIGNAL
@@ -1100,7 +1105,7 @@ static bool swerex__sys_pipe(int ends[2]) {
 }
 
 /** Make a pair of connected stream sockets, close-on-exec; the first is nonblocking. */
-static bool swerex__sys_socketpair(int ends[2]) {
+SWEREX__SYS_LOCAL static bool swerex__sys_socketpair(int ends[2]) {
 #ifdef SOCK_CLOEXEC
   int type = SOCK_STREAM | SOCK_CLOEXEC;
 #else
@@ -1122,7 +1127,7 @@ static bool swerex__sys_socketpair(int ends[2]) {
 }
 
 /** Open a new, empty file that only we can reach; path receives where others may open it. */
-static int swerex__sys_open_scratch(char *path, size_t room) {
+SWEREX__SYS_LOCAL static int swerex__sys_open_scratch(char *path, size_t room) {
   int fd = -1;
 #if defined(__linux__) && defined(SYS_memfd_create)
   fd = (int)syscall(SYS_memfd_create, "swerex", 1U /* MFD_CLOEXEC */);
@@ -1144,13 +1149,13 @@ static int swerex__sys_open_scratch(char *path, size_t room) {
 }
 
 /** Close a scratch file, and remove it where it has a name of its own. */
-static void swerex__sys_close_scratch(int *fd, const char *path) {
+SWEREX__SYS_LOCAL static void swerex__sys_close_scratch(int *fd, const char *path) {
   if (*fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
   swerex__sys_close(fd);
 }
 
 /** Write the path of a terminal's other side; false: it has none. */
-static bool swerex__sys_terminal_name(int master, char *path, size_t room) {
+SWEREX__SYS_LOCAL static bool swerex__sys_terminal_name(int master, char *path, size_t room) {
 #if defined(__linux__)
   int number;
   if (ioctl(master, SWEREX__SYS_IOCTL(TIOCGPTN), &number) != 0) return false;
@@ -1174,7 +1179,7 @@ static bool swerex__sys_write_all(int fd, const char *data, size_t size) {
 }
 
 /** Replace the content of a scratch file. */
-static bool swerex__sys_fill_scratch(int fd, const char *data, size_t size) {
+SWEREX__SYS_LOCAL static bool swerex__sys_fill_scratch(int fd, const char *data, size_t size) {
   return ftruncate(fd, 0) == 0 && lseek(fd, 0, SEEK_SET) == 0 &&
          swerex__sys_write_all(fd, data, size);
 }
@@ -1414,8 +1419,10 @@ static bool swerex__err_fill(swerex_error *err, swerex_code code, const char *co
   err->code = code;
   err->message = swerex__err_rows[code].meaning;
   err->class_path = swerex__err_rows[code].class_path;
-  slots[0] = &err->message, slots[1] = &err->extra_info;
-  slots[2] = &err->class_path, slots[3] = &err->traceback;
+  slots[0] = &err->message;
+  slots[1] = &err->extra_info;
+  slots[2] = &err->class_path;
+  slots[3] = &err->traceback;
   for (int i = 0; i < 4; i++) total += strings[i] == NULL ? 0 : strlen(strings[i]) + 1;
   char *block = total == 0 ? NULL : (char *)swerex__mem_grow(NULL, NULL, total, 1);
   if (block == NULL) return false;
@@ -1582,7 +1589,7 @@ static void swerex__str_printf(swerex__str *s, const char *format, ...) {
 }
 
 /** Drop the first `count` bytes. */
-static void swerex__str_drop(swerex__str *s, size_t count) {
+SWEREX__SYS_LOCAL static void swerex__str_drop(swerex__str *s, size_t count) {
   if (count == 0) return;
   s->size -= count;
   memmove(s->data, s->data + count, s->size);
@@ -1621,7 +1628,7 @@ static double swerex__util_now(void) {
 }
 
 /** Fill a block with bytes that nobody can guess; false: errno tells why. */
-static bool swerex__util_random(void *out, size_t size) {
+SWEREX__SYS_LOCAL static bool swerex__util_random(void *out, size_t size) {
   char *bytes = (char *)out;
   int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
@@ -1638,7 +1645,7 @@ static bool swerex__util_random(void *out, size_t size) {
 }
 
 /** Write bytes as lower-case hexadecimal digits, two each, and a NUL. */
-static void swerex__util_hex(char *out, const unsigned char *bytes, size_t size) {
+SWEREX__SYS_LOCAL static void swerex__util_hex(char *out, const unsigned char *bytes, size_t size) {
   static const char digits[] = "0123456789abcdef";
   for (size_t i = 0; i < size; i++) {
     *out++ = digits[bytes[i] >> 4];
@@ -1909,7 +1916,7 @@ static void swerex__util_add_repr(swerex__str *s, const char *text, size_t size)
 }
 
 /** Append a list of strings, up to its NULL, as Python's repr() writes it; NULL is empty. */
-static void swerex__util_add_repr_list(swerex__str *s, const char *const *items) {
+SWEREX__SYS_LOCAL static void swerex__util_add_repr_list(swerex__str *s, const char *const *items) {
   swerex__str_putc(s, '[');
   for (size_t i = 0; items != NULL && items[i] != NULL; i++) {
     if (i > 0) swerex__str_puts(s, ", ");
@@ -4010,7 +4017,7 @@ static bool swerex__poll_set(swerex__poll *p, swerex__poll_watch *watch, unsigne
 }
 
 /** Stop watching, and close the descriptor. */
-static void swerex__poll_drop(swerex__poll *p, swerex__poll_watch *watch) {
+SWEREX__SYS_LOCAL static void swerex__poll_drop(swerex__poll *p, swerex__poll_watch *watch) {
   swerex__poll_set(p, watch, 0);
   swerex__sys_close(&watch->fd);
 }
@@ -4118,8 +4125,9 @@ static void swerex__loop_disarm(swerex_loop *loop, swerex__loop_timer *timer) {
 }
 
 /** Have `fire` called after `seconds` (< 0: never). An armed timer is moved. */
-static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer, double seconds,
-                             void (*fire)(swerex__loop_timer *), void *owner) {
+SWEREX__SYS_LOCAL static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer,
+                                               double seconds,
+                                               void (*fire)(swerex__loop_timer *), void *owner) {
   swerex__loop_disarm(loop, timer);
   if (seconds < 0) return;
   timer->at = swerex__util_now() + seconds;
@@ -4133,7 +4141,9 @@ static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer, doubl
   if (!loop->running) swerex__loop_aim(loop);
 }
 
-static bool swerex__loop_armed(const swerex__loop_timer *timer) { return timer->link.next != NULL; }
+SWEREX__SYS_LOCAL static bool swerex__loop_armed(const swerex__loop_timer *timer) {
+  return timer->link.next != NULL;
+}
 
 /** Make a pending future whose response is a struct of `model`. */
 static swerex_future *swerex__loop_promise(swerex_loop *loop, const swerex__model *model,
@@ -6606,7 +6616,9 @@ static void swerex__re_find_first(swerex__re *re) {
   for (size_t b = 0; b < 256; b++) {
     /* Stopping at each byte that is not ASCII, or at none, keeps to whole characters. */
     re->first[b] = re->first[b] || all || (high && b >= 128);
-    if (re->first[b]) re->only = (int)b, count++;
+    if (!re->first[b]) continue;
+    re->only = (int)b;
+    count++;
   }
   if (count != 1) re->only = -1;
 }
@@ -7204,7 +7216,10 @@ static bool swerex__bash_read_body(swerex__bash_reader *r, const swerex__bash_he
   const char *line;
   size_t size;
   while (swerex__bash_read_line(r, &line, &size)) {
-    while (doc->tabbed && size > 0 && *line == '\t') line++, size--;
+    while (doc->tabbed && size > 0 && *line == '\t') {
+      line++;
+      size--;
+    }
     if (size >= doc->size && memcmp(line, doc->word, doc->size) == 0) {
       if (size == doc->size) return true;
       if (r->substitutions > 0) return false;

@@ -16,7 +16,8 @@ QUIET="-Wno-padded -Wno-declaration-after-statement -Wno-switch-enum -Wno-switch
   -Wno-c++98-compat -Wno-c++98-compat-pedantic -Wno-old-style-cast -Wno-zero-as-null-pointer-constant
   -Wno-c11-extensions -Wno-pre-c2x-compat -Wno-pre-c11-compat -Wno-unused-macros
   -Wno-reserved-identifier -Wno-tautological-unsigned-zero-compare -Wno-implicit-fallthrough
-  -Wno-bad-function-cast"
+  -Wno-bad-function-cast -Wno-missing-noreturn -Wno-used-but-marked-unused
+  -Wno-unknown-warning-option"
 
 ok() { # NAME COMMAND...
   local name=$1

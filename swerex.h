@@ -9205,7 +9205,7 @@ static void swerex__shell_compose(const swerex__shell *shell, const swerex__shel
   swerex__str body = swerex__str_new(line->allocator, line->max);
   swerex__shell_add_body(shell, form, text, size, &body);
   bool typed = !(form->history && memchr(text, '!', size) != NULL);
-  if (typed && body.size <= SWEREX__SHELL_LINE) {
+  if (typed && !body.failed && body.size <= SWEREX__SHELL_LINE) {
     swerex__str_puts(line, " :; \\builtin eval ");
     swerex__bash_quote(line, body.data, body.size);
   }
@@ -9418,15 +9418,17 @@ static bool swerex__pty_open(int *master, int *slave, char *name, size_t room) {
   return true;
 }
 
-/** Send Ctrl-C to what is in front: by the terminal, or directly where that is switched off. */
-static void swerex__pty_interrupt(int master) {
+/**
+ * Interrupt what is in front. A program other than the shell gets the signal itself: a Ctrl-C could
+ * reach the shell instead, which takes the terminal back just when the program ends. The shell, and
+ * what we may not signal, get the key.
+ */
+static void swerex__pty_interrupt(int master, pid_t shell) {
   struct termios modes;
   pid_t front = tcgetpgrp(master);
   bool known = tcgetattr(master, &modes) == 0;
-  if (known && (modes.c_lflag & ISIG) == 0 && front > 0) {
-    kill(-front, SIGINT);
-    return;
-  }
+  bool deaf = known && (modes.c_lflag & ISIG) == 0;
+  if (front > 0 && (front != shell || deaf) && kill(-front, SIGINT) == 0) return;
   char key = known && modes.c_cc[VINTR] != 0 ? (char)modes.c_cc[VINTR] : 3;
   ssize_t n = write(master, &key, 1);
   if (n < 0 && front > 0) kill(-front, SIGINT); /* its input is full */
@@ -9454,6 +9456,7 @@ enum {
 #define SWEREX__SESS_NESTED_TIME 0.08 /* the same with another program in front: nested shell */
 #define SWEREX__SESS_CODE_TIME 1.0    /* for the exit code after `expect`, as in the original */
 #define SWEREX__SESS_DRAIN_TIME 0.02  /* for the last output of a shell that has exited */
+#define SWEREX__SESS_PAUSE_TIME 0.005 /* before Ctrl-C for a shell that may be forking */
 #define SWEREX__SESS_KILL_TIME 1.0    /* for the end of what was killed by an interrupt */
 
 enum swerex__sess_front {
@@ -9499,6 +9502,7 @@ typedef struct swerex__sess_action {
   size_t held;                 /* of those, bytes that still stand at the start of sess->in */
   size_t pattern;              /* which one has matched */
   int tries;                   /* INTERRUPT: steps taken */
+  bool paused;                 /* INTERRUPT: has given the shell time to start a program */
   swerex__text_filter filter;
   swerex__text_keep keep;
   swerex__loop_timer deadline, idle;
@@ -10361,8 +10365,14 @@ static void swerex__sess_on_deadline(swerex__loop_timer *timer) {
 static void swerex__sess_step_interrupt(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   double wait = action->timeout;
+  if (!action->paused && swerex__sess_shell_in_front(sess)) {
+    action->paused = true; /* it may be about to start a program, and would lose its terminal */
+    swerex__loop_arm(sess->loop, &action->deadline, SWEREX__SESS_PAUSE_TIME,
+                     swerex__sess_on_deadline, action);
+    return;
+  }
   if (action->tries < action->interrupt.n_retry) {
-    swerex__pty_interrupt(sess->master.fd);
+    swerex__pty_interrupt(sess->master.fd, sess->pid);
   } else if (action->tries > action->interrupt.n_retry) {
     swerex__str message = swerex__sess_message(sess);
     swerex__str_printf(&message,

@@ -340,6 +340,22 @@ TEST(timeout_of_zero_and_idle) {
   world_close(&w);
 }
 
+TEST(interrupt_right_at_the_start) {
+  static const char *const go[] = {"go", NULL};
+  world w = world_with_session();
+  swerex_bash_action action;
+  memset(&action, 0, sizeof action);
+  action.command = "echo go; sleep 30";
+  action.expect = go;
+  action.check = SWEREX_CHECK_IGNORE;
+  for (int i = 0; i < 50; i++) {
+    CHECK(act(&w, &action));
+    CHECK(interrupt(&w));
+    CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  }
+  world_close(&w);
+}
+
 TEST(interrupt_of_the_stubborn) {
   world w = world_with_session();
   CHECK(!run_for(&w, "sh -c 'trap \"\" INT; sleep 30'", 0.1));

@@ -135,7 +135,7 @@ static void start_command(int index) {
   action.command = text;
   action.session = name;
   action.check = SWEREX_CHECK_SILENT;
-  action.timeout = what == RUN_FOREVER || what == RUN_STUBBORN ? 0.05 + pick(10) / 100.0 : 60;
+  action.timeout = what == RUN_FOREVER || what == RUN_STUBBORN ? 0.4 + pick(20) / 100.0 : 60;
   slots[index].future = swerex_run_in_session_async(runtime, &action, NULL);
   swerex_future_set_user_data(slots[index].future, tag(index, what));
   commands++;

@@ -9797,6 +9797,7 @@ static void swerex__sess_fail_all(swerex__sess *sess) {
 static void swerex__sess_free(swerex__sess *sess) {
   if (sess == NULL) return;
   swerex__sess_fail_all(sess);
+  if (sess->closing != NULL) swerex__loop_cancel(sess->closing);
   swerex__loop_link_remove(&sess->link);
   swerex__loop_disarm(sess->loop, &sess->quiet);
   swerex__loop_disarm(sess->loop, &sess->settle);

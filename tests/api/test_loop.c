@@ -161,6 +161,52 @@ TEST(idle_means_no_wake_ups) {
   world_close(&w);
 }
 
+TEST(freeing_while_things_end) {
+  for (int what = 0; what < 6; what++) {
+    world w = world_with_session();
+    swerex_future *future = NULL;
+    if (what == 0) future = swerex_close_session_async(w.runtime, NULL, &w.err);
+    if (what == 1) future = swerex_close_async(w.runtime, NULL, &w.err);
+    if (what == 2) future = start_script(&w, "sleep 20");
+    if (what == 3) future = swerex_interrupt_session_async(w.runtime, NULL, &w.err);
+    if (what == 4) future = swerex_upload_async(w.runtime, &(swerex_upload_request){"/etc", "/tmp/swerex-never"}, &w.err);
+    if (what == 5) future = swerex_run_in_session_async(w.runtime, &(swerex_bash_action){.command = "declare -A m"}, &w.err);
+    CHECK(future != NULL);
+    swerex_runtime_free(w.runtime);
+    swerex_error_clear(&w.err);
+    CHECK(swerex_future_take(future, NULL, &w.err) == (what == 3));
+    world_close(&w);
+  }
+  CHECK(system("rm -rf /tmp/swerex-never") == 0);
+}
+
+static swerex_future *doomed;
+
+static void free_it(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)stream, (void)text, (void)size;
+  swerex_future_free(doomed);
+  doomed = NULL;
+  swerex_future_free(swerex_close_session_async((swerex_runtime *)user_data, NULL, NULL));
+}
+
+TEST(callbacks_may_free_and_close) {
+  world w = world_with_session();
+  swerex_bash_action action;
+  memset(&action, 0, sizeof action);
+  action.command = "echo a; sleep 0.1; echo b; sleep 20";
+  action.watch.on_output = free_it;
+  action.watch.user_data = w.runtime;
+  doomed = swerex_run_in_session_async(w.runtime, &action, &w.err);
+  for (double end = seconds() + 5; doomed != NULL && seconds() < end;) swerex_loop_run(w.loop, 0.1, &w.err);
+  CHECK(doomed == NULL);
+  for (int i = 0; i < 20; i++) swerex_loop_run(w.loop, 0.02, &w.err);
+  CHECK(!run(&w, "echo x"));
+  CHECK_INT(w.err.code, SWEREX_E_SESSION_DOES_NOT_EXIST);
+  CHECK(create(&w, NULL));
+  CHECK(gives(&w, "echo new", 0, "new\n"));
+  world_close(&w);
+}
+
 static void count_step(void *user_data, const char *message) {
   CHECK(message[0] != '\0');
   ++*(int *)user_data;

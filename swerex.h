@@ -4271,7 +4271,7 @@ static bool swerex__loop_run(swerex_loop *loop, double timeout, swerex_error *er
   }
   loop->running = false;
   swerex__loop_aim(loop);
-  return ok || swerex__err_system(err, number, NULL);
+  return ok || swerex__err_system(err, number, "the loop's wait");
 }
 
 /** Run until *flag is set, for up to `timeout` seconds. */
@@ -4354,13 +4354,13 @@ static bool swerex__loop_open(swerex_loop *loop, swerex_error *err) {
   int ends[2];
   loop->poll.allocator = &loop->allocator;
   if (!swerex__poll_open(&loop->poll) || !swerex__sys_pipe(ends))
-    return swerex__err_system(err, errno, NULL);
+    return swerex__err_system(err, errno, "the loop's descriptors");
   loop->wake.fd = ends[0];
   loop->wake_fd = ends[1];
   loop->wake.ready = swerex__loop_drain_wake;
   if (!swerex__sys_prepare_fd(ends[1], true) ||
       !swerex__poll_set(&loop->poll, &loop->wake, SWEREX__POLL_READ))
-    return swerex__err_system(err, errno, NULL);
+    return swerex__err_system(err, errno, "the loop's descriptors");
   return true;
 }
 
@@ -8564,12 +8564,12 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *
     int number = errno;
     swerex__loop_link_init(&pending->link);
     swerex__keep_drop_pending(pending);
-    return swerex__err_system(err, number, NULL);
+    return swerex__err_system(err, number, "a request to the keeper process");
   }
   swerex__loop_link_insert(&keep->pending, &pending->link);
   return swerex__poll_set(&keep->loop->poll, &keep->watch,
                           SWEREX__POLL_READ | SWEREX__POLL_WRITE) ||
-         swerex__err_system(err, errno, NULL);
+         swerex__err_system(err, errno, "a request to the keeper process");
 }
 
 /** Make our end of a keeper around a socket, which it owns from now on. */
@@ -8587,7 +8587,7 @@ static swerex__keep *swerex__keep_wrap(swerex_loop *loop, int fd, swerex_error *
   swerex__loop_link_init(&keep->children);
   swerex__loop_link_init(&keep->pending);
   if (swerex__poll_set(&loop->poll, &keep->watch, SWEREX__POLL_READ)) return keep;
-  swerex__err_system(err, errno, NULL);
+  swerex__err_system(err, errno, "the keeper process's socket");
   swerex__keep_free(keep);
   return NULL;
 }
@@ -8626,7 +8626,7 @@ static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
   swerex__keep_free_root(keep);
   loop->keeper = NULL;
   if (!swerex__sys_socketpair(ends)) {
-    swerex__err_system(err, errno, NULL);
+    swerex__err_system(err, errno, "the keeper process's socket");
     return NULL;
   }
   keep = swerex__keep_wrap(loop, ends[0], err);
@@ -8653,7 +8653,7 @@ static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, 
   if (parent == NULL) parent = swerex__keep_root(loop, err);
   if (parent == NULL) return NULL;
   if (!swerex__sys_socketpair(ends)) {
-    swerex__err_system(err, errno, NULL);
+    swerex__err_system(err, errno, "the keeper process's socket");
     return NULL;
   }
   swerex__keep *keep = swerex__keep_wrap(loop, ends[0], err);
@@ -8795,7 +8795,7 @@ static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program
     fd = swerex__sys_open_scratch(path, sizeof path);
     if (fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
     if (fd >= 0 && !swerex__sys_write_all(fd, out.data, out.size)) swerex__sys_close(&fd);
-    if (fd < 0) swerex__err_system(err, errno, NULL);
+    if (fd < 0) swerex__err_system(err, errno, "the plan of a new process");
   }
   swerex__str_clear(&draft.table);
   swerex__str_clear(&draft.text);
@@ -9038,11 +9038,11 @@ static bool swerex__proc_open_pipes(swerex__proc *proc, const swerex__proc_spec 
                                     swerex_error *err) {
   for (int i = 0; i < (spec->merge ? 1 : 2); i++) {
     int ends[2];
-    if (!swerex__sys_pipe(ends)) return swerex__err_system(err, errno, NULL);
+    if (!swerex__sys_pipe(ends)) return swerex__err_system(err, errno, "a pipe");
     fds[i + 1] = ends[1];
     proc->pipes[i].watch.fd = ends[0];
     if (!swerex__poll_set(&proc->loop->poll, &proc->pipes[i].watch, SWEREX__POLL_READ))
-      return swerex__err_system(err, errno, NULL);
+      return swerex__err_system(err, errno, "a pipe");
   }
   return true;
 }

@@ -9918,21 +9918,24 @@ static swerex__sess_action *swerex__sess_collector(const swerex__sess *sess) {
   return sess->interrupt;
 }
 
-/** Skip a prompt that came too late, at the start of the output; true: wait for more of it. */
-static bool swerex__sess_skip_prompt(swerex__sess *sess, swerex__sess_action *action,
-                                     size_t *limit) {
+/** Return where the first prompt stands in what the terminal has said; its size: nowhere. */
+static size_t swerex__sess_find_prompt(const swerex__sess *sess) {
   size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
-  size_t have = *limit < length ? *limit : length;
-  if (!action->drop_prompt) return false;
-  if (memcmp(sess->in.data, SWEREX__SHELL_PROMPT, have) != 0) {
-    action->drop_prompt = false;
-    return false;
-  }
-  if (have < length) return true;
-  action->drop_prompt = false;
-  swerex__sess_drop_in(sess, length);
-  *limit -= length;
-  return false;
+  for (size_t i = 0; i + length <= sess->in.size; i++)
+    if (sess->in.data[i] == SWEREX__SHELL_PROMPT[0] &&
+        memcmp(sess->in.data + i, SWEREX__SHELL_PROMPT, length) == 0)
+      return i;
+  return sess->in.size;
+}
+
+/** Drop the prompt of the command before, which came only after we had typed the next line. */
+static void swerex__sess_drop_late_prompt(swerex__sess *sess, swerex__sess_action *action) {
+  size_t length = sizeof SWEREX__SHELL_PROMPT - 1, at = swerex__sess_find_prompt(sess);
+  if (at == sess->in.size) return;
+  memmove(sess->in.data + at, sess->in.data + at + length, sess->in.size - at - length);
+  sess->in.size -= length;
+  sess->scanned = 0;
+  sess->prompt_lost = action->drop_prompt = false;
 }
 
 /** Tell how much of the output an action's patterns may still need. */
@@ -9949,7 +9952,6 @@ static size_t swerex__sess_hold(swerex__sess_action *action, size_t limit) {
  */
 static bool swerex__sess_collect(swerex__sess *sess, swerex__sess_action *action, size_t limit) {
   swerex__re_match match;
-  if (limit > 0 && swerex__sess_skip_prompt(sess, action, &limit)) return false;
   if (limit > action->held) {
     sess->quiet_once = false;
     if (action->idle.owner != NULL && action->stage == SWEREX__SESS_COLLECT)
@@ -10070,6 +10072,8 @@ static void swerex__sess_process(swerex__sess *sess) {
     swerex__shell_mark mark;
     size_t safe = 0, prompt = 0;
     swerex__sess_action *action = swerex__sess_collector(sess);
+    if (action != NULL && action->drop_prompt && action->held == 0)
+      swerex__sess_drop_late_prompt(sess, action);
     bool found = swerex__shell_find_mark(&sess->shell, sess->in.data, sess->in.size,
                                          sess->scanned, &mark, &safe);
     if (!found && safe == sess->in.size && !sess->prompt_is_text)
@@ -10099,12 +10103,7 @@ static void swerex__sess_process(swerex__sess *sess) {
 
 /** Tell whether the shell's prompt stands in what came after the last end mark. */
 static bool swerex__sess_prompt_seen(const swerex__sess *sess) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
-  for (size_t i = 0; i + length <= sess->in.size; i++)
-    if (sess->in.data[i] == SWEREX__SHELL_PROMPT[0] &&
-        memcmp(sess->in.data + i, SWEREX__SHELL_PROMPT, length) == 0)
-      return true;
-  return false;
+  return swerex__sess_find_prompt(sess) < sess->in.size;
 }
 
 /** Give an action what came between two commands: late output of background jobs. */
@@ -10159,8 +10158,8 @@ static void swerex__sess_type(swerex__sess_action *action) {
   } else {
     sess->front = SWEREX__SESS_RUNNING;
     sess->querying = sess->queried = sess->quiet_once = sess->prompt_is_text = false;
+    action->drop_prompt = !seen && !sess->prompt_lost;
     sess->prompt_lost = !seen;
-    action->drop_prompt = !seen;
     action->await_begin = form.armoured && !sess->shell.posix;
     swerex__sess_begin_collecting(action);
   }
@@ -10500,8 +10499,9 @@ static void swerex__sess_on_report(swerex__keep_child *child, const swerex__keep
                        folder ? sess->current->run.command : sess->program);
     swerex__sess_fail(sess->current, &error);
   }
-  swerex__loop_arm(sess->loop, &sess->death, sess->hung_up ? 0 : SWEREX__SESS_DRAIN_TIME,
-                   swerex__sess_on_death, sess);
+  if (!sess->leaving)
+    swerex__loop_arm(sess->loop, &sess->death, sess->hung_up ? 0 : SWEREX__SESS_DRAIN_TIME,
+                     swerex__sess_on_death, sess);
 }
 
 /** Read the terminal until it is empty, or for a while. */
@@ -10520,7 +10520,8 @@ static void swerex__sess_on_ready(swerex__poll_watch *watch) {
     if (n <= 0) {
       sess->hung_up = true;
       swerex__poll_set(&sess->loop->poll, watch, 0);
-      if (sess->exited) swerex__loop_arm(sess->loop, &sess->death, 0, swerex__sess_on_death, sess);
+      if (sess->exited && !sess->leaving)
+        swerex__loop_arm(sess->loop, &sess->death, 0, swerex__sess_on_death, sess);
       break;
     }
     sess->in.size += (size_t)n;
@@ -10536,7 +10537,8 @@ static void swerex__sess_on_ready(swerex__poll_watch *watch) {
 /** Take the next action from the queue as far as it goes now; false: there is none to take. */
 static bool swerex__sess_next(swerex__sess *sess) {
   swerex_error error = SWEREX_ERROR_INIT;
-  if (sess->current != NULL || swerex__loop_link_empty(&sess->queue)) return false;
+  if (sess->current != NULL || !sess->started || swerex__loop_link_empty(&sess->queue))
+    return false;
   if (sess->exited) swerex__sess_die(sess);
   swerex__sess_action *action = (swerex__sess_action *)sess->queue.next;
   const swerex_bash_action *run = &action->run;

@@ -607,6 +607,49 @@ TEST(startup_files) {
   }
 }
 
+TEST(slow_prompts) {
+  world w = world_open();
+  swerex_bytes output;
+  CHECK(start_with(&w, "PROMPT_COMMAND='sleep 0.15'", &output, 10));
+  swerex_bytes_clear(&output);
+  for (int i = 0; i < 3; i++) {
+    CHECK(gives(&w, "for i in 1 2 3; do sleep 0.1; echo $i; done | cat", 0, "1\n2\n3\n"));
+    CHECK(gives(&w, "cat <<'X'\nab\nX", 0, "ab\n"));
+    CHECK(gives(&w, "echo SHELLPS1PREFIX; (exit 4)", 4, "SHELLPS1PREFIX\n"));
+  }
+  CHECK(!run_for(&w, "sleep 1; echo OLD", 0.4));
+  CHECK(gives(&w, "echo new", 0, "new\n"));
+  world_close(&w);
+}
+
+TEST(calls_that_cross_a_failure) {
+  static const char *const slow[] = {"/dev/stdin", NULL};
+  world w = world_open();
+  swerex_create_bash_session_request request;
+  swerex_bash_action action;
+  memset(&request, 0, sizeof request);
+  memset(&action, 0, sizeof action);
+  request.startup_source = slow; /* waits for the terminal */
+  request.startup_timeout = 0.2;
+  action.command = "echo hi";
+  action.timeout = 5;
+  swerex_future *opening = swerex_create_session_async(w.runtime, &request, &w.err);
+  swerex_future *running = swerex_run_in_session_async(w.runtime, &action, &w.err);
+  CHECK(!swerex_future_take(opening, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_COMMAND_TIMEOUT);
+  CHECK(!swerex_future_take(running, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_SESSION_TERMINATED);
+  CHECK(create(&w, NULL));
+  action.command = "exit 3";
+  running = swerex_run_in_session_async(w.runtime, &action, &w.err);
+  usleep(200000);
+  swerex_future *closing = swerex_close_session_async(w.runtime, NULL, &w.err);
+  CHECK(swerex_await(closing, 10, &w.err));
+  CHECK(swerex_future_take(closing, NULL, &w.err));
+  CHECK(!swerex_future_take(running, NULL, &w.err));
+  world_close(&w);
+}
+
 TEST(startup_failures) {
   world w = world_open();
   swerex_bytes output;

@@ -478,7 +478,8 @@ typedef enum swerex_stream { SWEREX_STDOUT = 1, SWEREX_STDERR = 2 } swerex_strea
 
 /**
  * Output as it arrives. Called from swerex_loop_run, with text as it will stand in the response;
- * also with what `max_output` leaves out of that. It must not wait for a call.
+ * also with what `max_output` leaves out of that. It must not wait for a call, nor free the
+ * runtime.
  */
 typedef struct swerex_output_watch {
   void (*on_output)(void *user_data, swerex_stream stream, const char *text, size_t size);
@@ -8400,10 +8401,9 @@ static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int p
   keeper->wait_mask = block;
   sigaddset(&block, SIGCHLD);
   sigprocmask(SIG_BLOCK, &block, NULL);
-  if (keeper->fd < 3) {
-    keeper->fd = fcntl(keeper->fd, F_DUPFD_CLOEXEC, 3);
-    if (keeper->fd < 0) _exit(1);
-  }
+  if (keeper->fd != 3 && dup2(keeper->fd, 3) != 3) _exit(1);
+  keeper->fd = 3; /* low, whatever number the host had: pselect counts up to FD_SETSIZE */
+  swerex__sys_prepare_fd(keeper->fd, false);
   for (int i = 0; i < 3; i++) {
     close(i);
     if (open("/dev/null", O_RDWR) != i) _exit(1);
@@ -8772,17 +8772,18 @@ static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keep_plan
 /** Write the plan of a program to a scratch file; -1 on failure. */
 static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program *program,
                                    swerex_error *err) {
+  static const char *const nothing[] = {NULL};
   const char *const *env = program->env != NULL ? program->env : (const char *const *)environ;
   swerex__keep_draft draft = {swerex__str_new(&loop->allocator, 1 << 28),
                               swerex__str_new(&loop->allocator, 1 << 28)};
   swerex__str out = swerex__str_new(&loop->allocator, (size_t)1 << 30);
   swerex__keep_plan plan;
   char base[PATH_MAX], path[PATH_MAX];
-  const char *search = swerex__keep_getenv(env, "PATH");
+  const char *search = swerex__keep_getenv(env != NULL ? env : nothing, "PATH");
   int fd = -1;
   memset(&plan, 0, sizeof plan);
   plan.argv = swerex__keep_draft_list(&draft, program->argv);
-  plan.envp = swerex__keep_draft_list(&draft, env);
+  plan.envp = swerex__keep_draft_list(&draft, env != NULL ? env : nothing);
   plan.paths = swerex__keep_draft_paths(&draft,
                                         program->path != NULL ? program->path : program->argv[0],
                                         search != NULL ? search : "/bin:/usr/bin");
@@ -9536,6 +9537,7 @@ struct swerex__sess {
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
   bool prompt_is_text;             /* what looks like a prompt is not one */
   bool started;                    /* the startup files have ended */
+  bool working;                    /* output is being handed out: do not advance */
   bool leaving;                    /* being closed: nobody may use it any more */
   bool exited, hung_up;
   int status;        /* of the shell, once it has exited */
@@ -9593,10 +9595,13 @@ static void swerex__sess_sink(void *user, const char *text, size_t size) {
 
 /** Take raw bytes from the terminal as output of an action. */
 static void swerex__sess_emit(swerex__sess_action *action, const char *data, size_t size) {
+  bool was_working = action->sess->working;
   if (size == 0) return;
+  action->sess->working = true; /* a callback that starts calls must not find us half done */
   if (action->watch.on_output != NULL && action->watch.raw && action->future != NULL)
     action->watch.on_output(action->watch.user_data, SWEREX_STDOUT, data, size);
   swerex__text_filter_feed(&action->filter, data, size, swerex__sess_sink, action);
+  action->sess->working = was_working;
 }
 
 /** Cut off a last line that holds the nonce: the shell's own trace of our wrapper. */
@@ -9627,7 +9632,10 @@ static void swerex__sess_cut_prompt(swerex_bytes *text) {
 /** Take the text that an action has collected so far. */
 static bool swerex__sess_take_output(swerex__sess_action *action, swerex_bytes *out,
                                      swerex_error *err) {
+  bool was_working = action->sess->working;
+  action->sess->working = true;
   swerex__text_filter_finish(&action->filter, swerex__sess_sink, action);
+  action->sess->working = was_working;
   if (!swerex__text_keep_take(&action->keep, out, err)) return false;
   if (action->sess->queried) swerex__sess_cut_prompt(out);
   swerex__sess_cut_trace(action->sess, out);
@@ -10371,6 +10379,7 @@ static void swerex__sess_step_interrupt(swerex__sess_action *action) {
                      swerex__sess_on_deadline, action);
     return;
   }
+  swerex__str_drop(&sess->out, sess->out.size); /* what was meant for the interrupted */
   if (action->tries < action->interrupt.n_retry) {
     swerex__pty_interrupt(sess->master.fd, sess->pid);
   } else if (action->tries > action->interrupt.n_retry) {
@@ -10570,7 +10579,7 @@ static bool swerex__sess_next(swerex__sess *sess) {
 }
 
 static void swerex__sess_advance(swerex__sess *sess) {
-  bool again = true;
+  bool again = !sess->working;
   while (again) {
     swerex__sess_process(sess);
     swerex__sess_action *action = sess->current;
@@ -12358,7 +12367,7 @@ static swerex_future *swerex__dep_start(swerex_deployment *deployment, swerex_er
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
   if (future == NULL) return NULL;
-  if (deployment->stopping != NULL) {
+  if (deployment->closing != NULL) {
     swerex__loop_fail_with(future, SWEREX_E_DEPLOYMENT_STARTUP, "the deployment is being stopped");
     return future;
   }

@@ -323,6 +323,22 @@ TEST(cancelled) {
   world_close(&w);
 }
 
+TEST(host_with_many_descriptors_and_no_environment) {
+  int fds[1100], count = 0;
+  extern char **environ;
+  char **before = environ;
+  while (count < 1100 && (fds[count] = dup(1)) >= 0) count++;
+  world w = world_open();
+  environ = NULL;
+  CHECK(ARGV(&w, "echo", "x"));
+  CHECK_STR(w.ran.stdout_text.data, "x\n");
+  CHECK(create(&w, NULL));
+  CHECK(gives(&w, "echo y", 0, "y\n"));
+  environ = before;
+  world_close(&w);
+  while (count > 0) close(fds[--count]);
+}
+
 TEST(large_output) {
   world w = world_open();
   swerex_command command;

@@ -207,6 +207,29 @@ TEST(callbacks_may_free_and_close) {
   world_close(&w);
 }
 
+static int calls_started;
+
+static void start_more(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)stream, (void)text, (void)size;
+  if (calls_started++ > 5) return;
+  swerex_run_in_session_async((swerex_runtime *)user_data, &(swerex_bash_action){.command = "echo more"}, NULL);
+  swerex_interrupt_session_async((swerex_runtime *)user_data, NULL, NULL);
+}
+
+TEST(callbacks_may_start_calls) {
+  world w = world_with_session();
+  swerex_bash_action action;
+  memset(&action, 0, sizeof action);
+  action.command = "echo a; sleep 0.05; echo b; echo c";
+  action.check = SWEREX_CHECK_SILENT;
+  action.watch.on_output = start_more;
+  action.watch.user_data = w.runtime;
+  CHECK(act(&w, &action));
+  while (swerex_loop_wait(w.loop, 10, NULL) != NULL) continue;
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  world_close(&w);
+}
+
 static void count_step(void *user_data, const char *message) {
   CHECK(message[0] != '\0');
   ++*(int *)user_data;

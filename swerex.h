@@ -8045,7 +8045,7 @@ typedef struct swerex__keep_request {
 
 enum swerex__keep_news {
   SWEREX__KEEP_STARTED = 1, /* value: process id */
-  SWEREX__KEEP_FAILED,      /* value: errno; stage: which call */
+  SWEREX__KEEP_FAILED,      /* value: errno; stage: which call; id 0: the keeper never was */
   SWEREX__KEEP_EXITED,      /* value: wait status */
   SWEREX__KEEP_LOST         /* made on our side: the keeper itself is gone */
 };
@@ -8096,11 +8096,11 @@ static void swerex__keep_close_all(int first, int spare) {
     if (fd != spare) close(fd);
 }
 
-static void swerex__keep_tell(swerex__keep_state *keeper, enum swerex__keep_news news, uint32_t id,
-                              int value, int stage) {
+static void swerex__keep_tell(int fd, enum swerex__keep_news news, uint32_t id, int value,
+                              int stage) {
   swerex__keep_report report = {(int32_t)news, value, id, stage};
   ssize_t n;
-  do n = send(keeper->fd, &report, sizeof report, SWEREX__SYS_NOSIGNAL);
+  do n = send(fd, &report, sizeof report, SWEREX__SYS_NOSIGNAL);
   while (n < 0 && errno == EINTR);
 }
 
@@ -8193,7 +8193,7 @@ static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
     for (size_t i = 0; i < keeper->count; i++) {
       if (keeper->children[i].pid != pid) continue;
       if (report && keeper->children[i].id != 0)
-        swerex__keep_tell(keeper, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
+        swerex__keep_tell(keeper->fd, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
       keeper->children[i] = keeper->children[--keeper->count];
       break;
     }
@@ -8313,9 +8313,9 @@ static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_re
     failure.value = ENOMEM;
   }
   if (failure.value != 0)
-    swerex__keep_tell(keeper, SWEREX__KEEP_FAILED, request->id, failure.value, failure.stage);
+    swerex__keep_tell(keeper->fd, SWEREX__KEEP_FAILED, request->id, failure.value, failure.stage);
   else
-    swerex__keep_tell(keeper, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
+    swerex__keep_tell(keeper->fd, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
 }
 
 /** Receive a request and its descriptors; false: the other side has closed. */
@@ -8356,6 +8356,7 @@ static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_r
   } else if (request->verb == SWEREX__KEEP_FORK) {
     pid_t pid = fork();
     if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
+    if (pid < 0) swerex__keep_tell(fds[0], SWEREX__KEEP_FAILED, 0, errno, SWEREX__KEEP_IN_SYSTEM);
     if (pid > 0 && !swerex__keep_remember(keeper, pid, 0)) kill(pid, SIGKILL);
   } else if (request->verb == SWEREX__KEEP_RELEASE) {
     _exit(0);
@@ -8443,7 +8444,8 @@ struct swerex__keep {
   swerex__poll_watch watch;
   pid_t pid; /* of the first keeper, which we must reap; 0: another one's child */
   uint32_t next_id;
-  bool lost; /* its socket has closed */
+  bool lost;   /* its socket has closed */
+  int refused; /* errno of the fork that should have made it */
   swerex__loop_link children, pending;
   size_t partial; /* bytes of a report that came so far */
   swerex__keep_report report;
@@ -8468,8 +8470,10 @@ static void swerex__keep_free(swerex__keep *keep) {
 
 /** Note that the keeper is gone: its children hear of it, then the owner. */
 static void swerex__keep_set_lost(swerex__keep *keep) {
-  swerex__keep_report lost = {SWEREX__KEEP_LOST, 0, 0, 0};
+  swerex__keep_report lost = {SWEREX__KEEP_LOST, 0, 0, SWEREX__KEEP_IN_SYSTEM};
   keep->lost = true;
+  if (keep->refused != 0) lost.news = SWEREX__KEEP_FAILED;
+  lost.value = keep->refused;
   swerex__poll_drop(&keep->loop->poll, &keep->watch);
   while (!swerex__loop_link_empty(&keep->children)) {
     swerex__keep_child *child = (swerex__keep_child *)keep->children.next;
@@ -8480,6 +8484,7 @@ static void swerex__keep_set_lost(swerex__keep *keep) {
 }
 
 static void swerex__keep_pass_on(swerex__keep *keep) {
+  if (keep->report.id == 0) keep->refused = keep->report.value;
   for (swerex__loop_link *link = keep->children.next; link != &keep->children; link = link->next) {
     swerex__keep_child *child = (swerex__keep_child *)link;
     if (child->id != keep->report.id) continue;
@@ -8553,7 +8558,13 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *
   if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
   if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds);
   if (sent > 0) return true;
-  if (sent < 0) return swerex__err_system(err, errno, "keeper process");
+  if (sent < 0) {
+    swerex__keep_report last;
+    int number = errno;
+    if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
+      number = last.value;
+    return swerex__err_system(err, number, "a process to start programs from");
+  }
   swerex__keep_pending *pending =
     (swerex__keep_pending *)swerex__mem_new(&keep->loop->allocator, 1, sizeof *pending);
   if (pending == NULL) return swerex__err_memory(err);
@@ -9027,7 +9038,8 @@ static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keep
   default:
     proc->exited = true;
     if (proc->end != 0) break;
-    swerex__err_set(&proc->error, SWEREX_E_OS, "the keeper process that ran it is gone");
+    swerex__err_set(&proc->error, SWEREX_E_OS,
+                    "the process that starts programs is gone: killed, or refused by a limit");
     swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
     return;
   }

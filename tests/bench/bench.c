@@ -170,6 +170,18 @@ static double session_output(const char *command, size_t cap, size_t expected) {
   return (double)expected / took / 1e3;
 }
 
+/** Read 100 MB from a session and from a bare terminal in turns, as the machine's speed changes. */
+static void time_output(double *ours, double *bare) {
+  enum { ROUNDS = 5 };
+  double a[ROUNDS], b[ROUNDS];
+  for (int i = 0; i < ROUNDS; i++) {
+    a[i] = session_output("cat " BIG_FILE, 0, BIG_SIZE);
+    b[i] = bare_terminal("cat " BIG_FILE);
+  }
+  *ours = median(a, ROUNDS);
+  *bare = median(b, ROUNDS);
+}
+
 enum { SESSIONS = 1000 };
 
 /** Open sessions, run a command in all at once, close them; prints the times. */
@@ -256,8 +268,9 @@ int main(int argc, char **argv) {
   long before = peak_kb();
   double capped = session_output("cat " BIG_FILE, 1 << 20, BIG_SIZE);
   long after = peak_kb();
-  row("session output, 100 MB", "MB/s", session_output("cat " BIG_FILE, 0, BIG_SIZE),
-      bare_terminal("cat " BIG_FILE), "over 60", original(text, "output "));
+  time_output(&ours, &bare);
+  row("session output, 100 MB", "MB/s", ours, bare, "over 60, or the limit", original(text, "output "));
+  printf("|   ratio to a bare reader: %.2f\n", ours / bare);
   unlink(BIG_FILE);
   row("the same, 1 MiB of it kept", "MB/s", capped, -1, "", -1);
   printf("|   memory it took: %ld KiB with 1 MiB kept\n", after - before);

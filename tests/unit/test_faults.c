@@ -174,4 +174,33 @@ TEST(allocations_of_a_session) { every_fault(use_session, &memory_at, &memory_co
 TEST(system_calls_of_commands) { every_fault(use_commands, &fault_at, &fault_count, 30); }
 TEST(system_calls_of_a_session) { every_fault(use_session, &fault_at, &fault_count, 60); }
 
+/** Run a command where only `processes` of a user may exist; returns the errno that it gave. */
+static int run_crowded(rlim_t processes) {
+  struct rlimit limit = {processes, processes};
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "true";
+  if (setuid(54321) != 0 || setrlimit(RLIMIT_NPROC, &limit) != 0) return -1;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = swerex_local_runtime_new(loop, NULL, &err);
+  bool ok = swerex_execute(runtime, &command, NULL, &err);
+  int number = ok ? 0 : err.sys_errno;
+  swerex_error_clear(&err);
+  swerex_runtime_free(runtime);
+  swerex_loop_free(loop);
+  return number;
+}
+
+TEST(a_limit_on_processes_is_named) {
+  if (getuid() != 0) SKIP("needs root, to become a user without processes");
+  for (int processes = 1; processes < 6; processes++) {
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) _exit(run_crowded((rlim_t)processes));
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    CHECK_INT(WEXITSTATUS(status), processes < 4 ? EAGAIN : 0);
+  }
+}
+
 TEST_MAIN()

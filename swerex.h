@@ -64,7 +64,9 @@
  *   SWEREX_API               linkage of public functions             (default extern)
  *   SWEREX_MALLOC(n), SWEREX_REALLOC(p, n), SWEREX_FREE(p)           (default libc; all or none)
  *   SWEREX_ASSERT(x)         internal invariants                     (default assert)
- *   SWEREX_NO_LOCAL          leave out the local runtime and deployment
+ *   SWEREX_NO_LOCAL          leave out the local runtime and deployment, and the server with them
+ *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment
+ *   SWEREX_NO_SERVER         leave out the server
  *   SWEREX_POLLER            SWEREX_POLLER_EPOLL, _KQUEUE or _POLL   (default: the system's best)
  *   SWEREX_LOG_LEVEL         lowest level compiled in                (default SWEREX_LOG_DEBUG)
  *   SWEREX_MAX_JSON_DEPTH    nesting accepted in JSON                (default 128)
@@ -78,15 +80,16 @@
  *   mem     Memory blocks that know their allocator           uses: -
  *   log     Messages                                          uses: sys
  *   err     Errors                                            uses: sys mem
- *   str     Growing strings                                   uses: sys mem err
+ *   str     Growing strings                                   uses: mem err
  *   util    Clock, random bytes, numbers, Python notation     uses: sys str
  *   json    JSON reader and writer                            uses: sys mem err str util
  *   valid   Values from JSON, and what is wrong with them     uses: sys err str util json
  *   model   Structs as JSON                                   uses: sys mem err str json valid
  *   poll    Readiness of descriptors: epoll, kqueue, poll     uses: sys mem
  *   loop    Timers, futures, the completion queue             uses: sys mem log err util model poll
- *   rt      Runtimes: one table of verbs                      uses: sys mem err model loop
+ *   rt      Runtimes: one table of verbs                      uses: sys mem err util model loop
  *   text    Encodings and terminal text                       uses: sys mem err str util
+ *   fs      Files                                             uses: sys mem err str text
  *   re      Expect patterns                                   uses: sys mem err
  *   bash    Which commands are surely complete                uses: sys str
  *   keep    The keeper, which starts and ends children        uses: sys mem err str poll loop
@@ -96,16 +99,31 @@
  *   sess    Live sessions                                     uses: sys mem log err str util json
  *                                                                 model poll loop text re bash
  *                                                                 keep proc shell pty
- *   fs      Files                                             uses: sys mem err str text
  *   local   The local runtime                                 uses: mem err str util json model
- *                                                                 loop rt text keep proc pty sess
- *                                                                 fs
+ *                                                                 loop rt text fs keep proc pty
+ *                                                                 sess
  *   dummy   The dummy runtime                                 uses: mem err str util model loop rt
+ *   sock    Sockets: names, connecting, listening, streams    uses: sys mem err str poll loop
+ *   http    HTTP/1.1: one parser for requests and responses   uses: sys str
+ *   multi   multipart/form-data                               uses: str sock http
+ *   deflate CRC-32, deflate                                   uses: str
+ *   inflate Inflate                                           uses: deflate
+ *   zip     Zip archives                                      uses: sys mem err str fs deflate
+ *                                                                 inflate
+ *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
+ *                                                                 http
+ *   remote  The remote runtime                                uses: sys mem log err str util json
+ *                                                                 model loop rt fs zip web
+ *   form    Files that come as forms                          uses: sys mem err str util json
+ *                                                                 valid fs http multi zip
+ *   srv     The server                                        uses: sys mem log err str util json
+ *                                                                 model poll loop rt fs local sock
+ *                                                                 http multi form
  *   dep     Deployments                                       uses: sys mem log err json model
- *                                                                 loop rt local dummy
+ *                                                                 loop rt local dummy remote
  *   api     The public functions                              uses: sys mem log err str util json
  *                                                                 model poll loop rt local dummy
- *                                                                 dep
+ *                                                                 remote srv dep
  */
 
 #if defined(SWEREX_IMPLEMENTATION) && !defined(SWEREX_H)
@@ -151,6 +169,10 @@ extern "C" {
 #else
 #define SWEREX_API extern
 #endif
+#endif
+
+#if defined(SWEREX_NO_LOCAL) && !defined(SWEREX_NO_SERVER)
+#define SWEREX_NO_SERVER
 #endif
 
 #define SWEREX_POLLER_AUTO 0   /**< epoll on Linux, kqueue on macOS and the BSDs, else poll. */
@@ -270,6 +292,8 @@ typedef struct swerex_allocator {
     "deployment failed to start")                                                                  \
   X(DOCKER_PULL, DEPLOYMENT_STARTUP, OK, "swerex.exceptions.DockerPullError",                      \
     "image could not be pulled")                                                                   \
+  X(HTTP, EXCEPTION, OK, "aiohttp.client_exceptions.ClientResponseError",                          \
+    "the server's answer is not what was asked for")                                               \
   X(DUMMY_OUTPUTS_EXHAUSTED, SWEREX, RUNTIME, "swerex.exceptions.DummyOutputsExhaustedError",      \
     "the scripted outputs are used up")
 
@@ -442,7 +466,8 @@ SWEREX_API bool swerex_future_take(swerex_future *future, void *response, swerex
 
 /**
  * Ask the call to end with SWEREX_E_CANCELLED at the next swerex_loop_run. A cancelled execute is
- * killed with its children; a command in a session goes on, as after a timeout.
+ * killed with its children (elsewhere: see swerex_remote_config.kill_on_disconnect); a command in a
+ * session goes on, as after a timeout.
  */
 SWEREX_API void swerex_future_cancel(swerex_future *future);
 
@@ -651,10 +676,27 @@ typedef struct swerex_dummy_config {
   const char *const *outputs; /**< Outputs of run_in_session, in turn; NULL: always "". */
 } swerex_dummy_config;
 
+/** RemoteDeploymentConfig and RemoteRuntimeConfig. JSON "type": "remote". */
+typedef struct swerex_remote_config {
+  const char *auth_token; /**< Sent as X-API-Key. Required in JSON; "" for a server without one. */
+  const char *host; /**< Name, number, http:// or https:// address with a path if there is one, or
+                         unix:/path. Default "http://127.0.0.1". */
+  int port;               /**< Default: the address's own, else 80, and 443 for https. */
+  double timeout;         /**< Of is_alive. Default 0.15. */
+  double connect_timeout; /**< To reach the server, name lookup included. Default 10. Ours. */
+  double request_timeout; /**< For a whole call. Default none: a command may take long. Ours. */
+  int num_retries; /**< Of a call that failed on its way, after 0.1, 0.2, 0.4, ... seconds; one that
+                        may have arrived is only repeated where the server knows its id (ours), or
+                        it changes nothing. Default 3; < 0: none. Ours. */
+  bool kill_on_disconnect; /**< A server of ours ends execute's program when its client vanishes, or
+                                cancels the call; else it runs to its end. Ours. */
+} swerex_remote_config;
+
 /** Which deployment a swerex_deployment_config describes. */
 typedef enum swerex_deployment_type {
   SWEREX_DEPLOYMENT_LOCAL = 1,
-  SWEREX_DEPLOYMENT_DUMMY
+  SWEREX_DEPLOYMENT_DUMMY,
+  SWEREX_DEPLOYMENT_REMOTE
 } swerex_deployment_type;
 
 /** DeploymentConfig: a type and the configuration that goes with it. */
@@ -663,6 +705,7 @@ typedef struct swerex_deployment_config {
   union {
     swerex_local_config local;
     swerex_dummy_config dummy;
+    swerex_remote_config remote;
   } u;
 } swerex_deployment_config;
 
@@ -687,6 +730,7 @@ typedef enum swerex_model {
   SWEREX_MODEL_CLOSE_RESPONSE,
   SWEREX_MODEL_LOCAL_CONFIG,
   SWEREX_MODEL_DUMMY_CONFIG,
+  SWEREX_MODEL_REMOTE_CONFIG,
   SWEREX_MODEL_COUNT_
 } swerex_model;
 
@@ -735,6 +779,19 @@ SWEREX_API swerex_runtime *swerex_local_runtime_new(swerex_loop *loop,
                                                     swerex_error *err);
 #endif
 
+#ifndef SWEREX_NO_REMOTE
+/**
+ * Make a runtime at a server that runs elsewhere (Python: RemoteRuntime): `swerex-remote`, ours or
+ * the original's. Nothing is sent yet: see swerex_wait_until_alive. Errors: VALUE for a host that
+ * is none. Its calls fail besides with OS (no connection), TIMEOUT, HTTP (an answer that is no
+ * answer, with http_status), and with what the other side raised, whose class_path and traceback
+ * are kept. Live output needs a server of ours; from the original's, `watch` hears it at the end.
+ */
+SWEREX_API swerex_runtime *swerex_remote_runtime_new(swerex_loop *loop,
+                                                     const swerex_remote_config *config,
+                                                     swerex_error *err);
+#endif
+
 /** Make a runtime for tests that answers from a script (Python: DummyRuntime). config: or NULL. */
 SWEREX_API swerex_runtime *swerex_dummy_runtime_new(swerex_loop *loop,
                                                     const swerex_dummy_config *config,
@@ -765,6 +822,16 @@ SWEREX_API swerex_future *swerex_is_alive_async(swerex_runtime *runtime,
                                                 swerex_error *err);
 
 /**
+ * Wait until the runtime answers, asking again and again for up to `timeout` seconds (0: 60).
+ * Error: TIMEOUT, with the last reason.
+ */
+SWEREX_API bool swerex_wait_until_alive(swerex_runtime *runtime, double timeout,
+                                        swerex_error *err);
+/** Wait until the runtime answers; no response. */
+SWEREX_API swerex_future *swerex_wait_until_alive_async(swerex_runtime *runtime, double timeout,
+                                                        swerex_error *err);
+
+/**
  * Open a live bash session (sh where there is no bash). Errors: SESSION_EXISTS; COMMAND_TIMEOUT
  * when the startup files take too long, SESSION_TERMINATED when they end the shell (both with
  * extra_info.output); FILE_NOT_FOUND without any shell.
@@ -793,8 +860,9 @@ SWEREX_API swerex_future *swerex_run_in_session_async(swerex_runtime *runtime,
 
 /**
  * Interrupt what runs in a session, ahead of the actions that wait (Python: run_in_session with a
- * BashInterruptAction). The observation holds what was printed since the last answer. Fails with
- * COMMAND_TIMEOUT where the shell itself is deaf: close the session then.
+ * BashInterruptAction). The observation holds what the interrupted command has printed, also what
+ * a timeout has told before. Fails with COMMAND_TIMEOUT where the shell itself is deaf: close the
+ * session then.
  */
 SWEREX_API bool swerex_interrupt_session(swerex_runtime *runtime,
                                          const swerex_bash_interrupt_action *action,
@@ -927,6 +995,47 @@ swerex_deployment_is_alive_async(swerex_deployment *deployment,
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err);
 
+#ifndef SWEREX_NO_SERVER
+/* =============================================================================================
+ * Server
+ * ========================================================================================== */
+
+/** A local runtime that others reach by HTTP, as the original's `swerex-remote`. */
+typedef struct swerex_server swerex_server;
+
+/** How to serve; all zero is a free port on 127.0.0.1 without a token. Strings are borrowed. */
+typedef struct swerex_server_options {
+  const char *host;       /**< Address to listen on. Default "127.0.0.1" (the original: 0.0.0.0). */
+  int port;               /**< 0: a free one; see swerex_server_address. */
+  const char *unix_path;  /**< Listen on a local socket instead, for this user only. */
+  bool stdio;             /**< Serve one client over stdin and stdout instead. */
+  const char *auth_token; /**< What X-API-Key must be. NULL or "": nothing. */
+  bool no_auth;           /**< Allow other machines without a token: they can run anything. */
+  double idle_timeout;    /**< Done after so long without a connection. Default never. */
+  double max_lifetime;    /**< Done after so long. Default never. */
+  size_t max_body;        /**< Bytes of a JSON request. Default SWEREX_MAX_FILE; uploads: any. */
+  swerex_local_config local; /**< Of the runtime that is served. */
+} swerex_server_options;
+
+/**
+ * Start to serve, while the loop runs. options may be NULL. The server lives until it is freed, and
+ * with it all that its clients have started. Errors: OS and its kin where the address cannot be
+ * had; VALUE for an address that others can reach, without a token.
+ */
+SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
+                                            const swerex_server_options *options,
+                                            swerex_error *err);
+
+/** Return where it listens: "http://127.0.0.1:43121", "unix:/path" or "stdio". */
+SWEREX_API const char *swerex_server_address(const swerex_server *server);
+
+/** Tell whether idle_timeout or max_lifetime is over, or the client of stdio has gone. */
+SWEREX_API bool swerex_server_done(const swerex_server *server);
+
+/** Stop to serve: connections are closed, sessions and commands ended. NULL is allowed. */
+SWEREX_API void swerex_server_free(swerex_server *server);
+#endif /* SWEREX_NO_SERVER */
+
 /* =============================================================================================
  * Utilities
  * ========================================================================================== */
@@ -962,8 +1071,11 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #include <fcntl.h>      /* open, fcntl */
 #include <iconv.h>      /* encodings that are not built in */
 #include <limits.h>     /* PATH_MAX, INT_MAX */
-#include <netinet/in.h> /* sockaddr_in, for find_free_port */
+#include <netdb.h>       /* getaddrinfo */
+#include <netinet/in.h>  /* sockaddr_in */
+#include <netinet/tcp.h> /* TCP_NODELAY */
 #include <poll.h>       /* struct pollfd */
+#include <pthread.h>    /* for getaddrinfo, which blocks */
 #include <signal.h>     /* kill, sigaction (in the keeper only) */
 #include <stdarg.h>     /* va_list */
 #include <stdio.h>      /* vsnprintf */
@@ -977,6 +1089,7 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #include <sys/stat.h>   /* fstat, mkdir */
 #include <sys/types.h>  /* pid_t */
 #include <sys/uio.h>    /* struct iovec */
+#include <sys/un.h>     /* sockaddr_un */
 #include <sys/wait.h>   /* waitpid, in the keeper */
 #include <termios.h>    /* tcgetattr */
 #include <time.h>       /* clock_gettime, strftime */
@@ -985,6 +1098,13 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #if defined(__linux__)
 #include <sys/prctl.h>   /* PR_SET_CHILD_SUBREAPER */
 #include <sys/syscall.h> /* memfd_create, close_range, getdents64 */
+#endif
+
+#if defined(__GNUC__) &&                                                                           \
+  (defined(SWEREX_NO_LOCAL) || defined(SWEREX_NO_REMOTE) || defined(SWEREX_NO_SERVER))
+#define SWEREX__SYS_QUIET 1 /* what only the left-out parts call is not worth a warning */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 
 #ifndef SWEREX_ASSERT
@@ -1026,11 +1146,6 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #define SWEREX__SYS_UNUSED __attribute__((unused))
 #else
 #define SWEREX__SYS_UNUSED
-#endif
-#ifdef SWEREX_NO_LOCAL
-#define SWEREX__SYS_LOCAL SWEREX__SYS_UNUSED /* only the local runtime needs it */
-#else
-#define SWEREX__SYS_LOCAL
 #endif
 
 #ifdef MSG_NOSIGNAL
@@ -1106,7 +1221,7 @@ static bool swerex__sys_pipe(int ends[2]) {
 }
 
 /** Make a pair of connected stream sockets, close-on-exec; the first is nonblocking. */
-SWEREX__SYS_LOCAL static bool swerex__sys_socketpair(int ends[2]) {
+static bool swerex__sys_socketpair(int ends[2]) {
 #ifdef SOCK_CLOEXEC
   int type = SOCK_STREAM | SOCK_CLOEXEC;
 #else
@@ -1128,7 +1243,7 @@ SWEREX__SYS_LOCAL static bool swerex__sys_socketpair(int ends[2]) {
 }
 
 /** Open a new, empty file that only we can reach; path receives where others may open it. */
-SWEREX__SYS_LOCAL static int swerex__sys_open_scratch(char *path, size_t room) {
+static int swerex__sys_open_scratch(char *path, size_t room) {
   int fd = -1;
 #if defined(__linux__) && defined(SYS_memfd_create)
   fd = (int)syscall(SYS_memfd_create, "swerex", 1U /* MFD_CLOEXEC */);
@@ -1150,13 +1265,13 @@ SWEREX__SYS_LOCAL static int swerex__sys_open_scratch(char *path, size_t room) {
 }
 
 /** Close a scratch file, and remove it where it has a name of its own. */
-SWEREX__SYS_LOCAL static void swerex__sys_close_scratch(int *fd, const char *path) {
+static void swerex__sys_close_scratch(int *fd, const char *path) {
   if (*fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
   swerex__sys_close(fd);
 }
 
 /** Write the path of a terminal's other side; false: it has none. */
-SWEREX__SYS_LOCAL static bool swerex__sys_terminal_name(int master, char *path, size_t room) {
+static bool swerex__sys_terminal_name(int master, char *path, size_t room) {
 #if defined(__linux__)
   int number;
   if (ioctl(master, SWEREX__SYS_IOCTL(TIOCGPTN), &number) != 0) return false;
@@ -1180,7 +1295,7 @@ static bool swerex__sys_write_all(int fd, const char *data, size_t size) {
 }
 
 /** Replace the content of a scratch file. */
-SWEREX__SYS_LOCAL static bool swerex__sys_fill_scratch(int fd, const char *data, size_t size) {
+static bool swerex__sys_fill_scratch(int fd, const char *data, size_t size) {
   return ftruncate(fd, 0) == 0 && lseek(fd, 0, SEEK_SET) == 0 &&
          swerex__sys_write_all(fd, data, size);
 }
@@ -1477,6 +1592,13 @@ static swerex_code swerex__err_code_of(int number) {
   return SWEREX_E_OS;
 }
 
+/** Return the code for a Python class; SWEREX for one that is not known. */
+static swerex_code swerex__err_code_of_class(const char *class_path) {
+  for (int i = 1; class_path != NULL && i < SWEREX_E_COUNT_; i++)
+    if (strcmp(swerex__err_rows[i].class_path, class_path) == 0) return (swerex_code)i;
+  return SWEREX_E_SWEREX;
+}
+
 /** Describe an errno into a buffer, thread-safely. */
 static const char *swerex__err_describe(int number, char *buffer, size_t room) {
   char *text = buffer;
@@ -1489,15 +1611,42 @@ static const char *swerex__err_describe(int number, char *buffer, size_t room) {
   return text;
 }
 
+/** Write a name as Python's repr would, but for bytes above ASCII, which stay as they are. */
+static void swerex__err_quote(const char *name, char *out, size_t room) {
+  static const char special[] = "\t\n\r", letters[] = "tnr", digits[] = "0123456789abcdef";
+  char quote = strchr(name, '\'') != NULL && strchr(name, '"') == NULL ? '"' : '\'';
+  size_t n = 0;
+  out[n++] = quote;
+  for (; *name != '\0' && n + 6 < room; name++) {
+    unsigned char c = (unsigned char)*name;
+    const char *known = strchr(special, c);
+    bool control = c < 0x20 || c == 0x7F;
+    if (control || c == '\\' || c == (unsigned char)quote) out[n++] = '\\';
+    if (known != NULL) {
+      out[n++] = letters[known - special];
+    } else if (control) {
+      out[n++] = 'x';
+      out[n++] = digits[c >> 4];
+      out[n++] = digits[c & 15U];
+    } else {
+      out[n++] = (char)c;
+    }
+  }
+  out[n++] = quote;
+  out[n] = '\0';
+}
+
 /** Set a system error in Python's words: [Errno 2] No such file or directory: 'subject'. */
 static bool swerex__err_system(swerex_error *err, int number, const char *subject) {
-  char text[128];
+  char text[128], quoted[PATH_MAX + 64];
   const char *why = swerex__err_describe(number, text, sizeof text);
   swerex_code code = swerex__err_code_of(number);
-  if (subject != NULL)
-    swerex__err_set(err, code, "[Errno %d] %s: '%s'", number, why, subject);
-  else
+  if (subject != NULL) {
+    swerex__err_quote(subject, quoted, sizeof quoted);
+    swerex__err_set(err, code, "[Errno %d] %s: %s", number, why, quoted);
+  } else {
     swerex__err_set(err, code, "[Errno %d] %s", number, why);
+  }
   if (err != NULL) err->sys_errno = number;
   return false;
 }
@@ -1590,7 +1739,7 @@ static void swerex__str_printf(swerex__str *s, const char *format, ...) {
 }
 
 /** Drop the first `count` bytes. */
-SWEREX__SYS_LOCAL static void swerex__str_drop(swerex__str *s, size_t count) {
+static void swerex__str_drop(swerex__str *s, size_t count) {
   if (count == 0) return;
   s->size -= count;
   memmove(s->data, s->data + count, s->size);
@@ -1629,7 +1778,7 @@ static double swerex__util_now(void) {
 }
 
 /** Fill a block with bytes that nobody can guess; false: errno tells why. */
-SWEREX__SYS_LOCAL static bool swerex__util_random(void *out, size_t size) {
+static bool swerex__util_random(void *out, size_t size) {
   char *bytes = (char *)out;
   int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
@@ -1646,7 +1795,7 @@ SWEREX__SYS_LOCAL static bool swerex__util_random(void *out, size_t size) {
 }
 
 /** Write bytes as lower-case hexadecimal digits, two each, and a NUL. */
-SWEREX__SYS_LOCAL static void swerex__util_hex(char *out, const unsigned char *bytes, size_t size) {
+static void swerex__util_hex(char *out, const unsigned char *bytes, size_t size) {
   static const char digits[] = "0123456789abcdef";
   for (size_t i = 0; i < size; i++) {
     *out++ = digits[bytes[i] >> 4];
@@ -1917,7 +2066,7 @@ static void swerex__util_add_repr(swerex__str *s, const char *text, size_t size)
 }
 
 /** Append a list of strings, up to its NULL, as Python's repr() writes it; NULL is empty. */
-SWEREX__SYS_LOCAL static void swerex__util_add_repr_list(swerex__str *s, const char *const *items) {
+static void swerex__util_add_repr_list(swerex__str *s, const char *const *items) {
   swerex__str_putc(s, '[');
   for (size_t i = 0; items != NULL && items[i] != NULL; i++) {
     if (i > 0) swerex__str_puts(s, ", ");
@@ -3073,6 +3222,17 @@ static const swerex__model_row swerex__model_dummy_config_rows[] = {
   SWEREX__MODEL_LITERAL_ROW("type", "dummy")
   SWEREX__MODEL_ROW(dummy_config, outputs, LIST, SWEREX__MODEL_NULL_OURS, 0, NULL)
 };
+static const swerex__model_row swerex__model_remote_config_rows[] = {
+  SWEREX__MODEL_LITERAL_ROW("type", "remote")
+  SWEREX__MODEL_ROW(remote_config, auth_token, STRING, SWEREX__MODEL_NEED, 0, NULL)
+  SWEREX__MODEL_ROW(remote_config, host, STRING, 0, 0, "http://127.0.0.1")
+  SWEREX__MODEL_ROW(remote_config, port, INT, SWEREX__MODEL_NULL, 0, NULL)
+  SWEREX__MODEL_ROW(remote_config, timeout, SECONDS, 0, 0.15, NULL)
+  SWEREX__MODEL_ROW(remote_config, connect_timeout, SECONDS, SWEREX__MODEL_OURS, 10.0, NULL)
+  SWEREX__MODEL_ROW(remote_config, request_timeout, SECONDS, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(remote_config, num_retries, INT, SWEREX__MODEL_OURS, 3, NULL)
+  SWEREX__MODEL_ROW(remote_config, kill_on_disconnect, BOOL, SWEREX__MODEL_OURS, 0, NULL)
+};
 
 #define SWEREX__MODEL_OF(name, type, rows, flags, tag) \
   {name, sizeof(swerex_##type), swerex__model_##rows##_rows, \
@@ -3103,6 +3263,8 @@ static const swerex__model swerex__model_table[] = {
   SWEREX__MODEL_EMPTY("CloseResponse", close_response)
   SWEREX__MODEL_OF("LocalDeploymentConfig", local_config, local_config, SWEREX__MODEL_FORBID, NULL)
   SWEREX__MODEL_OF("DummyDeploymentConfig", dummy_config, dummy_config, SWEREX__MODEL_FORBID, NULL)
+  SWEREX__MODEL_OF("RemoteDeploymentConfig", remote_config, remote_config, SWEREX__MODEL_FORBID,
+                   NULL)
 };
 SWEREX__SYS_STATIC_ASSERT(SWEREX__SYS_COUNT(swerex__model_table) == SWEREX_MODEL_COUNT_ - 1,
                           model_table);
@@ -3671,6 +3833,8 @@ static const swerex__model_variant swerex__model_deployment_variants[] = {
    offsetof(swerex_deployment_config, u.local)},
   {"dummy", &swerex__model_table[SWEREX_MODEL_DUMMY_CONFIG - 1], SWEREX_DEPLOYMENT_DUMMY,
    offsetof(swerex_deployment_config, u.dummy)},
+  {"remote", &swerex__model_table[SWEREX_MODEL_REMOTE_CONFIG - 1], SWEREX_DEPLOYMENT_REMOTE,
+   offsetof(swerex_deployment_config, u.remote)},
 };
 static const swerex__model_union swerex__model_deployments = {
   "DeploymentConfig", "type", false, swerex__model_deployment_variants,
@@ -4018,7 +4182,7 @@ static bool swerex__poll_set(swerex__poll *p, swerex__poll_watch *watch, unsigne
 }
 
 /** Stop watching, and close the descriptor. */
-SWEREX__SYS_LOCAL static void swerex__poll_drop(swerex__poll *p, swerex__poll_watch *watch) {
+static void swerex__poll_drop(swerex__poll *p, swerex__poll_watch *watch) {
   swerex__poll_set(p, watch, 0);
   swerex__sys_close(&watch->fd);
 }
@@ -4126,7 +4290,7 @@ static void swerex__loop_disarm(swerex_loop *loop, swerex__loop_timer *timer) {
 }
 
 /** Have `fire` called after `seconds` (< 0: never). An armed timer is moved. */
-SWEREX__SYS_LOCAL static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer,
+static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer,
                                                double seconds,
                                                void (*fire)(swerex__loop_timer *), void *owner) {
   swerex__loop_disarm(loop, timer);
@@ -4142,7 +4306,7 @@ SWEREX__SYS_LOCAL static void swerex__loop_arm(swerex_loop *loop, swerex__loop_t
   if (!loop->running) swerex__loop_aim(loop);
 }
 
-SWEREX__SYS_LOCAL static bool swerex__loop_armed(const swerex__loop_timer *timer) {
+static bool swerex__loop_armed(const swerex__loop_timer *timer) {
   return timer->link.next != NULL;
 }
 
@@ -4412,6 +4576,9 @@ static void swerex__loop_free(swerex_loop *loop) {
  * below says which models a verb takes and gives; checks, defaults, futures and the blocking forms
  * are the same code for all verbs and all runtimes. */
 
+#define SWEREX__RT_WAIT_TIME 60.0
+#define SWEREX__RT_WAIT_PAUSE 0.02 /* between two questions to a runtime that does not answer yet */
+
 typedef enum swerex__rt_verb {
   SWEREX__RT_IS_ALIVE,
   SWEREX__RT_CREATE_SESSION,
@@ -4455,6 +4622,9 @@ typedef bool swerex__rt_start(swerex_runtime *runtime, const void *request, swer
 typedef struct swerex__rt_kind {
   const char *name; /* in messages */
   swerex__rt_start *start[SWEREX__RT_COUNT];
+  /** Starts any verb that has no function of its own above. */
+  bool (*any)(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
+              swerex_future *future, swerex_error *err);
   void (*destroy)(swerex_runtime *runtime); /* end all at once, release */
 } swerex__rt_kind;
 
@@ -4463,6 +4633,13 @@ struct swerex_runtime {
   swerex_loop *loop;
   const swerex__rt_kind *kind;
 };
+
+static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
+                             swerex_future *future, swerex_error *err) {
+  swerex__rt_start *start = runtime->kind->start[verb];
+  if (start != NULL) return start(runtime, request, future, err);
+  return runtime->kind->any(runtime, verb, request, future, err);
+}
 
 static const swerex__model *swerex__rt_request_model(swerex__rt_verb verb) {
   if (verb == SWEREX__RT_IS_ALIVE) return &swerex__model_is_alive_request;
@@ -4489,7 +4666,7 @@ static swerex_future *swerex__rt_call(swerex_runtime *runtime, swerex__rt_verb v
     runtime->loop, swerex__model_of(swerex__rt_rows[verb].response), err);
   if (future == NULL) return NULL;
   if (!swerex__model_check(model, request, &error) ||
-      !runtime->kind->start[verb](runtime, request, future, &error))
+      !swerex__rt_begin(runtime, verb, request, future, &error))
     swerex__loop_fail(future, &error);
   return future;
 }
@@ -4523,6 +4700,92 @@ static void swerex__rt_init(swerex_runtime *runtime, swerex_loop *loop,
   swerex__loop_link_insert(&loop->objects, &runtime->object.link);
 }
 
+/** A wait for a runtime that may not answer yet. */
+typedef struct swerex__rt_wait {
+  swerex_runtime *runtime;
+  swerex_future *future, *probe; /* the caller's; the question under way */
+  swerex__loop_timer timer;
+  double end, timeout;
+} swerex__rt_wait;
+
+static void swerex__rt_wait_free(swerex__rt_wait *wait) {
+  swerex__loop_disarm(wait->runtime->loop, &wait->timer);
+  swerex__loop_free_future(wait->probe);
+  swerex__mem_free(wait);
+}
+
+static void swerex__rt_wait_cancel(swerex_future *future) {
+  swerex__rt_wait_free((swerex__rt_wait *)future->operation);
+}
+
+static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data);
+
+/** Ask once more; false: that cannot be. */
+static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
+  swerex__rt_wait *wait = (swerex__rt_wait *)timer->owner;
+  swerex_future *future = wait->future;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex_is_alive_request request;
+  memset(&request, 0, sizeof request);
+  double left = wait->end - swerex__util_now();
+  request.timeout = left > 1 ? 1 : left > 0.05 ? left : 0.05;
+  wait->probe = swerex__rt_call(wait->runtime, SWEREX__RT_IS_ALIVE, &request, &error);
+  if (wait->probe != NULL) {
+    wait->probe->then = swerex__rt_wait_on_answer;
+    wait->probe->user_data = wait;
+    if (!wait->probe->waited && !wait->probe->done) wait->runtime->loop->pending--;
+    wait->probe->waited = true;
+    return;
+  }
+  swerex__rt_wait_free(wait);
+  swerex__loop_fail(future, &error);
+}
+
+static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
+  swerex__rt_wait *wait = (swerex__rt_wait *)user_data;
+  const swerex_is_alive_response *response = (const swerex_is_alive_response *)probe->response;
+  swerex_future *future = wait->future;
+  bool late = swerex__util_now() >= wait->end;
+  if (probe->ok && !response->is_alive && !late) {
+    swerex__loop_free_future(probe);
+    wait->probe = NULL;
+    swerex__loop_arm(wait->runtime->loop, &wait->timer, SWEREX__RT_WAIT_PAUSE,
+                     swerex__rt_wait_ask, wait);
+    return;
+  }
+  bool alive = probe->ok && response->is_alive;
+  if (!alive && probe->ok)
+    swerex__err_set(&future->error, SWEREX_E_TIMEOUT,
+                    "Runtime did not start within %gs. The last answer was: %s", wait->timeout,
+                    response->message.data == NULL ? "" : response->message.data);
+  else if (!alive)
+    swerex__err_move(&future->error, &probe->error);
+  swerex__rt_wait_free(wait);
+  swerex__loop_end(future, alive);
+}
+
+/** Wait until a runtime answers. */
+static swerex_future *swerex__rt_wait_until_alive(swerex_runtime *runtime, double timeout,
+                                                  swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(runtime->loop, NULL, err);
+  swerex__rt_wait *wait =
+    (swerex__rt_wait *)swerex__mem_new(&runtime->loop->allocator, 1, sizeof *wait);
+  if (future == NULL || wait == NULL) {
+    swerex__loop_free_future(future);
+    swerex__mem_free(wait);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  wait->runtime = runtime;
+  wait->future = future;
+  wait->timeout = timeout == 0 ? SWEREX__RT_WAIT_TIME : timeout;
+  wait->end = swerex__util_now() + (wait->timeout < 0 ? 1e9 : wait->timeout);
+  future->operation = wait;
+  future->cancel = swerex__rt_wait_cancel;
+  swerex__loop_arm(runtime->loop, &wait->timer, 0, swerex__rt_wait_ask, wait);
+  return future;
+}
+
 /** Answer is_alive: yes. */
 static bool swerex__rt_alive(swerex_runtime *runtime, const void *request, swerex_future *future,
                              swerex_error *err) {
@@ -4534,8 +4797,6 @@ static bool swerex__rt_alive(swerex_runtime *runtime, const void *request, swere
   swerex__loop_finish(future);
   return true;
 }
-
-#ifndef SWEREX_NO_LOCAL /* up to [dummy] */
 
 /* =============================================================================================
  * [text] Encodings and terminal text
@@ -5463,6 +5724,755 @@ static bool swerex__text_keep_take(swerex__text_keep *k, swerex_bytes *out, swer
   swerex__text_keep_init(k, k->allocator, k->max);
   return true;
 }
+
+/* =============================================================================================
+ * [fs] Files
+ * ========================================================================================== */
+/* Reads and writes whole files, and copies files and trees in bounded steps. Paths mean what they
+ * mean to Python's Path. Nothing waits for another process, and no state of the process is used but
+ * its working folder and its umask, which are left alone.
+ * A file that replaces another is written under a name of its own in the same folder and renamed,
+ * so that others see the old content or the new. Where that is refused (a mount point, a folder
+ * without write permission) or has no sense (a device, a pipe) it is written in place, as Python
+ * would. Other hard links keep the old content. There is no fsync: the promise is about processes
+ * that stop, not about power cuts. */
+
+#define SWEREX__FS_STEP ((size_t)1 << 20)    /* bytes that one step of a copy moves */
+#define SWEREX__FS_ENTRY ((size_t)1 << 14)   /* what a directory entry counts for, in bytes */
+#define SWEREX__FS_CHUNK ((size_t)1 << 17)   /* bytes per read of a copy */
+#define SWEREX__FS_READ ((size_t)1 << 12)    /* first read of a file of unknown size */
+#define SWEREX__FS_PATH_MAX ((size_t)1 << 24) /* longest path below the root of a copy */
+#define SWEREX__FS_LINKS_MAX 40              /* symbolic links followed in a row */
+
+#define SWEREX__FS_INSIDE "a folder cannot be copied into itself"
+
+typedef enum { SWEREX__FS_MORE, SWEREX__FS_DONE, SWEREX__FS_FAILED } swerex__fs_progress;
+
+/* --- errors ------------------------------------------------------------------------------- */
+
+/** What to add where the system's own words do not help. */
+static const struct {
+  int number;
+  const char *why;
+} swerex__fs_reasons[] = {
+  {EAGAIN, "it would have to wait for another process, which file operations do not"},
+  {ENXIO, "a pipe that nobody reads, a socket, or a device that is not there"},
+  {EMFILE, "raise ulimit -n; a copy needs two descriptors per level of folders"},
+};
+
+/** Set a system error; why: an explanation to put behind it, or NULL. Returns false. */
+static bool swerex__fs_explain(swerex_error *err, int number, const char *path, const char *why) {
+  char text[128];
+  if (number == ENOMEM) return swerex__err_memory(err);
+  for (size_t i = 0; why == NULL && i < SWEREX__SYS_COUNT(swerex__fs_reasons); i++)
+    if (swerex__fs_reasons[i].number == number) why = swerex__fs_reasons[i].why;
+  if (why == NULL) return swerex__err_system(err, number, path);
+  swerex__err_set(err, swerex__err_code_of(number), "[Errno %d] %s: '%s' (%s)", number,
+                  swerex__err_describe(number, text, sizeof text), path, why);
+  if (err != NULL) err->sys_errno = number;
+  return false;
+}
+
+/** Report errno, which a call on this path has left. Returns false. */
+static bool swerex__fs_fail(swerex_error *err, const char *path) {
+  return swerex__fs_explain(err, errno, path, NULL);
+}
+
+/* --- paths and descriptors ---------------------------------------------------------------- */
+
+static int swerex__fs_open(int folder, const char *path, int flags, mode_t mode) {
+  int fd;
+  do
+    fd = openat(folder, path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+  while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+/** Close a file that was written; false: the system could not keep what it had accepted. */
+static bool swerex__fs_close(int *fd) {
+  int number = *fd;
+  *fd = -1;
+  return close(number) == 0 || errno == EINTR;
+}
+
+static ssize_t swerex__fs_read_some(int fd, char *data, size_t size) {
+  ssize_t n;
+  do
+    n = read(fd, data, size);
+  while (n < 0 && errno == EINTR);
+  return n;
+}
+
+static bool swerex__fs_is_same(const struct stat *a, const struct stat *b) {
+  return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool swerex__fs_is_folder(const char *path) {
+  struct stat info;
+  return fstatat(AT_FDCWD, path, &info, 0) == 0 && S_ISDIR(info.st_mode);
+}
+
+/** Return how much of a path names its folder, the last slash included; 0: no folder is named. */
+static size_t swerex__fs_folder_size(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash == NULL ? 0 : (size_t)(slash - path) + 1;
+}
+
+/** Put the first `size` bytes of a path before a name; NULL with errno set. */
+static char *swerex__fs_join(const swerex_allocator *a, const char *path, size_t size,
+                             const char *name) {
+  size_t length = strlen(name);
+  char *joined = (char *)swerex__mem_grow(a, NULL, size + length + 1, 1);
+  if (joined == NULL) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  memcpy(joined, path, size);
+  memcpy(joined + size, name, length + 1);
+  return joined;
+}
+
+/** Copy a path without needless "." and slashes, as Python's Path does: "a//./b/" is "a/b". */
+static char *swerex__fs_clean(const swerex_allocator *a, const char *path) {
+  size_t slashes = strspn(path, "/");
+  char *clean = (char *)swerex__mem_grow(a, NULL, strlen(path) + 2, 1);
+  char *end = clean;
+  if (clean == NULL) return NULL;
+  if (slashes > 0) *end++ = '/';
+  if (slashes == 2) *end++ = '/'; /* POSIX lets exactly two slashes have a meaning of their own */
+  char *start = end;
+  for (path += slashes; *path != '\0'; path += strspn(path, "/")) {
+    size_t size = strcspn(path, "/");
+    if (size != 1 || path[0] != '.') {
+      if (end > start) *end++ = '/';
+      memcpy(end, path, size);
+      end += size;
+    }
+    path += size;
+  }
+  if (end == clean) *end++ = '.';
+  *end = '\0';
+  return clean;
+}
+
+/** Make the folders above a path. On failure the path is cut at the one that failed. */
+static bool swerex__fs_make_parents(char *path, swerex_error *err) {
+  char *end = strrchr(path, '/');
+  bool upward = true;
+  if (end == NULL || end == path) return true;
+  *end = '\0';
+  for (;;) {
+    int number = mkdirat(AT_FDCWD, path, 0777) == 0 ? 0 : errno;
+    if (number != 0 && number != ENOENT && swerex__fs_is_folder(path)) number = 0;
+    char *slash = strrchr(path, '/');
+    if (number == ENOENT && upward && slash != NULL && slash != path) {
+      *slash = '\0';
+      continue;
+    }
+    if (number != 0) return swerex__fs_explain(err, number, path, NULL);
+    upward = false;
+    size_t done = strlen(path);
+    path[done] = '/';
+    if (path + done == end) return true;
+  }
+}
+
+/** Follow the links at the end of a path, also to what is not there; NULL with errno set. */
+static char *swerex__fs_follow(const swerex_allocator *a, const char *path) {
+  char link[PATH_MAX];
+  char *place = swerex__fs_join(a, path, strlen(path), "");
+  int number = place == NULL ? ENOMEM : 0;
+  for (int i = 0; number == 0; i++) {
+    ssize_t n = readlinkat(AT_FDCWD, place, link, sizeof link);
+    if (n < 0 && (errno == EINVAL || errno == ENOENT)) return place;
+    if (n < 0) {
+      number = errno;
+    } else if ((size_t)n == sizeof link || i == SWEREX__FS_LINKS_MAX) {
+      number = i == SWEREX__FS_LINKS_MAX ? ELOOP : ENAMETOOLONG;
+    } else {
+      link[n] = '\0';
+      size_t size = link[0] == '/' ? 0 : swerex__fs_folder_size(place);
+      char *next = swerex__fs_join(a, place, size, link);
+      swerex__mem_free(place);
+      place = next;
+      if (place == NULL) number = ENOMEM;
+    }
+  }
+  swerex__mem_free(place);
+  errno = number;
+  return NULL;
+}
+
+/** Give a written file or folder the mode of another, and its times if asked. */
+static bool swerex__fs_set_mode(int fd, const struct stat *like, bool times) {
+  struct stat now;
+  if (fstat(fd, &now) != 0) return false;
+  /* set-id bits speak for the owner: they stay only where the owner does */
+  bool same = now.st_uid == like->st_uid && now.st_gid == like->st_gid;
+  bool ok = fchmod(fd, like->st_mode & (same ? (mode_t)07777 : (mode_t)01777)) == 0;
+  if (ok && times) {
+    struct timespec both[2];
+    both[0] = SWEREX__SYS_ATIME(like);
+    both[1] = SWEREX__SYS_MTIME(like);
+    ok = futimens(fd, both) == 0;
+  }
+  /* refused: the file of another, written in place, or a file system without modes or times */
+  return ok || errno == EPERM || errno == ENOTSUP || errno == ENOSYS;
+}
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+static bool swerex__fs_too_large(swerex_error *err, const char *path, uintmax_t size, size_t max) {
+  char why[256];
+  char has[64] = "";
+  if (size > 0) snprintf(has, sizeof has, "it has %ju bytes, ", size);
+  snprintf(why, sizeof why,
+           "%sthe limit is %zu bytes: raise max_file, or read a part of it with a command such as "
+           "head",
+           has, max);
+  return swerex__fs_explain(err, EFBIG, path, why);
+}
+
+/** Read to the end of a file that has about `known` bytes; text->max is one above the limit. */
+static bool swerex__fs_fill(swerex__str *text, int fd, size_t known, const char *path,
+                            swerex_error *err) {
+  for (;;) {
+    size_t more = text->size < known ? known - text->size + 1 : text->size + SWEREX__FS_READ;
+    /* room that is there already suffices, be it for the one byte that is not to come */
+    if (text->room > text->size + 1) more = text->room - text->size - 1;
+    if (more > text->max - text->size) more = text->max - text->size;
+    char *end = swerex__str_reserve(text, more);
+    if (end == NULL) return swerex__err_memory(err);
+    ssize_t n = swerex__fs_read_some(fd, end, more < INT_MAX ? more : (size_t)INT_MAX);
+    if (n < 0) return swerex__fs_fail(err, path);
+    text->size += (size_t)n;
+    text->data[text->size] = '\0';
+    if (n == 0) return true;
+    if (text->size == text->max) return swerex__fs_too_large(err, path, 0, text->max - 1);
+  }
+}
+
+/** Read an open file to its end. */
+static bool swerex__fs_read_open(const swerex_allocator *a, int fd, const char *path, size_t max,
+                                 swerex_bytes *out, swerex_error *err) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return swerex__fs_fail(err, path);
+  if (S_ISDIR(info.st_mode)) return swerex__err_system(err, EISDIR, path);
+  uintmax_t size = S_ISREG(info.st_mode) && info.st_size > 0 ? (uintmax_t)info.st_size : 0;
+  if (max > SIZE_MAX / 4) max = SIZE_MAX / 4;
+  if (size > max) return swerex__fs_too_large(err, path, size, max);
+  swerex__str text = swerex__str_new(a, max + 1);
+  if (swerex__fs_fill(&text, fd, (size_t)size, path, err)) return swerex__str_take(&text, out, err);
+  swerex__str_clear(&text);
+  return false;
+}
+
+/** Read a whole file as it is, of at most max bytes. */
+static bool swerex__fs_read(const swerex_allocator *a, const char *path, size_t max,
+                            swerex_bytes *out, swerex_error *err) {
+  char *clean = swerex__fs_clean(a, path);
+  if (clean == NULL) return swerex__err_memory(err);
+  int fd = swerex__fs_open(AT_FDCWD, clean, O_RDONLY, 0);
+  bool ok = fd >= 0 ? swerex__fs_read_open(a, fd, clean, max, out, err)
+                    : swerex__fs_fail(err, clean);
+  swerex__sys_close(&fd);
+  swerex__mem_free(clean);
+  return ok;
+}
+
+/** Read a text file, decoded and with its line ends made LF. */
+static bool swerex__fs_read_text(const swerex_allocator *a,
+                                 const swerex_read_file_request *request, size_t max,
+                                 swerex_bytes *out, swerex_error *err) {
+  swerex_bytes raw = {NULL, 0};
+  if (!swerex__fs_read(a, request->path, max, &raw, err)) return false;
+  bool ok = swerex__text_decode(a, raw.data, raw.size, request->encoding, request->errors, out,
+                                err);
+  swerex__mem_free(raw.data);
+  return ok;
+}
+
+/* --- replacing a file --------------------------------------------------------------------- */
+
+/** A file that is being replaced, or made. */
+typedef struct swerex__fs_target {
+  const swerex_allocator *allocator;
+  const char *path; /* as asked for; borrowed */
+  char *place;      /* path with the links at its end followed */
+  char *temp;       /* what is renamed to place; NULL: written in place */
+  int fd;           /* where to write */
+  int old;          /* the old file, open for writing; -1: there is none, or fd is it */
+  struct stat info; /* of the old file */
+} swerex__fs_target;
+
+/** Drop the temporary file. errno stays. */
+static void swerex__fs_target_drop(swerex__fs_target *file) {
+  int number = errno;
+  swerex__sys_close(&file->fd);
+  if (file->temp != NULL) unlinkat(AT_FDCWD, file->temp, 0);
+  swerex__mem_free(file->temp);
+  file->temp = NULL;
+  errno = number;
+}
+
+/** Give up what is not committed, and release everything. */
+static void swerex__fs_target_end(swerex__fs_target *file) {
+  swerex__fs_target_drop(file);
+  swerex__sys_close(&file->old);
+  swerex__mem_free(file->place);
+  file->place = NULL;
+}
+
+/** Go on in the old file itself, emptied; false with errno set. */
+static bool swerex__fs_target_in_place(swerex__fs_target *file) {
+  swerex__fs_target_drop(file);
+  if (S_ISREG(file->info.st_mode) && ftruncate(file->old, 0) != 0) return false;
+  file->fd = file->old;
+  file->old = -1;
+  return true;
+}
+
+/** Tell whether errno is a refusal to replace a file which may well be written. */
+static bool swerex__fs_target_may_stay(const swerex__fs_target *file) {
+  static const int refusals[] = {EACCES, EPERM, EROFS, EBUSY, ENAMETOOLONG, EXDEV};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(refusals); i++)
+    if (errno == refusals[i]) return file->old >= 0;
+  return false;
+}
+
+/** Make a temporary file beside the place; false with errno set. */
+static bool swerex__fs_target_make_temp(swerex__fs_target *file) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+  /* where nothing is replaced the system applies the umask; else the old file's mode comes later */
+  mode_t mode = file->old >= 0 ? 0600 : 0666;
+  struct timespec now;
+  size_t size = swerex__fs_folder_size(file->place);
+  char *temp = swerex__fs_join(file->allocator, file->place, size, ".swerex-XXXXXX");
+  if (temp == NULL) return false;
+  char *random = temp + strlen(temp) - 6;
+  for (unsigned attempt = 0; attempt < 100 && file->fd < 0; attempt++) {
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t seed = (uint64_t)now.tv_nsec * 2654435761U + (uint64_t)getpid() * 40503U + attempt;
+    for (size_t i = 0; i < 6; i++, seed >>= 5) random[i] = letters[seed & 31];
+    file->fd = swerex__fs_open(AT_FDCWD, temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
+    if (file->fd < 0 && errno != EEXIST) break;
+  }
+  int number = errno;
+  if (file->fd >= 0)
+    file->temp = temp;
+  else
+    swerex__mem_free(temp);
+  errno = number;
+  return file->fd >= 0;
+}
+
+/** Find the place and prepare it for writing; false with errno set. */
+static bool swerex__fs_target_prepare(swerex__fs_target *file) {
+  struct stat now;
+  if (file->old >= 0 && !S_ISREG(file->info.st_mode)) return swerex__fs_target_in_place(file);
+  file->place = swerex__fs_follow(file->allocator, file->path);
+  if (file->place == NULL) return false;
+  /* a link such as /dev/stdout can lead to a file that has no name, or another one, by now */
+  if (file->old >= 0 && (fstatat(AT_FDCWD, file->place, &now, AT_SYMLINK_NOFOLLOW) != 0 ||
+                         !swerex__fs_is_same(&now, &file->info)))
+    return swerex__fs_target_in_place(file);
+  return swerex__fs_target_make_temp(file) ||
+         (swerex__fs_target_may_stay(file) && swerex__fs_target_in_place(file));
+}
+
+/**
+ * Begin to replace a file. source: what it will be a copy of, or NULL. The path is borrowed, and
+ * cut when a folder above it fails. The target is the caller's to end, also after a failure.
+ */
+static bool swerex__fs_target_begin(swerex__fs_target *file, const swerex_allocator *a, char *path,
+                                    const struct stat *source, swerex_error *err) {
+  memset(file, 0, sizeof *file);
+  file->allocator = a;
+  file->path = path;
+  file->fd = file->old = -1;
+  if (!swerex__fs_make_parents(path, err)) return false;
+  file->old = swerex__fs_open(AT_FDCWD, path, O_WRONLY, 0);
+  if (file->old < 0 && errno != ENOENT) return swerex__fs_fail(err, path);
+  if (file->old >= 0 && fstat(file->old, &file->info) != 0) return swerex__fs_fail(err, path);
+  if (file->old >= 0 && source != NULL && swerex__fs_is_same(&file->info, source))
+    return swerex__fs_explain(err, EINVAL, path, "source and target are the same file");
+  return swerex__fs_target_prepare(file) || swerex__fs_fail(err, path);
+}
+
+/** Let the new file have the owner of the old one, as far as we may. */
+static void swerex__fs_target_keep_owner(const swerex__fs_target *file) {
+  struct stat now;
+  if (file->old < 0 || fstat(file->fd, &now) != 0) return;
+  if (now.st_uid == file->info.st_uid && now.st_gid == file->info.st_gid) return;
+  if (fchown(file->fd, file->info.st_uid, file->info.st_gid) == 0) return;
+  if (fchown(file->fd, (uid_t)-1, file->info.st_gid) != 0) errno = 0;
+}
+
+/**
+ * Finish what was written. source: what it is a copy of, or NULL. MORE: the system refused to
+ * replace the old file, and all has to be written again, in place.
+ */
+static swerex__fs_progress swerex__fs_target_commit(swerex__fs_target *file,
+                                                    const struct stat *source, swerex_error *err) {
+  bool in_place = file->temp == NULL;
+  const struct stat *like = source;
+  if (in_place && !S_ISREG(file->info.st_mode)) like = NULL; /* never change the mode of a device */
+  if (!in_place) swerex__fs_target_keep_owner(file);
+  if (!in_place && like == NULL && file->old >= 0) like = &file->info;
+  bool ok = like == NULL || swerex__fs_set_mode(file->fd, like, source != NULL);
+  if (ok) ok = swerex__fs_close(&file->fd);
+  if (ok && !in_place) {
+    ok = renameat(AT_FDCWD, file->temp, AT_FDCWD, file->place) == 0;
+    if (!ok && swerex__fs_target_may_stay(file) && swerex__fs_target_in_place(file))
+      return SWEREX__FS_MORE;
+  }
+  if (!ok) {
+    swerex__fs_fail(err, file->path);
+    return SWEREX__FS_FAILED;
+  }
+  swerex__mem_free(file->temp);
+  file->temp = NULL;
+  return SWEREX__FS_DONE;
+}
+
+/** Write a whole file, and make the folders above it. */
+static bool swerex__fs_write(const swerex_allocator *a, const char *path, const char *data,
+                             size_t size, swerex_error *err) {
+  swerex__fs_target file;
+  char *clean = swerex__fs_clean(a, path);
+  if (clean == NULL) return swerex__err_memory(err);
+  bool ok = swerex__fs_target_begin(&file, a, clean, NULL, err);
+  swerex__fs_progress progress = ok ? SWEREX__FS_MORE : SWEREX__FS_FAILED;
+  while (progress == SWEREX__FS_MORE) {
+    ok = swerex__sys_write_all(file.fd, data, size) || swerex__fs_fail(err, clean);
+    progress = ok ? swerex__fs_target_commit(&file, NULL, err) : SWEREX__FS_FAILED;
+  }
+  swerex__fs_target_end(&file);
+  swerex__mem_free(clean);
+  return progress == SWEREX__FS_DONE;
+}
+
+/* --- copying ------------------------------------------------------------------------------ */
+
+/** A folder that is being copied. */
+typedef struct swerex__fs_level {
+  DIR *entries;
+  int target;
+  struct stat info; /* of the source */
+  size_t path_size; /* how much of the copy's path is its own */
+} swerex__fs_level;
+
+/**
+ * A copy under way. Links are followed at the source's root only: below it each entry is reached
+ * through the descriptor of its folder, so that no length is a limit and no swapped link leads
+ * astray. Folders are 0700 until their content is complete.
+ */
+typedef struct swerex__fs_copy {
+  swerex_allocator allocator;
+  char *source, *target;
+  swerex__str path;         /* of the present entry, below source and target */
+  swerex__fs_level *levels; /* innermost last */
+  size_t depth, room;
+  struct stat root;         /* of the target folder */
+  struct stat info;         /* of in */
+  int in, out;              /* the file being copied, -1: none */
+  bool unfinished;          /* out is a file to remove if all ends now */
+  bool single;              /* a file was asked for: out is file.fd */
+  swerex__fs_target file;
+  char *buffer; /* SWEREX__FS_CHUNK bytes */
+} swerex__fs_copy;
+
+/** Report a failure on the present entry of a side: source or target. Returns false. */
+static bool swerex__fs_copy_explain(const swerex__fs_copy *copy, const char *side, int number,
+                                    const char *why, swerex_error *err) {
+  const char *below = copy->path.data != NULL ? copy->path.data : "";
+  char *path = swerex__fs_join(&copy->allocator, side, strlen(side), below);
+  if (path == NULL) return swerex__err_memory(err);
+  swerex__fs_explain(err, number, path, why);
+  swerex__mem_free(path);
+  return false;
+}
+
+static bool swerex__fs_copy_fail(const swerex__fs_copy *copy, const char *side,
+                                 swerex_error *err) {
+  return swerex__fs_copy_explain(copy, side, errno, NULL, err);
+}
+
+/** Refuse what is neither file nor folder. Returns false. */
+static bool swerex__fs_copy_refuse(const swerex__fs_copy *copy, mode_t mode, swerex_error *err) {
+  const char *why = "a device cannot be copied";
+  if (S_ISSOCK(mode)) why = "a socket cannot be copied";
+  if (S_ISFIFO(mode)) why = "a named pipe has no content to copy";
+  return swerex__fs_copy_explain(copy, copy->source, EOPNOTSUPP, why, err);
+}
+
+/** Make a folder for the one that was opened, and go into both. */
+static bool swerex__fs_copy_enter(swerex__fs_copy *copy, int folder, const char *name,
+                                  swerex_error *err) {
+  swerex__fs_level level = {NULL, -1, copy->info, copy->path.size};
+  void *levels = copy->levels;
+  bool ok = swerex__mem_reserve(&copy->allocator, &levels, &copy->room, copy->depth, sizeof level);
+  copy->levels = (swerex__fs_level *)levels;
+  if (!ok) return swerex__err_memory(err);
+  level.entries = fdopendir(copy->in);
+  if (level.entries == NULL) return swerex__fs_copy_fail(copy, copy->source, err);
+  copy->in = -1;
+  bool made = mkdirat(folder, name, 0700) == 0;
+  if (made) level.target = swerex__fs_open(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  if (level.target >= 0) {
+    copy->levels[copy->depth++] = level;
+    return true;
+  }
+  swerex__fs_copy_fail(copy, copy->target, err);
+  if (made) unlinkat(folder, name, AT_REMOVEDIR);
+  closedir(level.entries);
+  return false;
+}
+
+/** Complete the innermost folder: nothing is written into it any more. */
+static bool swerex__fs_copy_leave(swerex__fs_copy *copy, swerex_error *err) {
+  swerex__fs_level *level = &copy->levels[copy->depth - 1];
+  if (!swerex__fs_set_mode(level->target, &level->info, true))
+    return swerex__fs_copy_fail(copy, copy->target, err);
+  copy->depth--;
+  closedir(level->entries);
+  swerex__sys_close(&level->target);
+  return true;
+}
+
+static bool swerex__fs_copy_link(swerex__fs_copy *copy, int from, int to, const char *name,
+                                 const struct stat *info, swerex_error *err) {
+  struct timespec times[2];
+  ssize_t n = readlinkat(from, name, copy->buffer, SWEREX__FS_CHUNK);
+  if (n >= (ssize_t)SWEREX__FS_CHUNK) {
+    n = -1;
+    errno = ENAMETOOLONG;
+  }
+  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
+  copy->buffer[n] = '\0';
+  if (symlinkat(copy->buffer, to, name) != 0) return swerex__fs_copy_fail(copy, copy->target, err);
+  times[0] = SWEREX__SYS_ATIME(info);
+  times[1] = SWEREX__SYS_MTIME(info);
+  /* not every file system has times for links, and nobody misses them */
+  if (utimensat(to, name, times, AT_SYMLINK_NOFOLLOW) != 0) errno = 0;
+  return true;
+}
+
+static bool swerex__fs_copy_pipe(swerex__fs_copy *copy, int to, const char *name,
+                                 const struct stat *info, swerex_error *err) {
+  int fd = -1;
+  if (mkfifoat(to, name, 0600) == 0) fd = swerex__fs_open(to, name, O_RDONLY | O_NOFOLLOW, 0);
+  bool ok = fd >= 0 && swerex__fs_set_mode(fd, info, true);
+  if (!ok) swerex__fs_copy_fail(copy, copy->target, err);
+  swerex__sys_close(&fd);
+  return ok;
+}
+
+/** Begin the entry of the innermost folder that the path leads to. */
+static bool swerex__fs_copy_entry(swerex__fs_copy *copy, const char *name, swerex_error *err) {
+  int from = dirfd(copy->levels[copy->depth - 1].entries);
+  int to = copy->levels[copy->depth - 1].target;
+  struct stat info;
+  if (fstatat(from, name, &info, AT_SYMLINK_NOFOLLOW) != 0)
+    return swerex__fs_copy_fail(copy, copy->source, err);
+  if (S_ISLNK(info.st_mode)) return swerex__fs_copy_link(copy, from, to, name, &info, err);
+  if (S_ISFIFO(info.st_mode)) return swerex__fs_copy_pipe(copy, to, name, &info, err);
+  bool folder = S_ISDIR(info.st_mode);
+  if (!folder && !S_ISREG(info.st_mode)) return swerex__fs_copy_refuse(copy, info.st_mode, err);
+  copy->in = swerex__fs_open(from, name, O_RDONLY | O_NOFOLLOW | (folder ? O_DIRECTORY : 0), 0);
+  if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
+    return swerex__fs_copy_fail(copy, copy->source, err);
+  if (swerex__fs_is_same(&copy->info, &copy->root)) /* possible through a mount */
+    return swerex__fs_copy_explain(copy, copy->source, EINVAL, SWEREX__FS_INSIDE, err);
+  if (folder) return swerex__fs_copy_enter(copy, to, name, err);
+  if (!S_ISREG(copy->info.st_mode)) return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
+  copy->out = swerex__fs_open(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+  copy->unfinished = copy->out >= 0;
+  return copy->unfinished || swerex__fs_copy_fail(copy, copy->target, err);
+}
+
+/** Go on to the next entry of the innermost folder, or leave it. */
+static bool swerex__fs_copy_next(swerex__fs_copy *copy, swerex_error *err) {
+  swerex__fs_level *level = &copy->levels[copy->depth - 1];
+  copy->path.size = level->path_size;
+  if (copy->path.data != NULL) copy->path.data[level->path_size] = '\0';
+  errno = 0;
+  const struct dirent *entry = readdir(level->entries);
+  if (entry == NULL && errno != 0) return swerex__fs_copy_fail(copy, copy->source, err);
+  if (entry == NULL) return swerex__fs_copy_leave(copy, err);
+  if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return true;
+  swerex__str_putc(&copy->path, '/');
+  swerex__str_puts(&copy->path, entry->d_name);
+  if (copy->path.failed) return swerex__err_memory(err);
+  return swerex__fs_copy_entry(copy, entry->d_name, err);
+}
+
+/** Complete the file being copied. */
+static bool swerex__fs_copy_end_file(swerex__fs_copy *copy, swerex_error *err) {
+  if (copy->single) {
+    swerex__fs_progress progress = swerex__fs_target_commit(&copy->file, &copy->info, err);
+    copy->out = copy->file.fd;
+    if (progress == SWEREX__FS_FAILED) return false;
+    if (progress == SWEREX__FS_MORE)
+      return lseek(copy->in, 0, SEEK_SET) == 0 || swerex__fs_copy_fail(copy, copy->source, err);
+  } else {
+    if (!swerex__fs_set_mode(copy->out, &copy->info, true) || !swerex__fs_close(&copy->out))
+      return swerex__fs_copy_fail(copy, copy->target, err);
+    copy->unfinished = false;
+  }
+  swerex__sys_close(&copy->in);
+  return true;
+}
+
+/** Move a bounded part of the file being copied. */
+static bool swerex__fs_copy_chunk(swerex__fs_copy *copy, size_t *moved, swerex_error *err) {
+  ssize_t n = swerex__fs_read_some(copy->in, copy->buffer, SWEREX__FS_CHUNK);
+  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
+  if (n == 0) return swerex__fs_copy_end_file(copy, err);
+  *moved += (size_t)n;
+  return swerex__sys_write_all(copy->out, copy->buffer, (size_t)n) ||
+         swerex__fs_copy_fail(copy, copy->target, err);
+}
+
+/** Refuse a target that would lie below the source folder. */
+static bool swerex__fs_copy_check_outside(const swerex__fs_copy *copy, const struct stat *source,
+                                          swerex_error *err) {
+  struct stat now, last;
+  bool inside;
+  swerex__str up = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
+  swerex__str_puts(&up, copy->target);
+  memset(&now, 0, sizeof now);
+  /* cut it down to what exists, and go up from there */
+  for (size_t size = SIZE_MAX; !up.failed && up.size < size;) {
+    if (fstatat(AT_FDCWD, up.size > 0 ? up.data : ".", &now, 0) == 0) break;
+    size = up.size;
+    size_t folder = swerex__fs_folder_size(up.data);
+    up.size = folder > 1 ? folder - 1 : folder;
+    up.data[up.size] = '\0';
+  }
+  if (up.size == 0) swerex__str_puts(&up, ".");
+  do {
+    inside = swerex__fs_is_same(&now, source);
+    last = now;
+    swerex__str_puts(&up, "/..");
+  } while (!up.failed && !inside && fstatat(AT_FDCWD, up.data, &now, 0) == 0 &&
+           !swerex__fs_is_same(&now, &last));
+  bool failed = up.failed;
+  swerex__str_clear(&up);
+  if (failed) return swerex__err_memory(err);
+  return !inside || swerex__fs_explain(err, EINVAL, copy->target, SWEREX__FS_INSIDE);
+}
+
+/** Begin with a folder: its target must not exist. */
+static bool swerex__fs_copy_begin_folder(swerex__fs_copy *copy, swerex_error *err) {
+  struct stat now;
+  if (fstatat(AT_FDCWD, copy->target, &now, AT_SYMLINK_NOFOLLOW) == 0)
+    return swerex__err_system(err, EEXIST, copy->target);
+  if (!swerex__fs_copy_check_outside(copy, &copy->info, err) ||
+      !swerex__fs_make_parents(copy->target, err) ||
+      !swerex__fs_copy_enter(copy, AT_FDCWD, copy->target, err))
+    return false;
+  return fstat(copy->levels[0].target, &copy->root) == 0 || swerex__fs_fail(err, copy->target);
+}
+
+/** Begin with a file: a target that is a folder receives it under its own name. */
+static bool swerex__fs_copy_begin_file(swerex__fs_copy *copy, swerex_error *err) {
+  copy->single = true;
+  if (swerex__fs_is_folder(copy->target)) {
+    const char *name = copy->source + swerex__fs_folder_size(copy->source);
+    size_t size = strlen(copy->target);
+    bool slash = copy->target[size - 1] == '/';
+    char *target = swerex__fs_join(&copy->allocator, copy->target, slash ? size : size + 1, name);
+    if (target == NULL) return swerex__err_memory(err);
+    if (!slash) target[size] = '/';
+    swerex__mem_free(copy->target);
+    copy->target = target;
+  }
+  if (!swerex__fs_target_begin(&copy->file, &copy->allocator, copy->target, &copy->info, err))
+    return false;
+  copy->out = copy->file.fd;
+  return true;
+}
+
+static bool swerex__fs_copy_begin(swerex__fs_copy *copy, swerex_error *err) {
+  if (copy->source == NULL || copy->target == NULL || copy->buffer == NULL)
+    return swerex__err_memory(err);
+  /* looked at before it is opened: to open a device can have effects */
+  if (fstatat(AT_FDCWD, copy->source, &copy->info, 0) != 0)
+    return swerex__fs_fail(err, copy->source);
+  if (!S_ISREG(copy->info.st_mode) && !S_ISDIR(copy->info.st_mode))
+    return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
+  copy->in = swerex__fs_open(AT_FDCWD, copy->source, O_RDONLY, 0);
+  if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
+    return swerex__fs_fail(err, copy->source);
+  return S_ISDIR(copy->info.st_mode) ? swerex__fs_copy_begin_folder(copy, err)
+                                     : swerex__fs_copy_begin_file(copy, err);
+}
+
+/** End a copy, at any time. An unfinished file is removed, an unfinished folder stays. */
+static void swerex__fs_copy_free(swerex__fs_copy *copy) {
+  if (copy == NULL) return;
+  if (copy->unfinished) {
+    const swerex__fs_level *level = &copy->levels[copy->depth - 1];
+    unlinkat(level->target, copy->path.data + level->path_size + 1, 0);
+  }
+  if (!copy->single) swerex__sys_close(&copy->out);
+  swerex__fs_target_end(&copy->file);
+  swerex__sys_close(&copy->in);
+  while (copy->depth > 0) {
+    swerex__fs_level *level = &copy->levels[--copy->depth];
+    closedir(level->entries);
+    swerex__sys_close(&level->target);
+  }
+  swerex__str_clear(&copy->path);
+  swerex__mem_free(copy->levels);
+  swerex__mem_free(copy->source);
+  swerex__mem_free(copy->target);
+  swerex__mem_free(copy->buffer);
+  swerex__mem_free(copy);
+}
+
+/**
+ * Begin to copy a file or a folder, with modes and times. A folder's target must not exist; links
+ * in it stay links, pipes are made anew, and set-id bits stay where the owner is the same.
+ */
+static swerex__fs_copy *swerex__fs_copy_new(const swerex_allocator *a, const char *source,
+                                            const char *target, swerex_error *err) {
+  swerex__fs_copy *copy = (swerex__fs_copy *)swerex__mem_new(a, 1, sizeof *copy);
+  if (copy == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  if (a != NULL) copy->allocator = *a;
+  copy->path = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
+  copy->in = copy->out = copy->file.fd = copy->file.old = -1;
+  copy->source = swerex__fs_clean(a, source);
+  copy->target = swerex__fs_clean(a, target);
+  copy->buffer = (char *)swerex__mem_grow(a, NULL, SWEREX__FS_CHUNK, 1);
+  if (swerex__fs_copy_begin(copy, err)) return copy;
+  swerex__fs_copy_free(copy);
+  return NULL;
+}
+
+/** Move about a MiB, or 64 entries. After a failure the copy can only be freed. */
+static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_error *err) {
+  size_t moved = 0;
+  while (moved < SWEREX__FS_STEP) {
+    bool ok = true;
+    if (copy->in >= 0) {
+      ok = swerex__fs_copy_chunk(copy, &moved, err);
+    } else if (copy->depth > 0) {
+      moved += SWEREX__FS_ENTRY;
+      ok = swerex__fs_copy_next(copy, err);
+    } else {
+      return SWEREX__FS_DONE;
+    }
+    if (!ok) return SWEREX__FS_FAILED;
+  }
+  return SWEREX__FS_MORE;
+}
+
+#ifndef SWEREX_NO_LOCAL /* up to [dummy] */
 
 /* =============================================================================================
  * [re] Expect patterns
@@ -8269,7 +9279,7 @@ static void swerex__keep_become(char *const *table, const swerex__keep_plan *pla
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (char *const *path = table + plan->paths; *path != NULL; path++) {
     execve(*path, table + plan->argv, table + plan->envp);
-    if (errno != ENOENT && errno != ENOTDIR) number = errno;
+    if (errno != ENOENT && (errno != ENOTDIR || table[plan->paths + 1] == NULL)) number = errno;
   }
   errno = number;
 failed:
@@ -9467,7 +10477,7 @@ enum {
 #define SWEREX__SESS_PROMPT_TIME 0.02 /* for the prompt, before the next line is typed */
 #define SWEREX__SESS_QUIET_TIME 0.02  /* after a prompt without a mark: command abandoned */
 #define SWEREX__SESS_NESTED_TIME 0.08 /* the same with another program in front: nested shell */
-#define SWEREX__SESS_CODE_TIME 1.0    /* for the exit code after `expect`, as in the original */
+#define SWEREX__SESS_CODE_TIME 1.5    /* for the exit code after `expect`; the original: 1 */
 #define SWEREX__SESS_DRAIN_TIME 0.02  /* for the last output of a shell that has exited */
 #define SWEREX__SESS_PAUSE_TIME 0.005 /* before Ctrl-C for a shell that may be forking */
 #define SWEREX__SESS_KILL_TIME 1.0    /* for the end of what was killed by an interrupt */
@@ -9555,6 +10565,7 @@ struct swerex__sess {
   int status;        /* of the shell, once it has exited */
   size_t scanned;    /* no mark begins before this in `in` */
   swerex__str in;    /* from the terminal, not yet taken */
+  swerex_bytes told; /* what an error has told of the command that goes on: an interrupt's too */
   swerex__str out;   /* to the terminal, not yet written */
   swerex__loop_link queue, interrupts;
   swerex__sess_action *current;   /* START or RUN */
@@ -9673,7 +10684,8 @@ static void swerex__sess_fail_with_output(swerex__sess_action *action, swerex_co
     swerex__err_fill(&error, code, strings);
   }
   swerex__str_clear(&json);
-  swerex__mem_free(output.data);
+  swerex__mem_free(action->sess->told.data);
+  action->sess->told = output;
   swerex__sess_fail(action, &error);
 }
 
@@ -9828,6 +10840,7 @@ static void swerex__sess_free(swerex__sess *sess) {
   swerex__sys_close_scratch(&sess->file_fd, sess->file);
   swerex__str_clear(&sess->in);
   swerex__str_clear(&sess->out);
+  swerex__mem_free(sess->told.data);
   swerex__mem_free(sess->name);
   swerex__mem_free(sess);
 }
@@ -10147,9 +11160,17 @@ static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__se
 
 static void swerex__sess_on_idle(swerex__loop_timer *timer);
 
+/** Forget what was told of the command before. */
+static void swerex__sess_forget_told(swerex__sess *sess) {
+  swerex__mem_free(sess->told.data);
+  sess->told.data = NULL;
+  sess->told.size = 0;
+}
+
 /** The action's text is on its way: collect what comes. */
 static void swerex__sess_begin_collecting(swerex__sess_action *action) {
   action->stage = SWEREX__SESS_COLLECT;
+  swerex__sess_forget_told(action->sess);
   if (action->run.idle_timeout > 0)
     swerex__loop_arm(action->sess->loop, &action->idle, action->run.idle_timeout,
                      swerex__sess_on_idle, action);
@@ -10192,7 +11213,10 @@ static void swerex__sess_send_raw(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   swerex_error error = SWEREX_ERROR_INIT;
   const char *text = action->run.command;
-  if (swerex__sess_write(sess, text, strlen(text)) && swerex__sess_write(sess, "\n", 1)) {
+  size_t size = strlen(text);
+  if (action->run.is_interactive_quit && size > 0 && text[size - 1] == '\n')
+    size--; /* a second line would be the shell's */
+  if (swerex__sess_write(sess, text, size) && swerex__sess_write(sess, "\n", 1)) {
     swerex__sess_begin_collecting(action);
     return;
   }
@@ -10419,6 +11443,8 @@ static bool swerex__sess_next_interrupt(swerex__sess *sess) {
   swerex__loop_link_remove(&action->link);
   sess->interrupt = action;
   action->stage = SWEREX__SESS_COLLECT;
+  swerex__text_keep_add(&action->keep, sess->told.data, sess->told.size);
+  swerex__sess_forget_told(sess);
   if (action->future == NULL)
     swerex__sess_retire(action);
   else if (sess->front == SWEREX__SESS_DEAD)
@@ -10855,753 +11881,6 @@ static swerex__sess *swerex__sess_open(swerex_loop *loop, swerex__keep *runtime_
   if (ok) return sess;
   swerex__sess_free(sess);
   return NULL;
-}
-
-/* =============================================================================================
- * [fs] Files
- * ========================================================================================== */
-/* Reads and writes whole files, and copies files and trees in bounded steps. Paths mean what they
- * mean to Python's Path. Nothing waits for another process, and no state of the process is used but
- * its working folder and its umask, which are left alone.
- * A file that replaces another is written under a name of its own in the same folder and renamed,
- * so that others see the old content or the new. Where that is refused (a mount point, a folder
- * without write permission) or has no sense (a device, a pipe) it is written in place, as Python
- * would. Other hard links keep the old content. There is no fsync: the promise is about processes
- * that stop, not about power cuts. */
-
-#define SWEREX__FS_STEP ((size_t)1 << 20)    /* bytes that one step of a copy moves */
-#define SWEREX__FS_ENTRY ((size_t)1 << 14)   /* what a directory entry counts for, in bytes */
-#define SWEREX__FS_CHUNK ((size_t)1 << 17)   /* bytes per read of a copy */
-#define SWEREX__FS_READ ((size_t)1 << 12)    /* first read of a file of unknown size */
-#define SWEREX__FS_PATH_MAX ((size_t)1 << 24) /* longest path below the root of a copy */
-#define SWEREX__FS_LINKS_MAX 40              /* symbolic links followed in a row */
-
-#define SWEREX__FS_INSIDE "a folder cannot be copied into itself"
-
-typedef enum { SWEREX__FS_MORE, SWEREX__FS_DONE, SWEREX__FS_FAILED } swerex__fs_progress;
-
-/* --- errors ------------------------------------------------------------------------------- */
-
-/** What to add where the system's own words do not help. */
-static const struct {
-  int number;
-  const char *why;
-} swerex__fs_reasons[] = {
-  {EAGAIN, "it would have to wait for another process, which file operations do not"},
-  {ENXIO, "a pipe that nobody reads, a socket, or a device that is not there"},
-  {EMFILE, "raise ulimit -n; a copy needs two descriptors per level of folders"},
-};
-
-/** Set a system error; why: an explanation to put behind it, or NULL. Returns false. */
-static bool swerex__fs_explain(swerex_error *err, int number, const char *path, const char *why) {
-  char text[128];
-  if (number == ENOMEM) return swerex__err_memory(err);
-  for (size_t i = 0; why == NULL && i < SWEREX__SYS_COUNT(swerex__fs_reasons); i++)
-    if (swerex__fs_reasons[i].number == number) why = swerex__fs_reasons[i].why;
-  if (why == NULL) return swerex__err_system(err, number, path);
-  swerex__err_set(err, swerex__err_code_of(number), "[Errno %d] %s: '%s' (%s)", number,
-                  swerex__err_describe(number, text, sizeof text), path, why);
-  if (err != NULL) err->sys_errno = number;
-  return false;
-}
-
-/** Report errno, which a call on this path has left. Returns false. */
-static bool swerex__fs_fail(swerex_error *err, const char *path) {
-  return swerex__fs_explain(err, errno, path, NULL);
-}
-
-/* --- paths and descriptors ---------------------------------------------------------------- */
-
-static int swerex__fs_open(int folder, const char *path, int flags, mode_t mode) {
-  int fd;
-  do
-    fd = openat(folder, path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
-  while (fd < 0 && errno == EINTR);
-  return fd;
-}
-
-/** Close a file that was written; false: the system could not keep what it had accepted. */
-static bool swerex__fs_close(int *fd) {
-  int number = *fd;
-  *fd = -1;
-  return close(number) == 0 || errno == EINTR;
-}
-
-static ssize_t swerex__fs_read_some(int fd, char *data, size_t size) {
-  ssize_t n;
-  do
-    n = read(fd, data, size);
-  while (n < 0 && errno == EINTR);
-  return n;
-}
-
-static bool swerex__fs_is_same(const struct stat *a, const struct stat *b) {
-  return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
-static bool swerex__fs_is_folder(const char *path) {
-  struct stat info;
-  return fstatat(AT_FDCWD, path, &info, 0) == 0 && S_ISDIR(info.st_mode);
-}
-
-/** Return how much of a path names its folder, the last slash included; 0: no folder is named. */
-static size_t swerex__fs_folder_size(const char *path) {
-  const char *slash = strrchr(path, '/');
-  return slash == NULL ? 0 : (size_t)(slash - path) + 1;
-}
-
-/** Put the first `size` bytes of a path before a name; NULL with errno set. */
-static char *swerex__fs_join(const swerex_allocator *a, const char *path, size_t size,
-                             const char *name) {
-  size_t length = strlen(name);
-  char *joined = (char *)swerex__mem_grow(a, NULL, size + length + 1, 1);
-  if (joined == NULL) {
-    errno = ENOMEM;
-    return NULL;
-  }
-  memcpy(joined, path, size);
-  memcpy(joined + size, name, length + 1);
-  return joined;
-}
-
-/** Copy a path without needless "." and slashes, as Python's Path does: "a//./b/" is "a/b". */
-static char *swerex__fs_clean(const swerex_allocator *a, const char *path) {
-  size_t slashes = strspn(path, "/");
-  char *clean = (char *)swerex__mem_grow(a, NULL, strlen(path) + 2, 1);
-  char *end = clean;
-  if (clean == NULL) return NULL;
-  if (slashes > 0) *end++ = '/';
-  if (slashes == 2) *end++ = '/'; /* POSIX lets exactly two slashes have a meaning of their own */
-  char *start = end;
-  for (path += slashes; *path != '\0'; path += strspn(path, "/")) {
-    size_t size = strcspn(path, "/");
-    if (size != 1 || path[0] != '.') {
-      if (end > start) *end++ = '/';
-      memcpy(end, path, size);
-      end += size;
-    }
-    path += size;
-  }
-  if (end == clean) *end++ = '.';
-  *end = '\0';
-  return clean;
-}
-
-/** Make the folders above a path. On failure the path is cut at the one that failed. */
-static bool swerex__fs_make_parents(char *path, swerex_error *err) {
-  char *end = strrchr(path, '/');
-  bool upward = true;
-  if (end == NULL || end == path) return true;
-  *end = '\0';
-  for (;;) {
-    int number = mkdirat(AT_FDCWD, path, 0777) == 0 ? 0 : errno;
-    if (number != 0 && number != ENOENT && swerex__fs_is_folder(path)) number = 0;
-    char *slash = strrchr(path, '/');
-    if (number == ENOENT && upward && slash != NULL && slash != path) {
-      *slash = '\0';
-      continue;
-    }
-    if (number != 0) return swerex__fs_explain(err, number, path, NULL);
-    upward = false;
-    size_t done = strlen(path);
-    path[done] = '/';
-    if (path + done == end) return true;
-  }
-}
-
-/** Follow the links at the end of a path, also to what is not there; NULL with errno set. */
-static char *swerex__fs_follow(const swerex_allocator *a, const char *path) {
-  char link[PATH_MAX];
-  char *place = swerex__fs_join(a, path, strlen(path), "");
-  int number = place == NULL ? ENOMEM : 0;
-  for (int i = 0; number == 0; i++) {
-    ssize_t n = readlinkat(AT_FDCWD, place, link, sizeof link);
-    if (n < 0 && (errno == EINVAL || errno == ENOENT)) return place;
-    if (n < 0) {
-      number = errno;
-    } else if ((size_t)n == sizeof link || i == SWEREX__FS_LINKS_MAX) {
-      number = i == SWEREX__FS_LINKS_MAX ? ELOOP : ENAMETOOLONG;
-    } else {
-      link[n] = '\0';
-      size_t size = link[0] == '/' ? 0 : swerex__fs_folder_size(place);
-      char *next = swerex__fs_join(a, place, size, link);
-      swerex__mem_free(place);
-      place = next;
-      if (place == NULL) number = ENOMEM;
-    }
-  }
-  swerex__mem_free(place);
-  errno = number;
-  return NULL;
-}
-
-/** Give a written file or folder the mode of another, and its times if asked. */
-static bool swerex__fs_set_mode(int fd, const struct stat *like, bool times) {
-  struct stat now;
-  if (fstat(fd, &now) != 0) return false;
-  /* set-id bits speak for the owner: they stay only where the owner does */
-  bool same = now.st_uid == like->st_uid && now.st_gid == like->st_gid;
-  bool ok = fchmod(fd, like->st_mode & (same ? (mode_t)07777 : (mode_t)01777)) == 0;
-  if (ok && times) {
-    struct timespec both[2];
-    both[0] = SWEREX__SYS_ATIME(like);
-    both[1] = SWEREX__SYS_MTIME(like);
-    ok = futimens(fd, both) == 0;
-  }
-  /* refused: the file of another, written in place, or a file system without modes or times */
-  return ok || errno == EPERM || errno == ENOTSUP || errno == ENOSYS;
-}
-
-/* --- reading ------------------------------------------------------------------------------ */
-
-static bool swerex__fs_too_large(swerex_error *err, const char *path, uintmax_t size, size_t max) {
-  char why[256];
-  char has[64] = "";
-  if (size > 0) snprintf(has, sizeof has, "it has %ju bytes, ", size);
-  snprintf(why, sizeof why,
-           "%sthe limit is %zu bytes: raise max_file, or read a part of it with a command such as "
-           "head",
-           has, max);
-  return swerex__fs_explain(err, EFBIG, path, why);
-}
-
-/** Read to the end of a file that has about `known` bytes; text->max is one above the limit. */
-static bool swerex__fs_fill(swerex__str *text, int fd, size_t known, const char *path,
-                            swerex_error *err) {
-  for (;;) {
-    size_t more = text->size < known ? known - text->size + 1 : text->size + SWEREX__FS_READ;
-    /* room that is there already suffices, be it for the one byte that is not to come */
-    if (text->room > text->size + 1) more = text->room - text->size - 1;
-    if (more > text->max - text->size) more = text->max - text->size;
-    char *end = swerex__str_reserve(text, more);
-    if (end == NULL) return swerex__err_memory(err);
-    ssize_t n = swerex__fs_read_some(fd, end, more < INT_MAX ? more : (size_t)INT_MAX);
-    if (n < 0) return swerex__fs_fail(err, path);
-    text->size += (size_t)n;
-    text->data[text->size] = '\0';
-    if (n == 0) return true;
-    if (text->size == text->max) return swerex__fs_too_large(err, path, 0, text->max - 1);
-  }
-}
-
-/** Read an open file to its end. */
-static bool swerex__fs_read_open(const swerex_allocator *a, int fd, const char *path, size_t max,
-                                 swerex_bytes *out, swerex_error *err) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return swerex__fs_fail(err, path);
-  if (S_ISDIR(info.st_mode)) return swerex__err_system(err, EISDIR, path);
-  uintmax_t size = S_ISREG(info.st_mode) && info.st_size > 0 ? (uintmax_t)info.st_size : 0;
-  if (max > SIZE_MAX / 4) max = SIZE_MAX / 4;
-  if (size > max) return swerex__fs_too_large(err, path, size, max);
-  swerex__str text = swerex__str_new(a, max + 1);
-  if (swerex__fs_fill(&text, fd, (size_t)size, path, err)) return swerex__str_take(&text, out, err);
-  swerex__str_clear(&text);
-  return false;
-}
-
-/** Read a whole file as it is, of at most max bytes. */
-static bool swerex__fs_read(const swerex_allocator *a, const char *path, size_t max,
-                            swerex_bytes *out, swerex_error *err) {
-  char *clean = swerex__fs_clean(a, path);
-  if (clean == NULL) return swerex__err_memory(err);
-  int fd = swerex__fs_open(AT_FDCWD, clean, O_RDONLY, 0);
-  bool ok = fd >= 0 ? swerex__fs_read_open(a, fd, clean, max, out, err)
-                    : swerex__fs_fail(err, clean);
-  swerex__sys_close(&fd);
-  swerex__mem_free(clean);
-  return ok;
-}
-
-/** Read a text file, decoded and with its line ends made LF. */
-static bool swerex__fs_read_text(const swerex_allocator *a,
-                                 const swerex_read_file_request *request, size_t max,
-                                 swerex_bytes *out, swerex_error *err) {
-  swerex_bytes raw = {NULL, 0};
-  if (!swerex__fs_read(a, request->path, max, &raw, err)) return false;
-  bool ok = swerex__text_decode(a, raw.data, raw.size, request->encoding, request->errors, out,
-                                err);
-  swerex__mem_free(raw.data);
-  return ok;
-}
-
-/* --- replacing a file --------------------------------------------------------------------- */
-
-/** A file that is being replaced, or made. */
-typedef struct swerex__fs_target {
-  const swerex_allocator *allocator;
-  const char *path; /* as asked for; borrowed */
-  char *place;      /* path with the links at its end followed */
-  char *temp;       /* what is renamed to place; NULL: written in place */
-  int fd;           /* where to write */
-  int old;          /* the old file, open for writing; -1: there is none, or fd is it */
-  struct stat info; /* of the old file */
-} swerex__fs_target;
-
-/** Drop the temporary file. errno stays. */
-static void swerex__fs_target_drop(swerex__fs_target *file) {
-  int number = errno;
-  swerex__sys_close(&file->fd);
-  if (file->temp != NULL) unlinkat(AT_FDCWD, file->temp, 0);
-  swerex__mem_free(file->temp);
-  file->temp = NULL;
-  errno = number;
-}
-
-/** Give up what is not committed, and release everything. */
-static void swerex__fs_target_end(swerex__fs_target *file) {
-  swerex__fs_target_drop(file);
-  swerex__sys_close(&file->old);
-  swerex__mem_free(file->place);
-  file->place = NULL;
-}
-
-/** Go on in the old file itself, emptied; false with errno set. */
-static bool swerex__fs_target_in_place(swerex__fs_target *file) {
-  swerex__fs_target_drop(file);
-  if (S_ISREG(file->info.st_mode) && ftruncate(file->old, 0) != 0) return false;
-  file->fd = file->old;
-  file->old = -1;
-  return true;
-}
-
-/** Tell whether errno is a refusal to replace a file which may well be written. */
-static bool swerex__fs_target_may_stay(const swerex__fs_target *file) {
-  static const int refusals[] = {EACCES, EPERM, EROFS, EBUSY, ENAMETOOLONG, EXDEV};
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(refusals); i++)
-    if (errno == refusals[i]) return file->old >= 0;
-  return false;
-}
-
-/** Make a temporary file beside the place; false with errno set. */
-static bool swerex__fs_target_make_temp(swerex__fs_target *file) {
-  static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
-  /* where nothing is replaced the system applies the umask; else the old file's mode comes later */
-  mode_t mode = file->old >= 0 ? 0600 : 0666;
-  struct timespec now;
-  size_t size = swerex__fs_folder_size(file->place);
-  char *temp = swerex__fs_join(file->allocator, file->place, size, ".swerex-XXXXXX");
-  if (temp == NULL) return false;
-  char *random = temp + strlen(temp) - 6;
-  for (unsigned attempt = 0; attempt < 100 && file->fd < 0; attempt++) {
-    clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t seed = (uint64_t)now.tv_nsec * 2654435761U + (uint64_t)getpid() * 40503U + attempt;
-    for (size_t i = 0; i < 6; i++, seed >>= 5) random[i] = letters[seed & 31];
-    file->fd = swerex__fs_open(AT_FDCWD, temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
-    if (file->fd < 0 && errno != EEXIST) break;
-  }
-  int number = errno;
-  if (file->fd >= 0)
-    file->temp = temp;
-  else
-    swerex__mem_free(temp);
-  errno = number;
-  return file->fd >= 0;
-}
-
-/** Find the place and prepare it for writing; false with errno set. */
-static bool swerex__fs_target_prepare(swerex__fs_target *file) {
-  struct stat now;
-  if (file->old >= 0 && !S_ISREG(file->info.st_mode)) return swerex__fs_target_in_place(file);
-  file->place = swerex__fs_follow(file->allocator, file->path);
-  if (file->place == NULL) return false;
-  /* a link such as /dev/stdout can lead to a file that has no name, or another one, by now */
-  if (file->old >= 0 && (fstatat(AT_FDCWD, file->place, &now, AT_SYMLINK_NOFOLLOW) != 0 ||
-                         !swerex__fs_is_same(&now, &file->info)))
-    return swerex__fs_target_in_place(file);
-  return swerex__fs_target_make_temp(file) ||
-         (swerex__fs_target_may_stay(file) && swerex__fs_target_in_place(file));
-}
-
-/**
- * Begin to replace a file. source: what it will be a copy of, or NULL. The path is borrowed, and
- * cut when a folder above it fails. The target is the caller's to end, also after a failure.
- */
-static bool swerex__fs_target_begin(swerex__fs_target *file, const swerex_allocator *a, char *path,
-                                    const struct stat *source, swerex_error *err) {
-  memset(file, 0, sizeof *file);
-  file->allocator = a;
-  file->path = path;
-  file->fd = file->old = -1;
-  if (!swerex__fs_make_parents(path, err)) return false;
-  file->old = swerex__fs_open(AT_FDCWD, path, O_WRONLY, 0);
-  if (file->old < 0 && errno != ENOENT) return swerex__fs_fail(err, path);
-  if (file->old >= 0 && fstat(file->old, &file->info) != 0) return swerex__fs_fail(err, path);
-  if (file->old >= 0 && source != NULL && swerex__fs_is_same(&file->info, source))
-    return swerex__fs_explain(err, EINVAL, path, "source and target are the same file");
-  return swerex__fs_target_prepare(file) || swerex__fs_fail(err, path);
-}
-
-/** Let the new file have the owner of the old one, as far as we may. */
-static void swerex__fs_target_keep_owner(const swerex__fs_target *file) {
-  struct stat now;
-  if (file->old < 0 || fstat(file->fd, &now) != 0) return;
-  if (now.st_uid == file->info.st_uid && now.st_gid == file->info.st_gid) return;
-  if (fchown(file->fd, file->info.st_uid, file->info.st_gid) == 0) return;
-  if (fchown(file->fd, (uid_t)-1, file->info.st_gid) != 0) errno = 0;
-}
-
-/**
- * Finish what was written. source: what it is a copy of, or NULL. MORE: the system refused to
- * replace the old file, and all has to be written again, in place.
- */
-static swerex__fs_progress swerex__fs_target_commit(swerex__fs_target *file,
-                                                    const struct stat *source, swerex_error *err) {
-  bool in_place = file->temp == NULL;
-  const struct stat *like = source;
-  if (in_place && !S_ISREG(file->info.st_mode)) like = NULL; /* never change the mode of a device */
-  if (!in_place) swerex__fs_target_keep_owner(file);
-  if (!in_place && like == NULL && file->old >= 0) like = &file->info;
-  bool ok = like == NULL || swerex__fs_set_mode(file->fd, like, source != NULL);
-  if (ok) ok = swerex__fs_close(&file->fd);
-  if (ok && !in_place) {
-    ok = renameat(AT_FDCWD, file->temp, AT_FDCWD, file->place) == 0;
-    if (!ok && swerex__fs_target_may_stay(file) && swerex__fs_target_in_place(file))
-      return SWEREX__FS_MORE;
-  }
-  if (!ok) {
-    swerex__fs_fail(err, file->path);
-    return SWEREX__FS_FAILED;
-  }
-  swerex__mem_free(file->temp);
-  file->temp = NULL;
-  return SWEREX__FS_DONE;
-}
-
-/** Write a whole file, and make the folders above it. */
-static bool swerex__fs_write(const swerex_allocator *a, const char *path, const char *data,
-                             size_t size, swerex_error *err) {
-  swerex__fs_target file;
-  char *clean = swerex__fs_clean(a, path);
-  if (clean == NULL) return swerex__err_memory(err);
-  bool ok = swerex__fs_target_begin(&file, a, clean, NULL, err);
-  swerex__fs_progress progress = ok ? SWEREX__FS_MORE : SWEREX__FS_FAILED;
-  while (progress == SWEREX__FS_MORE) {
-    ok = swerex__sys_write_all(file.fd, data, size) || swerex__fs_fail(err, clean);
-    progress = ok ? swerex__fs_target_commit(&file, NULL, err) : SWEREX__FS_FAILED;
-  }
-  swerex__fs_target_end(&file);
-  swerex__mem_free(clean);
-  return progress == SWEREX__FS_DONE;
-}
-
-/* --- copying ------------------------------------------------------------------------------ */
-
-/** A folder that is being copied. */
-typedef struct swerex__fs_level {
-  DIR *entries;
-  int target;
-  struct stat info; /* of the source */
-  size_t path_size; /* how much of the copy's path is its own */
-} swerex__fs_level;
-
-/**
- * A copy under way. Links are followed at the source's root only: below it each entry is reached
- * through the descriptor of its folder, so that no length is a limit and no swapped link leads
- * astray. Folders are 0700 until their content is complete.
- */
-typedef struct swerex__fs_copy {
-  swerex_allocator allocator;
-  char *source, *target;
-  swerex__str path;         /* of the present entry, below source and target */
-  swerex__fs_level *levels; /* innermost last */
-  size_t depth, room;
-  struct stat root;         /* of the target folder */
-  struct stat info;         /* of in */
-  int in, out;              /* the file being copied, -1: none */
-  bool unfinished;          /* out is a file to remove if all ends now */
-  bool single;              /* a file was asked for: out is file.fd */
-  swerex__fs_target file;
-  char *buffer; /* SWEREX__FS_CHUNK bytes */
-} swerex__fs_copy;
-
-/** Report a failure on the present entry of a side: source or target. Returns false. */
-static bool swerex__fs_copy_explain(const swerex__fs_copy *copy, const char *side, int number,
-                                    const char *why, swerex_error *err) {
-  const char *below = copy->path.data != NULL ? copy->path.data : "";
-  char *path = swerex__fs_join(&copy->allocator, side, strlen(side), below);
-  if (path == NULL) return swerex__err_memory(err);
-  swerex__fs_explain(err, number, path, why);
-  swerex__mem_free(path);
-  return false;
-}
-
-static bool swerex__fs_copy_fail(const swerex__fs_copy *copy, const char *side,
-                                 swerex_error *err) {
-  return swerex__fs_copy_explain(copy, side, errno, NULL, err);
-}
-
-/** Refuse what is neither file nor folder. Returns false. */
-static bool swerex__fs_copy_refuse(const swerex__fs_copy *copy, mode_t mode, swerex_error *err) {
-  const char *why = "a device cannot be copied";
-  if (S_ISSOCK(mode)) why = "a socket cannot be copied";
-  if (S_ISFIFO(mode)) why = "a named pipe has no content to copy";
-  return swerex__fs_copy_explain(copy, copy->source, EOPNOTSUPP, why, err);
-}
-
-/** Make a folder for the one that was opened, and go into both. */
-static bool swerex__fs_copy_enter(swerex__fs_copy *copy, int folder, const char *name,
-                                  swerex_error *err) {
-  swerex__fs_level level = {NULL, -1, copy->info, copy->path.size};
-  void *levels = copy->levels;
-  bool ok = swerex__mem_reserve(&copy->allocator, &levels, &copy->room, copy->depth, sizeof level);
-  copy->levels = (swerex__fs_level *)levels;
-  if (!ok) return swerex__err_memory(err);
-  level.entries = fdopendir(copy->in);
-  if (level.entries == NULL) return swerex__fs_copy_fail(copy, copy->source, err);
-  copy->in = -1;
-  bool made = mkdirat(folder, name, 0700) == 0;
-  if (made) level.target = swerex__fs_open(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (level.target >= 0) {
-    copy->levels[copy->depth++] = level;
-    return true;
-  }
-  swerex__fs_copy_fail(copy, copy->target, err);
-  if (made) unlinkat(folder, name, AT_REMOVEDIR);
-  closedir(level.entries);
-  return false;
-}
-
-/** Complete the innermost folder: nothing is written into it any more. */
-static bool swerex__fs_copy_leave(swerex__fs_copy *copy, swerex_error *err) {
-  swerex__fs_level *level = &copy->levels[copy->depth - 1];
-  if (!swerex__fs_set_mode(level->target, &level->info, true))
-    return swerex__fs_copy_fail(copy, copy->target, err);
-  copy->depth--;
-  closedir(level->entries);
-  swerex__sys_close(&level->target);
-  return true;
-}
-
-static bool swerex__fs_copy_link(swerex__fs_copy *copy, int from, int to, const char *name,
-                                 const struct stat *info, swerex_error *err) {
-  struct timespec times[2];
-  ssize_t n = readlinkat(from, name, copy->buffer, SWEREX__FS_CHUNK);
-  if (n >= (ssize_t)SWEREX__FS_CHUNK) {
-    n = -1;
-    errno = ENAMETOOLONG;
-  }
-  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
-  copy->buffer[n] = '\0';
-  if (symlinkat(copy->buffer, to, name) != 0) return swerex__fs_copy_fail(copy, copy->target, err);
-  times[0] = SWEREX__SYS_ATIME(info);
-  times[1] = SWEREX__SYS_MTIME(info);
-  /* not every file system has times for links, and nobody misses them */
-  if (utimensat(to, name, times, AT_SYMLINK_NOFOLLOW) != 0) errno = 0;
-  return true;
-}
-
-static bool swerex__fs_copy_pipe(swerex__fs_copy *copy, int to, const char *name,
-                                 const struct stat *info, swerex_error *err) {
-  int fd = -1;
-  if (mkfifoat(to, name, 0600) == 0) fd = swerex__fs_open(to, name, O_RDONLY | O_NOFOLLOW, 0);
-  bool ok = fd >= 0 && swerex__fs_set_mode(fd, info, true);
-  if (!ok) swerex__fs_copy_fail(copy, copy->target, err);
-  swerex__sys_close(&fd);
-  return ok;
-}
-
-/** Begin the entry of the innermost folder that the path leads to. */
-static bool swerex__fs_copy_entry(swerex__fs_copy *copy, const char *name, swerex_error *err) {
-  int from = dirfd(copy->levels[copy->depth - 1].entries);
-  int to = copy->levels[copy->depth - 1].target;
-  struct stat info;
-  if (fstatat(from, name, &info, AT_SYMLINK_NOFOLLOW) != 0)
-    return swerex__fs_copy_fail(copy, copy->source, err);
-  if (S_ISLNK(info.st_mode)) return swerex__fs_copy_link(copy, from, to, name, &info, err);
-  if (S_ISFIFO(info.st_mode)) return swerex__fs_copy_pipe(copy, to, name, &info, err);
-  bool folder = S_ISDIR(info.st_mode);
-  if (!folder && !S_ISREG(info.st_mode)) return swerex__fs_copy_refuse(copy, info.st_mode, err);
-  copy->in = swerex__fs_open(from, name, O_RDONLY | O_NOFOLLOW | (folder ? O_DIRECTORY : 0), 0);
-  if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
-    return swerex__fs_copy_fail(copy, copy->source, err);
-  if (swerex__fs_is_same(&copy->info, &copy->root)) /* possible through a mount */
-    return swerex__fs_copy_explain(copy, copy->source, EINVAL, SWEREX__FS_INSIDE, err);
-  if (folder) return swerex__fs_copy_enter(copy, to, name, err);
-  if (!S_ISREG(copy->info.st_mode)) return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
-  copy->out = swerex__fs_open(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
-  copy->unfinished = copy->out >= 0;
-  return copy->unfinished || swerex__fs_copy_fail(copy, copy->target, err);
-}
-
-/** Go on to the next entry of the innermost folder, or leave it. */
-static bool swerex__fs_copy_next(swerex__fs_copy *copy, swerex_error *err) {
-  swerex__fs_level *level = &copy->levels[copy->depth - 1];
-  copy->path.size = level->path_size;
-  if (copy->path.data != NULL) copy->path.data[level->path_size] = '\0';
-  errno = 0;
-  const struct dirent *entry = readdir(level->entries);
-  if (entry == NULL && errno != 0) return swerex__fs_copy_fail(copy, copy->source, err);
-  if (entry == NULL) return swerex__fs_copy_leave(copy, err);
-  if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return true;
-  swerex__str_putc(&copy->path, '/');
-  swerex__str_puts(&copy->path, entry->d_name);
-  if (copy->path.failed) return swerex__err_memory(err);
-  return swerex__fs_copy_entry(copy, entry->d_name, err);
-}
-
-/** Complete the file being copied. */
-static bool swerex__fs_copy_end_file(swerex__fs_copy *copy, swerex_error *err) {
-  if (copy->single) {
-    swerex__fs_progress progress = swerex__fs_target_commit(&copy->file, &copy->info, err);
-    copy->out = copy->file.fd;
-    if (progress == SWEREX__FS_FAILED) return false;
-    if (progress == SWEREX__FS_MORE)
-      return lseek(copy->in, 0, SEEK_SET) == 0 || swerex__fs_copy_fail(copy, copy->source, err);
-  } else {
-    if (!swerex__fs_set_mode(copy->out, &copy->info, true) || !swerex__fs_close(&copy->out))
-      return swerex__fs_copy_fail(copy, copy->target, err);
-    copy->unfinished = false;
-  }
-  swerex__sys_close(&copy->in);
-  return true;
-}
-
-/** Move a bounded part of the file being copied. */
-static bool swerex__fs_copy_chunk(swerex__fs_copy *copy, size_t *moved, swerex_error *err) {
-  ssize_t n = swerex__fs_read_some(copy->in, copy->buffer, SWEREX__FS_CHUNK);
-  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
-  if (n == 0) return swerex__fs_copy_end_file(copy, err);
-  *moved += (size_t)n;
-  return swerex__sys_write_all(copy->out, copy->buffer, (size_t)n) ||
-         swerex__fs_copy_fail(copy, copy->target, err);
-}
-
-/** Refuse a target that would lie below the source folder. */
-static bool swerex__fs_copy_check_outside(const swerex__fs_copy *copy, const struct stat *source,
-                                          swerex_error *err) {
-  struct stat now, last;
-  bool inside;
-  swerex__str up = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
-  swerex__str_puts(&up, copy->target);
-  memset(&now, 0, sizeof now);
-  /* cut it down to what exists, and go up from there */
-  for (size_t size = SIZE_MAX; !up.failed && up.size < size;) {
-    if (fstatat(AT_FDCWD, up.size > 0 ? up.data : ".", &now, 0) == 0) break;
-    size = up.size;
-    size_t folder = swerex__fs_folder_size(up.data);
-    up.size = folder > 1 ? folder - 1 : folder;
-    up.data[up.size] = '\0';
-  }
-  if (up.size == 0) swerex__str_puts(&up, ".");
-  do {
-    inside = swerex__fs_is_same(&now, source);
-    last = now;
-    swerex__str_puts(&up, "/..");
-  } while (!up.failed && !inside && fstatat(AT_FDCWD, up.data, &now, 0) == 0 &&
-           !swerex__fs_is_same(&now, &last));
-  bool failed = up.failed;
-  swerex__str_clear(&up);
-  if (failed) return swerex__err_memory(err);
-  return !inside || swerex__fs_explain(err, EINVAL, copy->target, SWEREX__FS_INSIDE);
-}
-
-/** Begin with a folder: its target must not exist. */
-static bool swerex__fs_copy_begin_folder(swerex__fs_copy *copy, swerex_error *err) {
-  struct stat now;
-  if (fstatat(AT_FDCWD, copy->target, &now, AT_SYMLINK_NOFOLLOW) == 0)
-    return swerex__err_system(err, EEXIST, copy->target);
-  if (!swerex__fs_copy_check_outside(copy, &copy->info, err) ||
-      !swerex__fs_make_parents(copy->target, err) ||
-      !swerex__fs_copy_enter(copy, AT_FDCWD, copy->target, err))
-    return false;
-  return fstat(copy->levels[0].target, &copy->root) == 0 || swerex__fs_fail(err, copy->target);
-}
-
-/** Begin with a file: a target that is a folder receives it under its own name. */
-static bool swerex__fs_copy_begin_file(swerex__fs_copy *copy, swerex_error *err) {
-  copy->single = true;
-  if (swerex__fs_is_folder(copy->target)) {
-    const char *name = copy->source + swerex__fs_folder_size(copy->source);
-    size_t size = strlen(copy->target);
-    bool slash = copy->target[size - 1] == '/';
-    char *target = swerex__fs_join(&copy->allocator, copy->target, slash ? size : size + 1, name);
-    if (target == NULL) return swerex__err_memory(err);
-    if (!slash) target[size] = '/';
-    swerex__mem_free(copy->target);
-    copy->target = target;
-  }
-  if (!swerex__fs_target_begin(&copy->file, &copy->allocator, copy->target, &copy->info, err))
-    return false;
-  copy->out = copy->file.fd;
-  return true;
-}
-
-static bool swerex__fs_copy_begin(swerex__fs_copy *copy, swerex_error *err) {
-  if (copy->source == NULL || copy->target == NULL || copy->buffer == NULL)
-    return swerex__err_memory(err);
-  /* looked at before it is opened: to open a device can have effects */
-  if (fstatat(AT_FDCWD, copy->source, &copy->info, 0) != 0)
-    return swerex__fs_fail(err, copy->source);
-  if (!S_ISREG(copy->info.st_mode) && !S_ISDIR(copy->info.st_mode))
-    return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
-  copy->in = swerex__fs_open(AT_FDCWD, copy->source, O_RDONLY, 0);
-  if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
-    return swerex__fs_fail(err, copy->source);
-  return S_ISDIR(copy->info.st_mode) ? swerex__fs_copy_begin_folder(copy, err)
-                                     : swerex__fs_copy_begin_file(copy, err);
-}
-
-/** End a copy, at any time. An unfinished file is removed, an unfinished folder stays. */
-static void swerex__fs_copy_free(swerex__fs_copy *copy) {
-  if (copy == NULL) return;
-  if (copy->unfinished) {
-    const swerex__fs_level *level = &copy->levels[copy->depth - 1];
-    unlinkat(level->target, copy->path.data + level->path_size + 1, 0);
-  }
-  if (!copy->single) swerex__sys_close(&copy->out);
-  swerex__fs_target_end(&copy->file);
-  swerex__sys_close(&copy->in);
-  while (copy->depth > 0) {
-    swerex__fs_level *level = &copy->levels[--copy->depth];
-    closedir(level->entries);
-    swerex__sys_close(&level->target);
-  }
-  swerex__str_clear(&copy->path);
-  swerex__mem_free(copy->levels);
-  swerex__mem_free(copy->source);
-  swerex__mem_free(copy->target);
-  swerex__mem_free(copy->buffer);
-  swerex__mem_free(copy);
-}
-
-/**
- * Begin to copy a file or a folder, with modes and times. A folder's target must not exist; links
- * in it stay links, pipes are made anew, and set-id bits stay where the owner is the same.
- */
-static swerex__fs_copy *swerex__fs_copy_new(const swerex_allocator *a, const char *source,
-                                            const char *target, swerex_error *err) {
-  swerex__fs_copy *copy = (swerex__fs_copy *)swerex__mem_new(a, 1, sizeof *copy);
-  if (copy == NULL) {
-    swerex__err_memory(err);
-    return NULL;
-  }
-  if (a != NULL) copy->allocator = *a;
-  copy->path = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
-  copy->in = copy->out = copy->file.fd = copy->file.old = -1;
-  copy->source = swerex__fs_clean(a, source);
-  copy->target = swerex__fs_clean(a, target);
-  copy->buffer = (char *)swerex__mem_grow(a, NULL, SWEREX__FS_CHUNK, 1);
-  if (swerex__fs_copy_begin(copy, err)) return copy;
-  swerex__fs_copy_free(copy);
-  return NULL;
-}
-
-/** Move about a MiB, or 64 entries. After a failure the copy can only be freed. */
-static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_error *err) {
-  size_t moved = 0;
-  while (moved < SWEREX__FS_STEP) {
-    bool ok = true;
-    if (copy->in >= 0) {
-      ok = swerex__fs_copy_chunk(copy, &moved, err);
-    } else if (copy->depth > 0) {
-      moved += SWEREX__FS_ENTRY;
-      ok = swerex__fs_copy_next(copy, err);
-    } else {
-      return SWEREX__FS_DONE;
-    }
-    if (!ok) return SWEREX__FS_FAILED;
-  }
-  return SWEREX__FS_MORE;
 }
 
 /* =============================================================================================
@@ -12047,6 +12326,7 @@ static const swerex__rt_kind swerex__local_kind = {
   {swerex__rt_alive, swerex__local_create_session, swerex__local_run_in_session,
    swerex__local_interrupt_session, swerex__local_close_session, swerex__local_execute,
    swerex__local_read_file, swerex__local_write_file, swerex__local_upload, swerex__local_close},
+  NULL,
   swerex__local_destroy,
 };
 
@@ -12195,6 +12475,7 @@ static const swerex__rt_kind swerex__dummy_kind = {
   {swerex__rt_alive, swerex__dummy_answer, swerex__dummy_run, swerex__dummy_interrupt,
    swerex__dummy_answer, swerex__dummy_answer, swerex__dummy_answer, swerex__dummy_answer,
    swerex__dummy_answer, swerex__dummy_answer},
+  NULL,
   swerex__dummy_destroy,
 };
 
@@ -12238,6 +12519,5161 @@ static swerex__dummy *swerex__dummy_of(swerex_runtime *runtime, swerex_error *er
   swerex__err_set(err, SWEREX_E_VALUE, "not a dummy runtime: only those can be scripted");
   return NULL;
 }
+
+/* =============================================================================================
+ * [sock] Sockets: names, connecting, listening, streams
+ * ========================================================================================== */
+/* Numbers and "localhost" need no resolver; other names are looked up by getaddrinfo in a thread
+ * that shares nothing with us but its own small job. A stream is a nonblocking connection with
+ * what waits to be sent; its owner hears of input, of room, and of the end. */
+
+enum {
+  SWEREX__SOCK_ADDRESSES = 16, /* tried per name */
+  SWEREX__SOCK_HOST_MAX = 255,
+  SWEREX__SOCK_CHUNK = 65536,
+  SWEREX__SOCK_BACKLOG = 512
+};
+
+typedef union swerex__sock_address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+  struct sockaddr_un local;
+} swerex__sock_address;
+
+typedef struct swerex__sock_target {
+  swerex__sock_address address;
+  socklen_t size;
+} swerex__sock_target;
+
+/** Make a new socket nonblocking, closed on exec, and free of SIGPIPE; closes it on failure. */
+static bool swerex__sock_prepare(int *fd) {
+  int on = 1;
+  if (*fd < 0) return false;
+#ifdef SO_NOSIGPIPE
+  setsockopt(*fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  setsockopt(*fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on a local socket: fine */
+  setsockopt(*fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  if (swerex__sys_prepare_fd(*fd, true)) return true;
+  swerex__sys_close(fd);
+  return false;
+}
+
+/** Fill a local socket's address; false: the path is too long. */
+static bool swerex__sock_local_target(const char *path, swerex__sock_target *target,
+                                      swerex_error *err) {
+  struct sockaddr_un *local = &target->address.local;
+  memset(target, 0, sizeof *target);
+  local->sun_family = AF_UNIX;
+  if (strlen(path) >= sizeof local->sun_path)
+    return swerex__err_system(err, ENAMETOOLONG, path);
+  memcpy(local->sun_path, path, strlen(path) + 1);
+  target->size = (socklen_t)sizeof *local;
+  return true;
+}
+
+/** Take the addresses of a lookup; returns how many. */
+static size_t swerex__sock_collect(const struct addrinfo *list, swerex__sock_target *targets) {
+  size_t count = 0;
+  for (; list != NULL && count < SWEREX__SOCK_ADDRESSES; list = list->ai_next) {
+    if (list->ai_addrlen > sizeof targets->address) continue;
+    memset(&targets[count], 0, sizeof targets[count]);
+    memcpy(&targets[count].address, list->ai_addr, list->ai_addrlen);
+    targets[count++].size = (socklen_t)list->ai_addrlen;
+  }
+  return count;
+}
+
+/** Look a name up, with getaddrinfo's flags; returns its status. */
+static int swerex__sock_lookup(const char *host, int port, int flags, swerex__sock_target *targets,
+                               size_t *count) {
+  struct addrinfo hints, *list = NULL;
+  char service[16];
+  memset(&hints, 0, sizeof hints);
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags;
+  snprintf(service, sizeof service, "%d", port);
+  int status = getaddrinfo(host, service, &hints, &list);
+  *count = status == 0 ? swerex__sock_collect(list, targets) : 0;
+  if (status == 0) freeaddrinfo(list);
+  return status;
+}
+
+/** Look up what needs no resolver: numbers, and localhost. */
+static size_t swerex__sock_lookup_known(const char *host, int port, swerex__sock_target *targets) {
+  size_t count = 0, more = 0;
+  if (strcmp(host, "localhost") != 0) {
+    swerex__sock_lookup(host, port, AI_NUMERICHOST, targets, &count);
+    return count;
+  }
+  swerex__sock_lookup("127.0.0.1", port, AI_NUMERICHOST, targets, &count);
+  swerex__sock_lookup("::1", port, AI_NUMERICHOST, targets + count, &more);
+  return count + more;
+}
+
+/* --- names -------------------------------------------------------------------------------- */
+
+/** A lookup in a thread. Freed by the last of its two users. */
+typedef struct swerex__sock_job {
+  pthread_mutex_t lock;
+  int users;
+  int wake; /* the thread's end of a pipe */
+  char host[SWEREX__SOCK_HOST_MAX + 1];
+  int port, status;
+  swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
+  size_t count;
+} swerex__sock_job;
+
+static void swerex__sock_leave_job(swerex__sock_job *job) {
+  pthread_mutex_lock(&job->lock);
+  int users = --job->users;
+  pthread_mutex_unlock(&job->lock);
+  if (users > 0) return;
+  pthread_mutex_destroy(&job->lock);
+  swerex__mem_free(job);
+}
+
+static void *swerex__sock_run_job(void *argument) {
+  swerex__sock_job *job = (swerex__sock_job *)argument;
+  job->status = swerex__sock_lookup(job->host, job->port, 0, job->targets, &job->count);
+  swerex__sys_close(&job->wake); /* the other end becomes readable: done */
+  swerex__sock_leave_job(job);
+  return NULL;
+}
+
+/** Start a lookup; *ready receives a descriptor that ends when it is done. */
+static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int *ready,
+                                                swerex_error *err) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  sigset_t all, before;
+  int ends[2];
+  swerex__sock_job *job = (swerex__sock_job *)swerex__mem_new(NULL, 1, sizeof *job);
+  if (job == NULL || !swerex__sys_pipe(ends)) {
+    swerex__mem_free(job);
+    swerex__err_system(err, errno, "a lookup of a name");
+    return NULL;
+  }
+  job->users = 2;
+  job->wake = ends[1];
+  job->port = port;
+  snprintf(job->host, sizeof job->host, "%s", host);
+  pthread_mutex_init(&job->lock, NULL);
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the host's own threads' */
+  int number = pthread_create(&thread, &attributes, swerex__sock_run_job, job);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  *ready = ends[0];
+  if (number == 0) return job;
+  swerex__sys_close(&ends[0]);
+  swerex__sys_close(&ends[1]);
+  pthread_mutex_destroy(&job->lock);
+  swerex__mem_free(job);
+  swerex__err_system(err, number, "a thread for the lookup of a name");
+  return NULL;
+}
+
+/* --- connecting --------------------------------------------------------------------------- */
+
+typedef struct swerex__sock_dial swerex__sock_dial;
+
+/** A connection on its way: the addresses of a name, tried in turn. */
+struct swerex__sock_dial {
+  swerex_loop *loop;
+  char *name;                /* in messages */
+  swerex__sock_job *job;     /* NULL: the addresses are known */
+  swerex__poll_watch watch;  /* the lookup's end, then the socket */
+  swerex__loop_timer timer;
+  swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
+  size_t count, next;
+  int number;                /* errno of the last try */
+  double patience;
+  /** Called once: with a connected descriptor, or -1 and an error to move. */
+  void (*done)(void *owner, int fd, swerex_error *error);
+  void *owner;
+};
+
+static void swerex__sock_dial_free(swerex__sock_dial *dial) {
+  if (dial == NULL) return;
+  swerex__loop_disarm(dial->loop, &dial->timer);
+  swerex__poll_drop(&dial->loop->poll, &dial->watch);
+  if (dial->job != NULL) swerex__sock_leave_job(dial->job);
+  swerex__mem_free(dial->name);
+  swerex__mem_free(dial);
+}
+
+/** Hand the result over, and free the dial. */
+static void swerex__sock_dial_end(swerex__sock_dial *dial, int fd, swerex_error *error) {
+  void (*done)(void *, int, swerex_error *) = dial->done;
+  void *owner = dial->owner;
+  swerex__sock_dial_free(dial);
+  done(owner, fd, error);
+  swerex__err_clear(error);
+}
+
+/** Start on the next address; false: none is left. */
+static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
+  while (dial->next < dial->count) {
+    const swerex__sock_target *target = &dial->targets[dial->next++];
+    swerex__poll_drop(&dial->loop->poll, &dial->watch);
+    dial->watch.fd = socket(target->address.any.sa_family, SOCK_STREAM, 0);
+    bool begun = swerex__sock_prepare(&dial->watch.fd) &&
+                 (connect(dial->watch.fd, &target->address.any, target->size) == 0 ||
+                  errno == EINPROGRESS) &&
+                 swerex__poll_set(&dial->loop->poll, &dial->watch, SWEREX__POLL_WRITE);
+    if (begun) return true;
+    dial->number = errno;
+  }
+  return false;
+}
+
+static void swerex__sock_dial_give_up(swerex__sock_dial *dial) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__err_system(&error, dial->number != 0 ? dial->number : EADDRNOTAVAIL, dial->name);
+  swerex__sock_dial_end(dial, -1, &error);
+}
+
+static void swerex__sock_dial_on_time(swerex__loop_timer *timer) {
+  swerex__sock_dial *dial = (swerex__sock_dial *)timer->owner;
+  dial->number = ETIMEDOUT;
+  swerex__sock_dial_give_up(dial);
+}
+
+static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {
+  swerex__sock_dial *dial = (swerex__sock_dial *)watch->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  int number = 0;
+  socklen_t size = sizeof number;
+  if (dial->job != NULL) {
+    swerex__sock_job *job = dial->job;
+    dial->job = NULL;
+    int status = job->status;
+    dial->count = job->count;
+    memcpy(dial->targets, job->targets, sizeof dial->targets);
+    swerex__sock_leave_job(job);
+    if (status != 0) {
+      swerex__err_set(&error, SWEREX_E_OS, "%s: %s", dial->name, gai_strerror(status));
+      swerex__sock_dial_end(dial, -1, &error);
+      return;
+    }
+  } else if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number == 0) {
+    int fd = watch->fd;
+    swerex__poll_set(&dial->loop->poll, watch, 0);
+    watch->fd = -1;
+    swerex__sock_dial_end(dial, fd, &error);
+    return;
+  } else {
+    dial->number = number;
+  }
+  if (!swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
+}
+
+static void swerex__sock_dial_on_start(swerex__loop_timer *timer) {
+  swerex__sock_dial *dial = (swerex__sock_dial *)timer->owner;
+  swerex__loop_arm(dial->loop, timer, dial->patience, swerex__sock_dial_on_time, dial);
+  if (dial->job == NULL && !swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
+}
+
+/**
+ * Begin to connect, within `patience` seconds. host: a name, a number, or "unix:/path".
+ * `done` is called from the loop, never from here.
+ */
+static swerex__sock_dial *swerex__sock_dial_new(swerex_loop *loop, const char *host, int port,
+                                                double patience, const char *name,
+                                                void (*done)(void *, int, swerex_error *),
+                                                void *owner, swerex_error *err) {
+  swerex__sock_dial *dial =
+    (swerex__sock_dial *)swerex__mem_new(&loop->allocator, 1, sizeof *dial);
+  if (dial != NULL) dial->name = swerex__mem_copy(&loop->allocator, name, strlen(name));
+  if (dial == NULL || dial->name == NULL) {
+    swerex__mem_free(dial);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  dial->loop = loop;
+  dial->watch.fd = -1;
+  dial->watch.ready = swerex__sock_dial_on_ready;
+  dial->watch.owner = dial;
+  dial->done = done;
+  dial->owner = owner;
+  dial->patience = patience;
+  bool ok = true;
+  if (strncmp(host, "unix:", 5) == 0) {
+    ok = swerex__sock_local_target(host + 5, &dial->targets[0], err);
+    dial->count = 1;
+  } else if ((dial->count = swerex__sock_lookup_known(host, port, dial->targets)) == 0) {
+    dial->job = swerex__sock_start_job(host, port, &dial->watch.fd, err);
+    ok = dial->job != NULL && (swerex__poll_set(&loop->poll, &dial->watch, SWEREX__POLL_READ) ||
+                               swerex__err_system(err, errno, name));
+  }
+  if (!ok) {
+    swerex__sock_dial_free(dial);
+    return NULL;
+  }
+  swerex__loop_arm(loop, &dial->timer, 0, swerex__sock_dial_on_start, dial);
+  return dial;
+}
+
+/* --- listening ---------------------------------------------------------------------------- */
+
+/** Bind a socket and listen; -1 with errno set. */
+static int swerex__sock_listen_at(const swerex__sock_target *target) {
+  int on = 1, fd = socket(target->address.any.sa_family, SOCK_STREAM, 0);
+  if (!swerex__sock_prepare(&fd)) return -1;
+  if (target->address.any.sa_family != AF_UNIX)
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(fd, &target->address.any, target->size) == 0 && listen(fd, SWEREX__SOCK_BACKLOG) == 0)
+    return fd;
+  swerex__sys_close(&fd);
+  return -1;
+}
+
+/** Listen on a host's port (0: any); *bound receives which, *loopback who can reach it. */
+static int swerex__sock_listen(const char *host, int port, int *bound, bool *loopback,
+                               swerex_error *err) {
+  swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
+  swerex__sock_address *address = &targets[0].address;
+  size_t count = swerex__sock_lookup_known(host, port, targets);
+  int status = count > 0 ? 0 : swerex__sock_lookup(host, port, AI_PASSIVE, targets, &count);
+  char name[SWEREX__SOCK_HOST_MAX + 16];
+  snprintf(name, sizeof name, "%s:%d", host, port);
+  if (status != 0 || count == 0) {
+    swerex__err_set(err, SWEREX_E_OS, "%s: %s", name, gai_strerror(status));
+    return -1;
+  }
+  *loopback = address->any.sa_family == AF_INET6
+                ? IN6_IS_ADDR_LOOPBACK(&address->v6.sin6_addr) != 0
+                : (ntohl(address->v4.sin_addr.s_addr) >> 24) == 127;
+  int fd = swerex__sock_listen_at(&targets[0]);
+  socklen_t size = sizeof *address;
+  if (fd < 0 || getsockname(fd, &address->any, &size) != 0) {
+    swerex__err_system(err, errno, name);
+    swerex__sys_close(&fd);
+    return -1;
+  }
+  *bound = ntohs(address->any.sa_family == AF_INET6 ? address->v6.sin6_port
+                                                     : address->v4.sin_port);
+  return fd;
+}
+
+/** Listen on a local socket that only our user can reach; a dead one at the path is replaced. */
+static int swerex__sock_listen_local(const char *path, swerex_error *err) {
+  swerex__sock_target target;
+  if (!swerex__sock_local_target(path, &target, err)) return -1;
+  int probe = socket(AF_UNIX, SOCK_STREAM, 0);
+  bool taken = probe >= 0 && connect(probe, &target.address.any, target.size) == 0;
+  bool dead = !taken && errno == ECONNREFUSED;
+  swerex__sys_close(&probe);
+  if (dead) unlink(path);
+  if (taken) errno = EADDRINUSE;
+  int fd = taken ? -1 : swerex__sock_listen_at(&target);
+  if (fd >= 0 && chmod(path, 0600) != 0) swerex__sys_close(&fd);
+  if (fd < 0) swerex__err_system(err, errno, path);
+  return fd;
+}
+
+/* --- streams ------------------------------------------------------------------------------ */
+
+typedef struct swerex__sock_stream swerex__sock_stream;
+struct swerex__sock_stream {
+  swerex_loop *loop;
+  swerex__poll_watch in, out; /* out.fd is -1 where one descriptor serves both ways */
+  swerex__str unsent;
+  size_t sent;                /* of unsent */
+  bool reading, broken;
+  void (*on_input)(swerex__sock_stream *stream);
+  void (*on_room)(swerex__sock_stream *stream); /* all was sent, or nothing can be any more */
+  void *owner;
+};
+
+static size_t swerex__sock_waiting(const swerex__sock_stream *stream) {
+  return stream->unsent.size - stream->sent;
+}
+
+/** Have the poller watch what matters now. */
+static bool swerex__sock_update(swerex__sock_stream *stream) {
+  unsigned in = stream->reading ? SWEREX__POLL_READ : 0;
+  unsigned out = swerex__sock_waiting(stream) > 0 ? SWEREX__POLL_WRITE : 0;
+  swerex__poll *poll = &stream->loop->poll;
+  if (stream->out.fd < 0) return swerex__poll_set(poll, &stream->in, in | out);
+  return swerex__poll_set(poll, &stream->in, in) && swerex__poll_set(poll, &stream->out, out);
+}
+
+/** Write as much as the system takes now; returns how much. */
+static size_t swerex__sock_write(swerex__sock_stream *stream, const char *data, size_t size) {
+  size_t done = 0;
+  while (!stream->broken && done < size) {
+    ssize_t n = stream->out.fd >= 0
+                  ? write(stream->out.fd, data + done, size - done)
+                  : send(stream->in.fd, data + done, size - done, SWEREX__SYS_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+    if (n < 0) stream->broken = true;
+    if (n > 0) done += (size_t)n;
+  }
+  return done;
+}
+
+/** Write what waits, as far as the system takes it. */
+static void swerex__sock_flush(swerex__sock_stream *stream) {
+  const char *data = stream->unsent.data + stream->sent;
+  stream->sent += swerex__sock_write(stream, data, swerex__sock_waiting(stream));
+  if (!stream->broken && swerex__sock_waiting(stream) > 0) return;
+  stream->sent = stream->unsent.size = 0;
+  if (stream->unsent.room > SWEREX__SOCK_CHUNK) swerex__str_clear(&stream->unsent);
+}
+
+static void swerex__sock_on_ready(swerex__poll_watch *watch) {
+  swerex__sock_stream *stream = (swerex__sock_stream *)watch->owner;
+  if (swerex__sock_waiting(stream) > 0) {
+    swerex__sock_flush(stream);
+    if (stream->broken || swerex__sock_waiting(stream) == 0) {
+      swerex__sock_update(stream);
+      stream->on_room(stream);
+      return; /* the owner may have gone; the poller tells again of input */
+    }
+  }
+  if (stream->reading && watch == &stream->in) stream->on_input(stream);
+}
+
+/** Take over connected descriptors (output -1: the same one), and begin to read. */
+static bool swerex__sock_stream_open(swerex__sock_stream *stream, swerex_loop *loop, int input,
+                                     int output, size_t max, void *owner) {
+  stream->loop = loop;
+  stream->in.fd = input;
+  stream->out.fd = output;
+  stream->in.ready = stream->out.ready = swerex__sock_on_ready;
+  stream->in.owner = stream->out.owner = stream;
+  stream->unsent = swerex__str_new(&loop->allocator, max);
+  stream->owner = owner;
+  stream->reading = true;
+  return swerex__sock_update(stream);
+}
+
+static void swerex__sock_stream_close(swerex__sock_stream *stream) {
+  swerex__poll_drop(&stream->loop->poll, &stream->in);
+  if (stream->out.fd >= 0) swerex__poll_drop(&stream->loop->poll, &stream->out);
+  swerex__str_clear(&stream->unsent);
+}
+
+/** Read what has come: > 0 bytes, 0 at the end, -1 nothing now. */
+static ssize_t swerex__sock_receive(swerex__sock_stream *stream, char *data, size_t room) {
+  ssize_t n;
+  do n = read(stream->in.fd, data, room);
+  while (n < 0 && errno == EINTR);
+  if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+    stream->broken = true;
+    return 0;
+  }
+  return n;
+}
+
+/** Start or stop reading. */
+static void swerex__sock_set_reading(swerex__sock_stream *stream, bool reading) {
+  stream->reading = reading;
+  if (!swerex__sock_update(stream)) stream->broken = true;
+}
+
+/** Send bytes, now or when there is room; false: nothing can be sent any more. */
+static bool swerex__sock_send(swerex__sock_stream *stream, const char *data, size_t size) {
+  size_t done = 0;
+  if (swerex__sock_waiting(stream) == 0) done = swerex__sock_write(stream, data, size);
+  if (stream->sent > SWEREX__SOCK_CHUNK) {
+    swerex__str_drop(&stream->unsent, stream->sent);
+    stream->sent = 0;
+  }
+  if (done < size) swerex__str_add(&stream->unsent, data + done, size - done);
+  if (stream->unsent.failed || !swerex__sock_update(stream)) stream->broken = true;
+  return !stream->broken;
+}
+
+/* =============================================================================================
+ * [http] HTTP/1.1: one parser for requests and responses
+ * ========================================================================================== */
+/* Incremental and strict: what two parsers could read in two ways is refused (lengths that are
+ * given twice or beside Transfer-Encoding, bare line feeds, folded headers, space before a colon).
+ * The caller hands in bytes and gets one event at a time, so it can stop between any two. */
+
+enum {
+  SWEREX__HTTP_HEAD_MAX = 65536,
+  SWEREX__HTTP_TARGET_MAX = 8192,
+  SWEREX__HTTP_HEADERS = 100,
+  SWEREX__HTTP_CHUNK_LINE = 1024,
+  SWEREX__HTTP_BLANK_LINES = 4 /* before a head: some clients send one too many */
+};
+
+typedef enum swerex__http_event {
+  SWEREX__HTTP_MORE,  /* all was taken: bring more */
+  SWEREX__HTTP_HEAD,  /* the head is complete */
+  SWEREX__HTTP_BODY,  /* `piece` of the body */
+  SWEREX__HTTP_END,   /* the message is complete */
+  SWEREX__HTTP_BROKEN /* see `fault` and `why`; nothing more can be read */
+} swerex__http_event;
+
+typedef enum swerex__http_state {
+  SWEREX__HTTP_IN_HEAD,
+  SWEREX__HTTP_AT_BODY, /* the head was handed over */
+  SWEREX__HTTP_IN_LENGTH,
+  SWEREX__HTTP_IN_CHUNK_SIZE,
+  SWEREX__HTTP_IN_CHUNK,
+  SWEREX__HTTP_IN_CHUNK_END,
+  SWEREX__HTTP_IN_TRAILER,
+  SWEREX__HTTP_UNTIL_CLOSE,
+  SWEREX__HTTP_IN_NOTHING, /* no body */
+  SWEREX__HTTP_OVER,
+  SWEREX__HTTP_FAILED
+} swerex__http_state;
+
+/** A piece of the head, not NUL-terminated. */
+typedef struct swerex__http_text {
+  const char *data;
+  size_t size;
+} swerex__http_text;
+
+typedef struct swerex__http_header {
+  swerex__http_text name, value;
+} swerex__http_header;
+
+typedef struct swerex__http {
+  bool response; /* what is read; else requests */
+  bool to_head;  /* the response answers HEAD: it has no body */
+  swerex__http_state state;
+  swerex__str head; /* its lines; method, headers and so on point into it */
+  swerex__str tail; /* the present line between chunks, or of the trailer */
+  size_t line;      /* where the present line starts in the head */
+  size_t blank, trailer; /* blank lines before the head; bytes of the trailer so far */
+  swerex__http_text method, target, reason;
+  int status, minor; /* of HTTP/1.minor */
+  swerex__http_header headers[SWEREX__HTTP_HEADERS];
+  size_t count;
+  uint64_t left;    /* of the body, or of a chunk */
+  bool chunked, sized, keep_alive, expects; /* expects: 100-continue */
+  int fault;        /* the status that fits a malformed request */
+  const char *why;
+  const char *piece;
+  size_t piece_size;
+} swerex__http;
+
+static void swerex__http_init(swerex__http *http, const swerex_allocator *allocator,
+                              bool response) {
+  memset(http, 0, sizeof *http);
+  http->response = response;
+  http->head = swerex__str_new(allocator, SWEREX__HTTP_HEAD_MAX);
+  http->tail = swerex__str_new(allocator, SWEREX__HTTP_CHUNK_LINE);
+}
+
+static void swerex__http_free(swerex__http *http) {
+  swerex__str_clear(&http->head);
+  swerex__str_clear(&http->tail);
+}
+
+/** Go on to the next message. */
+static void swerex__http_restart(swerex__http *http) {
+  swerex__str head = http->head, tail = http->tail;
+  bool response = http->response;
+  memset(http, 0, sizeof *http);
+  head.size = tail.size = 0;
+  http->head = head;
+  http->tail = tail;
+  http->response = response;
+}
+
+static swerex__http_event swerex__http_fail(swerex__http *http, int fault, const char *why) {
+  http->state = SWEREX__HTTP_FAILED;
+  http->fault = fault;
+  http->why = why;
+  return SWEREX__HTTP_BROKEN;
+}
+
+static char swerex__http_lower(char c) { return (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c); }
+
+/** Compare with a name in lower case, whatever the text's case. */
+static bool swerex__http_is(swerex__http_text text, const char *name) {
+  size_t i = 0;
+  while (i < text.size && name[i] != '\0' && swerex__http_lower(text.data[i]) == name[i]) i++;
+  return i == text.size && name[i] == '\0';
+}
+
+/** Find a header by its name in lower case; data NULL: not there. */
+static swerex__http_text swerex__http_find(const swerex__http *http, const char *name) {
+  static const swerex__http_text none = {NULL, 0};
+  for (size_t i = 0; i < http->count; i++)
+    if (swerex__http_is(http->headers[i].name, name)) return http->headers[i].value;
+  return none;
+}
+
+/** Tell whether a comma-separated list has an element, given in lower case. */
+static bool swerex__http_lists(swerex__http_text list, const char *element) {
+  size_t at = 0;
+  while (at < list.size) {
+    swerex__http_text part = {list.data + at, 0};
+    while (at + part.size < list.size && part.data[part.size] != ',') part.size++;
+    at += part.size + 1;
+    while (part.size > 0 && (part.data[0] == ' ' || part.data[0] == '\t')) {
+      part.data++;
+      part.size--;
+    }
+    while (part.size > 0 && (part.data[part.size - 1] == ' ' || part.data[part.size - 1] == '\t'))
+      part.size--;
+    if (swerex__http_is(part, element)) return true;
+  }
+  return false;
+}
+
+static bool swerex__http_is_token(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
+}
+
+/** Read digits; false if there are none, others, or too many. */
+static bool swerex__http_number(swerex__http_text text, uint64_t *out) {
+  *out = 0;
+  if (text.size == 0 || text.size > 18) return false;
+  for (size_t i = 0; i < text.size; i++) {
+    if (text.data[i] < '0' || text.data[i] > '9') return false;
+    *out = *out * 10 + (uint64_t)(text.data[i] - '0');
+  }
+  return true;
+}
+
+/* --- the head ----------------------------------------------------------------------------- */
+
+/** Read "HTTP/1.x" at the start of a text. */
+static bool swerex__http_version(swerex__http *http, swerex__http_text text) {
+  if (text.size != 8 || memcmp(text.data, "HTTP/1.", 7) != 0 || text.data[7] < '0' ||
+      text.data[7] > '9')
+    return false;
+  http->minor = text.data[7] - '0';
+  return true;
+}
+
+static bool swerex__http_request_line(swerex__http *http, swerex__http_text line) {
+  const char *end = line.data + line.size;
+  const char *space = (const char *)memchr(line.data, ' ', line.size);
+  const char *last = NULL;
+  if (space != NULL) last = (const char *)memchr(space + 1, ' ', (size_t)(end - space - 1));
+  if (last == NULL) {
+    swerex__http_fail(http, 400, "the request line is not METHOD TARGET HTTP/1.1");
+    return false;
+  }
+  swerex__http_text version = {last + 1, (size_t)(end - last - 1)};
+  http->method.data = line.data;
+  http->method.size = (size_t)(space - line.data);
+  http->target.data = space + 1;
+  http->target.size = (size_t)(last - space - 1);
+  bool clean = http->method.size > 0 && http->target.size > 0;
+  for (size_t i = 0; i < http->method.size; i++)
+    clean = clean && swerex__http_is_token(http->method.data[i]);
+  for (size_t i = 0; i < http->target.size; i++)
+    clean = clean && (unsigned char)http->target.data[i] > 0x20 && http->target.data[i] != 0x7F;
+  if (!clean)
+    swerex__http_fail(http, 400, "the request line is malformed");
+  else if (http->target.size > SWEREX__HTTP_TARGET_MAX)
+    swerex__http_fail(http, 414, "the request's target is too long");
+  else if (!swerex__http_version(http, version))
+    swerex__http_fail(http, version.size > 5 && memcmp(version.data, "HTTP/", 5) == 0 ? 505 : 400,
+                      "the request is not HTTP/1.1");
+  return http->state != SWEREX__HTTP_FAILED;
+}
+
+static bool swerex__http_status_line(swerex__http *http, swerex__http_text line) {
+  swerex__http_text version = {line.data, line.size < 8 ? line.size : 8};
+  uint64_t status = 0;
+  if (line.size >= 12 && line.data[8] == ' ') {
+    swerex__http_text digits = {line.data + 9, 3};
+    if (!swerex__http_number(digits, &status)) status = 0;
+  }
+  http->status = (int)status;
+  if (!swerex__http_version(http, version) || status < 100 || status > 599 ||
+      (line.size > 12 && line.data[12] != ' ')) {
+    swerex__http_fail(http, 502, "the answer does not start as HTTP does");
+    return false;
+  }
+  http->reason.data = line.data + (line.size > 12 ? 13 : 12);
+  http->reason.size = (size_t)(line.data + line.size - http->reason.data);
+  return true;
+}
+
+static bool swerex__http_header_line(swerex__http *http, swerex__http_text line) {
+  size_t colon = 0, end = line.size;
+  while (colon < line.size && swerex__http_is_token(line.data[colon])) colon++;
+  if (colon == 0 || colon == line.size || line.data[colon] != ':') {
+    swerex__http_fail(http, 400, "a header line is malformed");
+    return false;
+  }
+  if (http->count == SWEREX__HTTP_HEADERS) {
+    swerex__http_fail(http, 431, "there are too many headers");
+    return false;
+  }
+  size_t start = colon + 1;
+  while (start < end && (line.data[start] == ' ' || line.data[start] == '\t')) start++;
+  while (end > start && (line.data[end - 1] == ' ' || line.data[end - 1] == '\t')) end--;
+  for (size_t i = start; i < end; i++) {
+    unsigned char c = (unsigned char)line.data[i];
+    if ((c >= 0x20 && c != 0x7F) || c == '\t') continue;
+    swerex__http_fail(http, 400, "a header has a control character");
+    return false;
+  }
+  swerex__http_header header = {{line.data, colon}, {line.data + start, end - start}};
+  http->headers[http->count++] = header;
+  return true;
+}
+
+/** How often a header is there. */
+static size_t swerex__http_times(const swerex__http *http, const char *name) {
+  size_t times = 0;
+  for (size_t i = 0; i < http->count; i++)
+    times += swerex__http_is(http->headers[i].name, name);
+  return times;
+}
+
+/** Find out how long the body is, and what becomes of the connection. */
+static bool swerex__http_frame(swerex__http *http) {
+  swerex__http_text coding = swerex__http_find(http, "transfer-encoding");
+  swerex__http_text length = swerex__http_find(http, "content-length");
+  swerex__http_text connection = swerex__http_find(http, "connection");
+  swerex__http_text expect = swerex__http_find(http, "expect");
+  http->chunked = coding.data != NULL;
+  http->sized = length.data != NULL;
+  http->keep_alive = http->minor > 0 ? !swerex__http_lists(connection, "close")
+                                     : swerex__http_lists(connection, "keep-alive");
+  http->expects = expect.data != NULL && swerex__http_is(expect, "100-continue");
+  if (!http->response && http->minor > 0 && swerex__http_times(http, "host") != 1)
+    swerex__http_fail(http, 400, "there must be one Host header");
+  else if (swerex__http_times(http, "content-length") > 1 ||
+           swerex__http_times(http, "transfer-encoding") > 1)
+    swerex__http_fail(http, 400, "the body's length is given twice");
+  else if (http->chunked && http->sized)
+    swerex__http_fail(http, 400, "Content-Length and Transfer-Encoding exclude each other");
+  else if (http->chunked && http->minor == 0)
+    swerex__http_fail(http, 400, "Transfer-Encoding needs HTTP/1.1");
+  else if (http->chunked && !swerex__http_is(coding, "chunked"))
+    swerex__http_fail(http, 501, "only the transfer encoding chunked is known");
+  else if (http->sized && !swerex__http_number(length, &http->left))
+    swerex__http_fail(http, 400, "Content-Length is no number");
+  else if (expect.data != NULL && !http->expects)
+    swerex__http_fail(http, 417, "only Expect: 100-continue is known");
+  return http->state != SWEREX__HTTP_FAILED;
+}
+
+/** Read the complete head: start line, headers, framing. */
+static bool swerex__http_read_head(swerex__http *http) {
+  const char *at = http->head.data, *end = at + http->head.size;
+  bool first = true;
+  while (at < end) {
+    const char *feed = (const char *)memchr(at, '\n', (size_t)(end - at));
+    swerex__http_text line = {at, (size_t)(feed - at) - 1}; /* without CR LF */
+    at = feed + 1;
+    if (line.size == 0) break;
+    bool ok = !first           ? swerex__http_header_line(http, line)
+              : http->response ? swerex__http_status_line(http, line)
+                               : swerex__http_request_line(http, line);
+    if (!ok) return false;
+    first = false;
+  }
+  return swerex__http_frame(http);
+}
+
+/** Add bytes to `text` up to the end of the line at `line`; false: it is not complete yet. */
+static bool swerex__http_take_line(swerex__http *http, swerex__str *text, size_t line,
+                                   const char **data, size_t *size) {
+  const char *feed = (const char *)memchr(*data, '\n', *size);
+  size_t count = feed == NULL ? *size : (size_t)(feed - *data) + 1;
+  swerex__str_add(text, *data, count);
+  *data += count;
+  *size -= count;
+  if (text->failed) {
+    swerex__http_fail(http, line == 0 ? 414 : 431, "a line, or the head as a whole, is too long");
+  } else if (feed != NULL) {
+    if (text->size - line >= 2 && text->data[text->size - 2] == '\r' &&
+        memchr(text->data + line, '\r', text->size - line - 2) == NULL)
+      return true;
+    swerex__http_fail(http, 400, "a line does not end in CR LF");
+  }
+  return false;
+}
+
+static swerex__http_event swerex__http_in_head(swerex__http *http, const char **data,
+                                               size_t *size) {
+  while (*size > 0) {
+    if (!swerex__http_take_line(http, &http->head, http->line, data, size)) break;
+    bool blank = http->head.size - http->line == 2;
+    if (blank && http->line == 0) {
+      http->head.size = 0;
+      if (++http->blank > SWEREX__HTTP_BLANK_LINES)
+        return swerex__http_fail(http, 400, "a request starts with a line, not with blank ones");
+      continue;
+    }
+    http->line = http->head.size;
+    if (!blank) continue;
+    http->state = SWEREX__HTTP_AT_BODY;
+    return swerex__http_read_head(http) ? SWEREX__HTTP_HEAD : SWEREX__HTTP_BROKEN;
+  }
+  return http->state == SWEREX__HTTP_FAILED ? SWEREX__HTTP_BROKEN : SWEREX__HTTP_MORE;
+}
+
+/* --- the body ----------------------------------------------------------------------------- */
+
+static swerex__http_state swerex__http_body_state(const swerex__http *http) {
+  bool none = http->response && (http->to_head || http->status < 200 || http->status == 204 ||
+                                 http->status == 304);
+  if (none) return SWEREX__HTTP_IN_NOTHING;
+  if (http->chunked) return SWEREX__HTTP_IN_CHUNK_SIZE;
+  if (http->sized) return http->left > 0 ? SWEREX__HTTP_IN_LENGTH : SWEREX__HTTP_IN_NOTHING;
+  return http->response ? SWEREX__HTTP_UNTIL_CLOSE : SWEREX__HTTP_IN_NOTHING;
+}
+
+/** Hand over as much of the body as is there, up to what is left of it. */
+static swerex__http_event swerex__http_in_body(swerex__http *http, const char **data,
+                                               size_t *size, swerex__http_state next) {
+  size_t count = *size;
+  if (http->state != SWEREX__HTTP_UNTIL_CLOSE && count > http->left) count = (size_t)http->left;
+  if (count == 0) return SWEREX__HTTP_MORE;
+  http->piece = *data;
+  http->piece_size = count;
+  *data += count;
+  *size -= count;
+  if (http->state == SWEREX__HTTP_UNTIL_CLOSE) return SWEREX__HTTP_BODY;
+  http->left -= count;
+  if (http->left == 0) http->state = next;
+  return SWEREX__HTTP_BODY;
+}
+
+/** Read the line before a chunk: its size, and extensions that are ignored. */
+static bool swerex__http_chunk_size(swerex__http *http) {
+  const char *at = http->tail.data, *end = http->tail.data + http->tail.size - 2;
+  int digits = 0;
+  http->left = 0;
+  for (; at < end; at++, digits++) {
+    char c = swerex__http_lower(*at);
+    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) break;
+    if (digits >= 15) break;
+    http->left = http->left * 16 + (uint64_t)digit;
+  }
+  while (at < end && (*at == ' ' || *at == '\t')) at++;
+  bool ok = digits > 0 && (at == end || *at == ';');
+  for (; at < end; at++) ok = ok && ((unsigned char)*at >= 0x20 || *at == '\t');
+  if (!ok) swerex__http_fail(http, 400, "a chunk's size is malformed");
+  return ok;
+}
+
+/** The end of a chunk: CR LF and nothing else. */
+static bool swerex__http_chunk_end(swerex__http *http) {
+  bool ok = http->tail.size == 2;
+  if (!ok) swerex__http_fail(http, 400, "a chunk is longer than its size says");
+  return ok;
+}
+
+/** Read a line between chunks. MORE: go on. */
+static swerex__http_event swerex__http_in_chunks(swerex__http *http, const char **data,
+                                                 size_t *size) {
+  if (!swerex__http_take_line(http, &http->tail, 0, data, size))
+    return http->state == SWEREX__HTTP_FAILED ? SWEREX__HTTP_BROKEN : SWEREX__HTTP_MORE;
+  if (http->state == SWEREX__HTTP_IN_CHUNK_SIZE) {
+    if (!swerex__http_chunk_size(http)) return SWEREX__HTTP_BROKEN;
+    http->state = http->left > 0 ? SWEREX__HTTP_IN_CHUNK : SWEREX__HTTP_IN_TRAILER;
+  } else if (http->state == SWEREX__HTTP_IN_CHUNK_END) {
+    if (!swerex__http_chunk_end(http)) return SWEREX__HTTP_BROKEN;
+    http->state = SWEREX__HTTP_IN_CHUNK_SIZE;
+  } else if (http->tail.size == 2) {
+    http->state = SWEREX__HTTP_IN_NOTHING;
+  } else if ((http->trailer += http->tail.size) > SWEREX__HTTP_HEAD_MAX) {
+    return swerex__http_fail(http, 431, "the trailer is too long"); /* it is read, and forgotten */
+  }
+  http->tail.size = 0;
+  return SWEREX__HTTP_MORE;
+}
+
+/** Read on: takes from *data, and returns the next event. */
+static swerex__http_event swerex__http_read(swerex__http *http, const char **data, size_t *size) {
+  for (;;) {
+    swerex__http_event event = SWEREX__HTTP_MORE;
+    switch (http->state) {
+    case SWEREX__HTTP_IN_HEAD: return swerex__http_in_head(http, data, size);
+    case SWEREX__HTTP_AT_BODY: http->state = swerex__http_body_state(http); continue;
+    case SWEREX__HTTP_IN_LENGTH:
+      return swerex__http_in_body(http, data, size, SWEREX__HTTP_IN_NOTHING);
+    case SWEREX__HTTP_IN_CHUNK:
+      return swerex__http_in_body(http, data, size, SWEREX__HTTP_IN_CHUNK_END);
+    case SWEREX__HTTP_UNTIL_CLOSE:
+      return swerex__http_in_body(http, data, size, SWEREX__HTTP_UNTIL_CLOSE);
+    case SWEREX__HTTP_IN_NOTHING: http->state = SWEREX__HTTP_OVER; return SWEREX__HTTP_END;
+    case SWEREX__HTTP_OVER: return SWEREX__HTTP_MORE;
+    case SWEREX__HTTP_FAILED: return SWEREX__HTTP_BROKEN;
+    default: event = swerex__http_in_chunks(http, data, size); break;
+    }
+    if (event != SWEREX__HTTP_MORE || (*size == 0 && http->state != SWEREX__HTTP_IN_NOTHING))
+      return event;
+  }
+}
+
+/** The connection has closed: END if that ends the message well. */
+static swerex__http_event swerex__http_close(swerex__http *http) {
+  if (http->state == SWEREX__HTTP_AT_BODY) http->state = swerex__http_body_state(http);
+  if (http->state == SWEREX__HTTP_UNTIL_CLOSE || http->state == SWEREX__HTTP_IN_NOTHING) {
+    http->state = SWEREX__HTTP_OVER;
+    return SWEREX__HTTP_END;
+  }
+  return swerex__http_fail(http, 400, "the connection closed in the middle of a message");
+}
+
+/** Tell whether nothing of the next message has come yet. */
+static bool swerex__http_is_idle(const swerex__http *http) {
+  return http->state == SWEREX__HTTP_IN_HEAD && http->head.size == 0;
+}
+
+/** Name a status. */
+static const char *swerex__http_phrase(int status) {
+  static const struct {
+    int status;
+    const char *phrase;
+  } phrases[] = {{100, "Continue"}, {200, "OK"}, {400, "Bad Request"}, {401, "Unauthorized"},
+                 {403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
+                 {408, "Request Timeout"}, {413, "Content Too Large"}, {414, "URI Too Long"},
+                 {417, "Expectation Failed"}, {422, "Unprocessable Entity"},
+                 {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
+                 {501, "Not Implemented"}, {503, "Service Unavailable"},
+                 {505, "HTTP Version Not Supported"}, {511, "Network Authentication Required"}};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(phrases); i++)
+    if (phrases[i].status == status) return phrases[i].phrase;
+  return "Unknown";
+}
+
+/* =============================================================================================
+ * [multi] multipart/form-data
+ * ========================================================================================== */
+/* Reads a form piece by piece (RFC 7578): small fields are kept, the content of files is handed on
+ * as it comes. Of a piece, the last bytes stay behind until it is sure that they do not begin the
+ * boundary. */
+
+enum {
+  SWEREX__MULTI_BOUNDARY = 200, /* RFC 2046 says 70; some clients are longer */
+  SWEREX__MULTI_HEAD = 8192,    /* the headers of one part */
+  SWEREX__MULTI_FIELD = 65536,
+  SWEREX__MULTI_NAME = 64,
+  SWEREX__MULTI_FILE = 256,
+  SWEREX__MULTI_PARTS = 100,
+  SWEREX__MULTI_PADDING = 100 /* blanks behind a boundary */
+};
+
+typedef enum swerex__multi_state {
+  SWEREX__MULTI_PREAMBLE,
+  SWEREX__MULTI_AFTER, /* a boundary: CR LF or -- follows */
+  SWEREX__MULTI_HEADERS,
+  SWEREX__MULTI_CONTENT,
+  SWEREX__MULTI_EPILOGUE,
+  SWEREX__MULTI_FAILED
+} swerex__multi_state;
+
+typedef struct swerex__multi {
+  swerex__multi_state state;
+  char boundary[SWEREX__MULTI_BOUNDARY + 8]; /* CR LF - - and the name */
+  size_t boundary_size;
+  swerex__str rest;                   /* not looked at to the end yet */
+  char name[SWEREX__MULTI_NAME];      /* of the present part */
+  char file[SWEREX__MULTI_FILE];      /* its filename; "": it is a field */
+  size_t parts;
+  const char *why;
+  /** Receives content; with size 0 when a part begins, and `last` when it ends. */
+  bool (*content)(void *owner, const char *data, size_t size, bool last);
+  void *owner;
+} swerex__multi;
+
+static bool swerex__multi_fail(swerex__multi *multi, const char *why) {
+  multi->state = SWEREX__MULTI_FAILED;
+  multi->why = why;
+  return false;
+}
+
+static bool swerex__multi_is_space(char c) { return c == ' ' || c == '\t'; }
+
+/** Copy a parameter's value, quoted or not, from *at on; returns its whole length. */
+static size_t swerex__multi_copy_value(swerex__http_text text, size_t *at, char *out,
+                                       size_t room) {
+  bool quoted = *at < text.size && text.data[*at] == '"';
+  size_t size = 0;
+  if (quoted) (*at)++;
+  for (; *at < text.size; (*at)++) {
+    char c = text.data[*at];
+    if (quoted ? c == '"' : c == ';' || swerex__multi_is_space(c)) break;
+    if (quoted && c == '\\' && *at + 1 < text.size) c = text.data[++*at];
+    if (size + 1 < room) out[size] = c;
+    size++;
+  }
+  if (quoted && *at < text.size) (*at)++;
+  out[size < room ? size : room - 1] = '\0';
+  return size;
+}
+
+/** Find a parameter such as boundary="x" in a header's value; *size receives its length. */
+static bool swerex__multi_parameter(swerex__http_text value, const char *name, char *out,
+                                    size_t room, size_t *size) {
+  size_t at = 0;
+  for (;;) {
+    while (at < value.size && value.data[at] != ';') at++;
+    out[0] = '\0';
+    if (at == value.size) return false;
+    at++;
+    while (at < value.size && swerex__multi_is_space(value.data[at])) at++;
+    swerex__http_text key = {value.data + at, 0};
+    while (at < value.size && swerex__http_is_token(value.data[at])) at++;
+    key.size = (size_t)(value.data + at - key.data);
+    if (at == value.size || value.data[at] != '=') continue;
+    at++;
+    *size = swerex__multi_copy_value(value, &at, out, room);
+    if (swerex__http_is(key, name)) return true;
+  }
+}
+
+/** Begin to read a form whose Content-Type this is. */
+static bool swerex__multi_init(swerex__multi *multi, const swerex_allocator *allocator,
+                               swerex__http_text type) {
+  char name[SWEREX__MULTI_BOUNDARY + 1];
+  size_t size = 0;
+  static const char kind[] = "multipart/form-data";
+  memset(multi, 0, sizeof *multi);
+  multi->rest = swerex__str_new(allocator, SWEREX__SOCK_CHUNK * 2);
+  swerex__http_text start = {type.data, sizeof kind - 1};
+  if (type.size < start.size || !swerex__http_is(start, kind)) {
+    multi->state = SWEREX__MULTI_EPILOGUE; /* no form: one without fields */
+    return true;
+  }
+  if (!swerex__multi_parameter(type, "boundary", name, sizeof name, &size) || size == 0 ||
+      size >= sizeof name)
+    return swerex__multi_fail(multi, "Missing boundary in multipart.");
+  multi->boundary_size =
+    (size_t)snprintf(multi->boundary, sizeof multi->boundary, "\r\n--%s", name);
+  swerex__str_puts(&multi->rest, "\r\n"); /* so that the first boundary is like the others */
+  return !multi->rest.failed || swerex__multi_fail(multi, "out of memory");
+}
+
+static void swerex__multi_free(swerex__multi *multi) { swerex__str_clear(&multi->rest); }
+
+/** Find the boundary in what is there; else, how much surely is content. */
+static bool swerex__multi_find(const swerex__multi *multi, size_t *at) {
+  const char *data = multi->rest.data;
+  size_t size = multi->rest.size;
+  *at = 0;
+  while (*at < size) {
+    const char *cr = (const char *)memchr(data + *at, '\r', size - *at);
+    if (cr == NULL) {
+      *at = size;
+      return false;
+    }
+    *at = (size_t)(cr - data);
+    size_t there = size - *at < multi->boundary_size ? size - *at : multi->boundary_size;
+    if (memcmp(cr, multi->boundary, there) == 0) return there == multi->boundary_size;
+    (*at)++;
+  }
+  return false;
+}
+
+/** Read the headers of a part, up to the blank line at `end`. */
+static bool swerex__multi_read_headers(swerex__multi *multi, size_t end) {
+  const char *at = multi->rest.data, *stop = at + end;
+  size_t size = 0;
+  multi->name[0] = '\0';
+  multi->file[0] = '\0';
+  while (at < stop) {
+    const char *feed = (const char *)memchr(at, '\n', (size_t)(stop - at));
+    const char *next = feed == NULL ? stop : feed + 1;
+    const char *colon = (const char *)memchr(at, ':', (size_t)(next - at));
+    if (colon == NULL) return swerex__multi_fail(multi, "a part's header is malformed");
+    swerex__http_text name = {at, (size_t)(colon - at)};
+    swerex__http_text value = {colon + 1, (size_t)(next - colon - 1)};
+    at = next;
+    while (value.size > 0 && (unsigned char)value.data[value.size - 1] <= 0x20) value.size--;
+    if (!swerex__http_is(name, "content-disposition")) continue;
+    if (!swerex__multi_parameter(value, "name", multi->name, sizeof multi->name, &size) ||
+        size >= sizeof multi->name)
+      return swerex__multi_fail(multi, "a part has no name that can be read");
+    if (!swerex__multi_parameter(value, "filename", multi->file, sizeof multi->file, &size))
+      swerex__multi_parameter(value, "filename*", multi->file, sizeof multi->file, &size);
+  }
+  if (multi->name[0] == '\0')
+    return swerex__multi_fail(multi,
+                              "The Content-Disposition header field \"name\" must be provided.");
+  return true;
+}
+
+static bool swerex__multi_hand_on(swerex__multi *multi, size_t size, bool last) {
+  bool ok = multi->content(multi->owner, multi->rest.data, size, last);
+  swerex__str_drop(&multi->rest, size);
+  return ok || swerex__multi_fail(multi, NULL);
+}
+
+/** Do one step with what is there; false: more is needed, or it failed. */
+static bool swerex__multi_step(swerex__multi *multi) {
+  swerex__str *rest = &multi->rest;
+  size_t at = 0;
+  switch (multi->state) {
+  case SWEREX__MULTI_PREAMBLE:
+  case SWEREX__MULTI_CONTENT: {
+    bool content = multi->state == SWEREX__MULTI_CONTENT;
+    bool found = swerex__multi_find(multi, &at);
+    if (content && !swerex__multi_hand_on(multi, at, found)) return false;
+    if (!content) swerex__str_drop(rest, at);
+    if (!found) return false;
+    swerex__str_drop(rest, multi->boundary_size);
+    multi->state = SWEREX__MULTI_AFTER;
+    return true;
+  }
+  case SWEREX__MULTI_AFTER:
+    if (rest->size < 2) return false;
+    if (memcmp(rest->data, "--", 2) == 0) {
+      multi->state = SWEREX__MULTI_EPILOGUE;
+      return true;
+    }
+    while (at < rest->size && (rest->data[at] == ' ' || rest->data[at] == '\t')) at++;
+    if (at > SWEREX__MULTI_PADDING)
+      return swerex__multi_fail(multi, "a boundary does not end its line");
+    if (rest->size - at < 2) return false;
+    if (memcmp(rest->data + at, "\r\n", 2) != 0)
+      return swerex__multi_fail(multi, "a boundary does not end its line");
+    swerex__str_drop(rest, at + 2);
+    if (++multi->parts > SWEREX__MULTI_PARTS)
+      return swerex__multi_fail(multi, "the form has too many parts");
+    multi->state = SWEREX__MULTI_HEADERS;
+    return true;
+  case SWEREX__MULTI_HEADERS:
+    while (at + 4 <= rest->size && memcmp(rest->data + at, "\r\n\r\n", 4) != 0) at++;
+    if (at > SWEREX__MULTI_HEAD) return swerex__multi_fail(multi, "a part's headers are too long");
+    if (at + 4 > rest->size) return false;
+    if (!swerex__multi_read_headers(multi, at + 2)) return false;
+    swerex__str_drop(rest, at + 4);
+    multi->state = SWEREX__MULTI_CONTENT;
+    return swerex__multi_hand_on(multi, 0, false);
+  default: rest->size = 0; return false;
+  }
+}
+
+/** Read a piece of the form. False: see `why`, which is NULL where the receiver refused. */
+static bool swerex__multi_read(swerex__multi *multi, const char *data, size_t size) {
+  while (size > 0 && multi->state != SWEREX__MULTI_FAILED) {
+    size_t count = size < SWEREX__SOCK_CHUNK ? size : SWEREX__SOCK_CHUNK;
+    swerex__str_add(&multi->rest, data, count);
+    data += count;
+    size -= count;
+    if (multi->rest.failed) return swerex__multi_fail(multi, "a part's headers are too long");
+    while (swerex__multi_step(multi)) continue;
+  }
+  return multi->state != SWEREX__MULTI_FAILED;
+}
+
+/** Tell whether the form is complete. */
+static bool swerex__multi_complete(const swerex__multi *multi) {
+  return multi->state == SWEREX__MULTI_EPILOGUE;
+}
+
+/* =============================================================================================
+ * [deflate] CRC-32, deflate
+ * ========================================================================================== */
+/* RFC 1951, in blocks of 64 KiB with 32 KiB of history: hash chains, one step of lazy matching, and
+ * of the three forms of a block the one that is smallest. */
+
+enum {
+  SWEREX__DEFLATE_WINDOW = 32768,
+  SWEREX__DEFLATE_FAST = 10, /* bits looked up at once */
+  SWEREX__DEFLATE_LITERALS = 288,
+  SWEREX__DEFLATE_DISTANCES = 30,
+  SWEREX__DEFLATE_LENGTHS = 19,
+  SWEREX__DEFLATE_MAX_BITS = 15,
+  SWEREX__DEFLATE_MAX_MATCH = 258
+};
+
+static const uint16_t swerex__deflate_length_base[] = {3,  4,  5,  6,  7,  8,  9,  10,  11,  13,
+                                                       15, 17, 19, 23, 27, 31, 35, 43,  51,  59,
+                                                       67, 83, 99, 115, 131, 163, 195, 227, 258};
+static const uint8_t swerex__deflate_length_bits[] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                                      2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+static const uint16_t swerex__deflate_distance_base[] = {
+  1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
+  193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
+static const uint8_t swerex__deflate_order[] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
+                                                11, 4,  12, 3, 13, 2, 14, 1, 15};
+
+static unsigned swerex__deflate_distance_bits(unsigned symbol) {
+  return symbol < 4 ? 0 : symbol / 2 - 1;
+}
+
+/* --- CRC-32 ------------------------------------------------------------------------------- */
+
+typedef struct swerex__deflate_crc {
+  uint32_t table[4][256]; /* of one byte, and of one with 1, 2, 3 behind it */
+} swerex__deflate_crc;
+
+static void swerex__deflate_crc_init(swerex__deflate_crc *crc) {
+  for (uint32_t n = 0; n < 256; n++) {
+    uint32_t value = n;
+    for (int bit = 0; bit < 8; bit++) value = value & 1U ? 0xEDB88320U ^ (value >> 1) : value >> 1;
+    crc->table[0][n] = value;
+  }
+  for (int k = 1; k < 4; k++)
+    for (uint32_t n = 0; n < 256; n++) {
+      uint32_t before = crc->table[k - 1][n];
+      crc->table[k][n] = crc->table[0][before & 255U] ^ (before >> 8);
+    }
+}
+
+static uint32_t swerex__deflate_crc_add(const swerex__deflate_crc *crc, uint32_t sum,
+                                        const void *data, size_t size) {
+  const unsigned char *at = (const unsigned char *)data;
+  sum = ~sum;
+  for (; size >= 4; size -= 4, at += 4) {
+    sum ^= (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+    sum = crc->table[3][sum & 255U] ^ crc->table[2][(sum >> 8) & 255U] ^
+          crc->table[1][(sum >> 16) & 255U] ^ crc->table[0][sum >> 24];
+  }
+  for (; size > 0; size--) sum = crc->table[0][(sum ^ *at++) & 255U] ^ (sum >> 8);
+  return ~sum;
+}
+
+/* --- deflate ------------------------------------------------------------------------------ */
+
+enum {
+  SWEREX__DEFLATE_BLOCK = 65536,
+  SWEREX__DEFLATE_HASH = 32768,
+  SWEREX__DEFLATE_CHAIN = 48,  /* candidates looked at */
+  SWEREX__DEFLATE_NICE = 128,  /* long enough to stop looking */
+  SWEREX__DEFLATE_NONE = -1
+};
+
+typedef struct swerex__deflate_symbol {
+  uint16_t length, distance; /* distance 0: a literal */
+} swerex__deflate_symbol;
+
+typedef struct swerex__deflate {
+  unsigned char data[SWEREX__DEFLATE_WINDOW + SWEREX__DEFLATE_BLOCK];
+  size_t start, size; /* of what is not deflated yet; history lies before it */
+  int32_t head[SWEREX__DEFLATE_HASH], previous[SWEREX__DEFLATE_WINDOW + SWEREX__DEFLATE_BLOCK];
+  swerex__deflate_symbol symbols[SWEREX__DEFLATE_BLOCK];
+  size_t symbol_count;
+  uint64_t bits;
+  unsigned count;
+  swerex__str *out;
+} swerex__deflate;
+
+static void swerex__deflate_init(swerex__deflate *d, swerex__str *out) {
+  memset(d, 0, sizeof *d);
+  memset(d->head, 0xFF, sizeof d->head);
+  d->out = out;
+}
+
+static void swerex__deflate_put(swerex__deflate *d, unsigned value, unsigned count) {
+  d->bits |= (uint64_t)value << d->count;
+  d->count += count;
+  while (d->count >= 8) {
+    swerex__str_putc(d->out, (char)(unsigned char)(d->bits & 255U));
+    d->bits >>= 8;
+    d->count -= 8;
+  }
+}
+
+static unsigned swerex__deflate_hash(const unsigned char *at) {
+  uint32_t three = (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
+  return (three * 0x9E3779B1U) >> 17;
+}
+
+/** Enter a place into the chain of its hash; returns the place before it there. */
+static int32_t swerex__deflate_enter(swerex__deflate *d, size_t at, size_t end) {
+  if (at + 3 > end) return SWEREX__DEFLATE_NONE;
+  unsigned hash = swerex__deflate_hash(d->data + at);
+  int32_t before = d->head[hash];
+  d->previous[at] = before;
+  d->head[hash] = (int32_t)at;
+  return before;
+}
+
+/** Find the longest match for a place among the candidates; its length, 0: none. */
+static size_t swerex__deflate_find(const swerex__deflate *d, size_t at, size_t end,
+                                   int32_t candidate, size_t *distance) {
+  size_t best = 2,
+         most = end - at < SWEREX__DEFLATE_MAX_MATCH ? end - at : SWEREX__DEFLATE_MAX_MATCH;
+  const unsigned char *here = d->data + at;
+  if (most < 3) return 0;
+  for (int tries = 0; candidate >= 0 && tries < SWEREX__DEFLATE_CHAIN; tries++) {
+    const unsigned char *there = d->data + candidate;
+    size_t length = 0;
+    if (at - (size_t)candidate > SWEREX__DEFLATE_WINDOW) break;
+    if (there[best] == here[best]) {
+      while (length < most && there[length] == here[length]) length++;
+      if (length > best) {
+        best = length;
+        *distance = at - (size_t)candidate;
+        if (best >= SWEREX__DEFLATE_NICE || best == most) break;
+      }
+    }
+    candidate = d->previous[candidate];
+  }
+  return best > 2 ? best : 0;
+}
+
+static void swerex__deflate_note(swerex__deflate *d, size_t length, size_t distance) {
+  d->symbols[d->symbol_count].length = (uint16_t)length;
+  d->symbols[d->symbol_count++].distance = (uint16_t)distance;
+}
+
+/** Turn the waiting data into literals and matches. */
+static void swerex__deflate_match(swerex__deflate *d) {
+  size_t at = d->start, end = d->start + d->size, distance = 0, later = 0;
+  d->symbol_count = 0;
+  size_t length = swerex__deflate_find(d, at, end, swerex__deflate_enter(d, at, end), &distance);
+  while (at < end) {
+    size_t next = 0;
+    if (at + 1 < end) { /* a longer match one byte on is worth a literal */
+      int32_t candidate = swerex__deflate_enter(d, at + 1, end);
+      if (length < SWEREX__DEFLATE_NICE)
+        next = swerex__deflate_find(d, at + 1, end, candidate, &later);
+    }
+    if (length == 0 || next > length) {
+      swerex__deflate_note(d, d->data[at], 0);
+      at++;
+      length = next;
+      distance = later;
+      continue;
+    }
+    swerex__deflate_note(d, length, distance);
+    for (size_t i = 2; i < length; i++) swerex__deflate_enter(d, at + i, end);
+    at += length;
+    length =
+      at < end ? swerex__deflate_find(d, at, end, swerex__deflate_enter(d, at, end), &distance) : 0;
+  }
+}
+
+static unsigned swerex__deflate_length_symbol(unsigned length) {
+  unsigned low = 0, high = 28;
+  while (low < high) {
+    unsigned middle = (low + high + 1) / 2;
+    if (swerex__deflate_length_base[middle] <= length)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+static unsigned swerex__deflate_distance_symbol(unsigned distance) {
+  unsigned low = 0, high = SWEREX__DEFLATE_DISTANCES - 1;
+  while (low < high) {
+    unsigned middle = (low + high + 1) / 2;
+    if (swerex__deflate_distance_base[middle] <= distance)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+/** A set of codes to write by. */
+typedef struct swerex__deflate_set {
+  uint32_t uses[SWEREX__DEFLATE_LITERALS];
+  uint8_t lengths[SWEREX__DEFLATE_LITERALS];
+  uint16_t codes[SWEREX__DEFLATE_LITERALS]; /* bits reversed, as they are written */
+} swerex__deflate_set;
+
+/** Shorten codes to `limit` bits: how many codes there are of each length stays a full set. */
+static void swerex__deflate_limit(unsigned *counts, unsigned longest, unsigned limit) {
+  unsigned long total = 0;
+  for (unsigned bits = limit + 1; bits <= longest; bits++) counts[limit] += counts[bits];
+  for (unsigned bits = limit; bits > 0; bits--)
+    total += (unsigned long)counts[bits] << (limit - bits);
+  while (total > 1UL << limit) {
+    unsigned bits = limit - 1;
+    counts[limit]--;
+    while (counts[bits] == 0) bits--;
+    counts[bits]--;
+    counts[bits + 1] += 2;
+    total--;
+  }
+}
+
+/** Find how long each symbol's code is; `order` has the used ones, rarest first. */
+static void swerex__deflate_measure(swerex__deflate_set *set, const uint16_t *order, unsigned used,
+                                    unsigned limit) {
+  uint32_t weight[2 * SWEREX__DEFLATE_LITERALS];
+  uint16_t parent[2 * SWEREX__DEFLATE_LITERALS], depth[2 * SWEREX__DEFLATE_LITERALS];
+  unsigned counts[2 * SWEREX__DEFLATE_LITERALS], leaf = 0, inner = used, nodes = used, longest = 1;
+  memset(counts, 0, sizeof counts);
+  for (unsigned i = 0; i < used; i++) weight[i] = set->uses[order[i]];
+  while (nodes < 2 * used - 1) { /* join the two lightest: both rows are sorted */
+    weight[nodes] = 0;
+    for (int k = 0; k < 2; k++) {
+      bool take_leaf = leaf < used && (inner >= nodes || weight[leaf] <= weight[inner]);
+      unsigned child = take_leaf ? leaf++ : inner++;
+      weight[nodes] += weight[child];
+      parent[child] = (uint16_t)nodes;
+    }
+    nodes++;
+  }
+  depth[nodes - 1] = 0;
+  for (unsigned i = nodes - 1; i-- > 0;) depth[i] = (uint16_t)(depth[parent[i]] + 1);
+  for (unsigned i = 0; i < used; i++) {
+    counts[depth[i]]++;
+    if (depth[i] > longest) longest = depth[i];
+  }
+  if (longest > limit) swerex__deflate_limit(counts, longest, limit);
+  unsigned i = 0, most = longest < limit ? longest : limit;
+  for (unsigned bits = most; bits > 0; bits--)
+    for (unsigned k = 0; k < counts[bits]; k++) set->lengths[order[i++]] = (uint8_t)bits;
+}
+
+/** Give each length its codes. */
+static void swerex__deflate_assign(swerex__deflate_set *set, unsigned n) {
+  unsigned counts[SWEREX__DEFLATE_MAX_BITS + 1] = {0}, next[SWEREX__DEFLATE_MAX_BITS + 2] = {0};
+  for (unsigned i = 0; i < n; i++) counts[set->lengths[i]]++;
+  counts[0] = 0;
+  for (unsigned bits = 1; bits <= SWEREX__DEFLATE_MAX_BITS; bits++)
+    next[bits + 1] = (next[bits] + counts[bits]) << 1;
+  for (unsigned i = 0; i < n; i++) {
+    unsigned bits = set->lengths[i], code = bits > 0 ? next[bits]++ : 0, reversed = 0;
+    for (unsigned k = 0; k < bits; k++) reversed |= ((code >> k) & 1U) << (bits - 1 - k);
+    set->codes[i] = (uint16_t)reversed;
+  }
+}
+
+/** Make the best codes for how often the symbols are used; at least two of them get one. */
+static void swerex__deflate_plan(swerex__deflate_set *set, unsigned n, unsigned limit) {
+  uint16_t order[SWEREX__DEFLATE_LITERALS];
+  unsigned used = 0;
+  memset(set->lengths, 0, sizeof set->lengths);
+  for (unsigned i = 0; i < n; i++) used += set->uses[i] > 0;
+  for (unsigned i = 0; used < 2; i++) {
+    used += set->uses[i] == 0;
+    if (set->uses[i] == 0) set->uses[i] = 1;
+  }
+  used = 0;
+  for (unsigned i = 0; i < n; i++)
+    if (set->uses[i] > 0) order[used++] = (uint16_t)i;
+  for (unsigned gap = 121; gap > 0; gap /= 3) /* Shell's sort: a few hundred at most */
+    for (unsigned i = gap; i < used; i++) {
+      uint16_t symbol = order[i];
+      unsigned k = i;
+      for (; k >= gap && set->uses[order[k - gap]] > set->uses[symbol]; k -= gap)
+        order[k] = order[k - gap];
+      order[k] = symbol;
+    }
+  swerex__deflate_measure(set, order, used, limit);
+  swerex__deflate_assign(set, n);
+}
+
+/** What a block's codes look like on the wire. */
+typedef struct swerex__deflate_tree {
+  swerex__deflate_set literals, distances, lengths;
+  uint8_t runs[SWEREX__DEFLATE_LITERALS + 32], extra[SWEREX__DEFLATE_LITERALS + 32];
+  unsigned run_count, literal_count, distance_count, order_count;
+  size_t bits; /* of the whole block */
+} swerex__deflate_tree;
+
+/** Count how often each symbol of the block is used. */
+static void swerex__deflate_count(const swerex__deflate *d, swerex__deflate_tree *tree) {
+  tree->literals.uses[256] = 1;
+  for (size_t i = 0; i < d->symbol_count; i++) {
+    const swerex__deflate_symbol *symbol = &d->symbols[i];
+    if (symbol->distance == 0) {
+      tree->literals.uses[symbol->length]++;
+      continue;
+    }
+    unsigned length = swerex__deflate_length_symbol(symbol->length);
+    unsigned distance = swerex__deflate_distance_symbol(symbol->distance);
+    tree->literals.uses[257 + length]++;
+    tree->distances.uses[distance]++;
+    tree->bits += swerex__deflate_length_bits[length] + swerex__deflate_distance_bits(distance);
+  }
+}
+
+/** Write the lengths of both sets as runs. */
+static void swerex__deflate_run(swerex__deflate_tree *tree) {
+  uint8_t all[SWEREX__DEFLATE_LITERALS + 32];
+  unsigned total = tree->literal_count + tree->distance_count;
+  memcpy(all, tree->literals.lengths, tree->literal_count);
+  memcpy(all + tree->literal_count, tree->distances.lengths, tree->distance_count);
+  for (unsigned i = 0; i < total;) {
+    unsigned run = 1, value = all[i], symbol = value, extra = 0;
+    while (i + run < total && all[i + run] == value) run++;
+    if (value == 0 && run >= 3) {
+      if (run > 138) run = 138;
+      symbol = run <= 10 ? 17 : 18;
+      extra = run - (run <= 10 ? 3 : 11);
+    } else if (value != 0 && run >= 4) { /* one itself, then its repetition */
+      run = run > 7 ? 6 : run - 1;
+      tree->runs[tree->run_count++] = (uint8_t)value;
+      tree->lengths.uses[value]++;
+      i++;
+      symbol = 16;
+      extra = run - 3;
+    } else {
+      run = 1;
+    }
+    tree->extra[tree->run_count] = (uint8_t)extra;
+    tree->runs[tree->run_count++] = (uint8_t)symbol;
+    tree->lengths.uses[symbol]++;
+    i += run;
+  }
+}
+
+static void swerex__deflate_grow(const swerex__deflate *d, swerex__deflate_tree *tree) {
+  static const uint8_t extra[] = {2, 3, 7};
+  memset(tree, 0, sizeof *tree);
+  swerex__deflate_count(d, tree);
+  swerex__deflate_plan(&tree->literals, 286, SWEREX__DEFLATE_MAX_BITS);
+  swerex__deflate_plan(&tree->distances, SWEREX__DEFLATE_DISTANCES, SWEREX__DEFLATE_MAX_BITS);
+  tree->literal_count = 286;
+  while (tree->literals.lengths[tree->literal_count - 1] == 0) tree->literal_count--;
+  tree->distance_count = SWEREX__DEFLATE_DISTANCES;
+  while (tree->distances.lengths[tree->distance_count - 1] == 0) tree->distance_count--;
+  swerex__deflate_run(tree);
+  swerex__deflate_plan(&tree->lengths, SWEREX__DEFLATE_LENGTHS, 7);
+  tree->order_count = SWEREX__DEFLATE_LENGTHS;
+  while (tree->lengths.lengths[swerex__deflate_order[tree->order_count - 1]] == 0)
+    tree->order_count--;
+  tree->bits += 17 + 3 * (size_t)tree->order_count;
+  for (unsigned i = 0; i < 286; i++)
+    tree->bits += (size_t)tree->literals.uses[i] * tree->literals.lengths[i];
+  for (unsigned i = 0; i < SWEREX__DEFLATE_DISTANCES; i++)
+    tree->bits += (size_t)tree->distances.uses[i] * tree->distances.lengths[i];
+  for (unsigned i = 0; i < tree->run_count; i++)
+    tree->bits +=
+      tree->lengths.lengths[tree->runs[i]] + (tree->runs[i] >= 16 ? extra[tree->runs[i] - 16] : 0U);
+}
+
+static void swerex__deflate_write(swerex__deflate *d, const swerex__deflate_set *set,
+                                  unsigned symbol) {
+  swerex__deflate_put(d, set->codes[symbol], set->lengths[symbol]);
+}
+
+/** Write the block with codes of its own. */
+static void swerex__deflate_write_codes(swerex__deflate *d, const swerex__deflate_tree *tree,
+                                        bool last) {
+  static const uint8_t extra[] = {2, 3, 7};
+  swerex__deflate_put(d, (last ? 1U : 0U) | 2U << 1, 3);
+  swerex__deflate_put(d, tree->literal_count - 257, 5);
+  swerex__deflate_put(d, tree->distance_count - 1, 5);
+  swerex__deflate_put(d, tree->order_count - 4, 4);
+  for (unsigned i = 0; i < tree->order_count; i++)
+    swerex__deflate_put(d, tree->lengths.lengths[swerex__deflate_order[i]], 3);
+  for (unsigned i = 0; i < tree->run_count; i++) {
+    swerex__deflate_write(d, &tree->lengths, tree->runs[i]);
+    if (tree->runs[i] >= 16) swerex__deflate_put(d, tree->extra[i], extra[tree->runs[i] - 16]);
+  }
+  for (size_t i = 0; i < d->symbol_count; i++) {
+    const swerex__deflate_symbol *symbol = &d->symbols[i];
+    if (symbol->distance == 0) {
+      swerex__deflate_write(d, &tree->literals, symbol->length);
+      continue;
+    }
+    unsigned length = swerex__deflate_length_symbol(symbol->length);
+    unsigned distance = swerex__deflate_distance_symbol(symbol->distance);
+    swerex__deflate_write(d, &tree->literals, 257 + length);
+    swerex__deflate_put(d, symbol->length - swerex__deflate_length_base[length],
+                        swerex__deflate_length_bits[length]);
+    swerex__deflate_write(d, &tree->distances, distance);
+    swerex__deflate_put(d, symbol->distance - swerex__deflate_distance_base[distance],
+                        swerex__deflate_distance_bits(distance));
+  }
+  swerex__deflate_write(d, &tree->literals, 256);
+}
+
+/** Write the block as it is, in parts of at most 65,535 bytes. */
+static void swerex__deflate_write_stored(swerex__deflate *d, bool last) {
+  const unsigned char *at = d->data + d->start;
+  size_t left = d->size;
+  do {
+    size_t size = left > 65535 ? 65535 : left;
+    left -= size;
+    swerex__deflate_put(d, last && left == 0 ? 1 : 0, 3);
+    if (d->count > 0) swerex__deflate_put(d, 0, 8 - d->count);
+    swerex__deflate_put(d, (unsigned)size, 16);
+    swerex__deflate_put(d, (unsigned)size ^ 0xFFFFU, 16);
+    swerex__str_add(d->out, (const char *)at, size);
+    at += size;
+  } while (left > 0);
+}
+
+/** Keep the last 32 KiB as history. */
+static void swerex__deflate_slide(swerex__deflate *d) {
+  size_t end = d->start + d->size;
+  size_t keep = end < SWEREX__DEFLATE_WINDOW ? end : SWEREX__DEFLATE_WINDOW, cut = end - keep;
+  if (cut > 0) {
+    memmove(d->data, d->data + cut, keep);
+    memmove(d->previous, d->previous + cut, keep * sizeof *d->previous);
+    for (size_t i = 0; i < keep; i++)
+      d->previous[i] =
+        d->previous[i] >= (int32_t)cut ? d->previous[i] - (int32_t)cut : SWEREX__DEFLATE_NONE;
+    for (size_t i = 0; i < SWEREX__DEFLATE_HASH; i++)
+      d->head[i] = d->head[i] >= (int32_t)cut ? d->head[i] - (int32_t)cut : SWEREX__DEFLATE_NONE;
+  }
+  d->start = keep;
+  d->size = 0;
+}
+
+/** Write what waits as a block. */
+static void swerex__deflate_flush(swerex__deflate *d, bool last) {
+  swerex__deflate_tree tree;
+  swerex__deflate_match(d);
+  swerex__deflate_grow(d, &tree);
+  if (tree.bits / 8 > d->size + 8)
+    swerex__deflate_write_stored(d, last);
+  else
+    swerex__deflate_write_codes(d, &tree, last);
+  if (last && d->count > 0) swerex__deflate_put(d, 0, 8 - d->count);
+  swerex__deflate_slide(d);
+}
+
+/** Deflate more; last: and end. The output is appended to `out`. */
+static void swerex__deflate_add(swerex__deflate *d, const void *data, size_t size, bool last) {
+  const unsigned char *from = (const unsigned char *)data;
+  while (size > 0) {
+    size_t room = sizeof d->data - d->start - d->size, count = size < room ? size : room;
+    if (d->size + count > SWEREX__DEFLATE_BLOCK) count = SWEREX__DEFLATE_BLOCK - d->size;
+    memcpy(d->data + d->start + d->size, from, count);
+    d->size += count;
+    from += count;
+    size -= count;
+    if (d->size == SWEREX__DEFLATE_BLOCK && (size > 0 || !last)) swerex__deflate_flush(d, false);
+  }
+  if (last) swerex__deflate_flush(d, true);
+}
+
+/* =============================================================================================
+ * [inflate] Inflate
+ * ========================================================================================== */
+/* Takes input and gives output in pieces of any size: a symbol is read as a whole or not at all,
+ * so the state between two pieces is small. */
+
+typedef enum swerex__inflate_status {
+  SWEREX__INFLATE_MORE, /* input or room is used up */
+  SWEREX__INFLATE_DONE,
+  SWEREX__INFLATE_BROKEN
+} swerex__inflate_status;
+
+typedef enum swerex__inflate_state {
+  SWEREX__INFLATE_AT_BLOCK,
+  SWEREX__INFLATE_AT_STORED,
+  SWEREX__INFLATE_IN_STORED,
+  SWEREX__INFLATE_AT_SIZES,
+  SWEREX__INFLATE_IN_ORDER,
+  SWEREX__INFLATE_IN_LENGTHS,
+  SWEREX__INFLATE_IN_CODES,
+  SWEREX__INFLATE_AT_END,
+  SWEREX__INFLATE_IN_ERROR
+} swerex__inflate_state;
+
+/** A set of prefix codes, to read by: short ones by table, long ones bit by bit. */
+typedef struct swerex__inflate_codes {
+  uint16_t fast[1 << SWEREX__DEFLATE_FAST]; /* symbol << 4 | bits; 0: longer, or none */
+  uint16_t count[SWEREX__DEFLATE_MAX_BITS + 1], symbols[SWEREX__DEFLATE_LITERALS];
+} swerex__inflate_codes;
+
+typedef struct swerex__inflate {
+  swerex__inflate_state state;
+  uint64_t bits; /* read ahead, the next at the low end */
+  unsigned count;
+  bool last;
+  unsigned literals, distances, orders, have;
+  size_t stored;
+  uint8_t lengths[SWEREX__DEFLATE_LITERALS + 32];
+  swerex__inflate_codes codes[2]; /* literals and lengths; distances */
+  uint8_t window[2 * SWEREX__DEFLATE_WINDOW];
+  uint64_t made, given; /* bytes of output: in the window, handed over */
+  const unsigned char *in, *end;
+} swerex__inflate;
+
+static void swerex__inflate_init(swerex__inflate *z) {
+  memset(z, 0, offsetof(swerex__inflate, codes)); /* codes and window are written before use */
+  z->made = z->given = 0;
+}
+
+/** Read ahead; at least as many bits as asked for, if they are there. */
+static bool swerex__inflate_fill(swerex__inflate *z, unsigned wanted) {
+  while (z->count <= 56 && z->in < z->end) {
+    z->bits |= (uint64_t)*z->in++ << z->count;
+    z->count += 8;
+  }
+  return z->count >= wanted;
+}
+
+static unsigned swerex__inflate_take(swerex__inflate *z, unsigned count) {
+  unsigned value = (unsigned)(z->bits & (((uint64_t)1 << count) - 1));
+  z->bits >>= count;
+  z->count -= count;
+  return value;
+}
+
+/** Build codes from their lengths; false: they are no complete set. */
+static bool swerex__inflate_build(swerex__inflate_codes *codes, const uint8_t *lengths, unsigned n,
+                                  bool may_lack) {
+  uint16_t next[SWEREX__DEFLATE_MAX_BITS + 2], offset[SWEREX__DEFLATE_MAX_BITS + 2];
+  int left = 1;
+  unsigned longest = 0;
+  memset(codes, 0, sizeof *codes);
+  for (unsigned i = 0; i < n; i++) codes->count[lengths[i]]++;
+  codes->count[0] = 0;
+  next[1] = offset[1] = 0;
+  for (unsigned bits = 1; bits <= SWEREX__DEFLATE_MAX_BITS; bits++) {
+    left = left * 2 - codes->count[bits];
+    if (left < 0) return false;
+    if (codes->count[bits] > 0) longest = bits;
+    next[bits + 1] = (uint16_t)((next[bits] + codes->count[bits]) << 1);
+    offset[bits + 1] = (uint16_t)(offset[bits] + codes->count[bits]);
+  }
+  if (left > 0 && !(may_lack && longest <= 1)) return false;
+  for (unsigned i = 0; i < n; i++) {
+    unsigned bits = lengths[i], reversed = 0;
+    if (bits == 0) continue;
+    codes->symbols[offset[bits]++] = (uint16_t)i;
+    unsigned code = next[bits]++;
+    if (bits > SWEREX__DEFLATE_FAST) continue;
+    for (unsigned k = 0; k < bits; k++) reversed |= ((code >> k) & 1U) << (bits - 1 - k);
+    for (; reversed < 1U << SWEREX__DEFLATE_FAST; reversed += 1U << bits)
+      codes->fast[reversed] = (uint16_t)(i << 4 | bits);
+  }
+  return true;
+}
+
+/** Read a symbol: >= 0; -1: more input is needed; -2: there is no such code. */
+static int swerex__inflate_symbol(swerex__inflate *z, const swerex__inflate_codes *codes) {
+  unsigned entry = codes->fast[z->bits & ((1U << SWEREX__DEFLATE_FAST) - 1)];
+  if (entry != 0 && (entry & 15U) <= z->count) {
+    swerex__inflate_take(z, entry & 15U);
+    return (int)(entry >> 4);
+  }
+  int code = 0, first = 0, index = 0;
+  for (unsigned bits = 1; bits <= SWEREX__DEFLATE_MAX_BITS; bits++) {
+    if (bits > z->count) return -1;
+    code |= (int)(z->bits >> (bits - 1) & 1U);
+    int count = codes->count[bits];
+    if (code - first < count) {
+      swerex__inflate_take(z, bits);
+      return codes->symbols[index + code - first];
+    }
+    index += count;
+    first = (first + count) << 1;
+    code <<= 1;
+  }
+  return -2;
+}
+
+static swerex__inflate_status swerex__inflate_fail(swerex__inflate *z) {
+  z->state = SWEREX__INFLATE_IN_ERROR;
+  return SWEREX__INFLATE_BROKEN;
+}
+
+static void swerex__inflate_put(swerex__inflate *z, unsigned byte) {
+  z->window[z->made++ % sizeof z->window] = (uint8_t)byte;
+}
+
+static size_t swerex__inflate_room(const swerex__inflate *z) {
+  return SWEREX__DEFLATE_WINDOW - (size_t)(z->made - z->given);
+}
+
+/** Use the codes that the format itself defines. */
+static void swerex__inflate_use_fixed(swerex__inflate *z) {
+  memset(z->lengths, 8, 144);
+  memset(z->lengths + 144, 9, 112);
+  memset(z->lengths + 256, 7, 24);
+  memset(z->lengths + 280, 8, 8);
+  swerex__inflate_build(&z->codes[0], z->lengths, 288, false);
+  memset(z->lengths, 5, 30);
+  memset(z->lengths + 30, 5, 2); /* make the set complete; never used */
+  swerex__inflate_build(&z->codes[1], z->lengths, 32, false);
+}
+
+/** Read the head of a block. */
+static swerex__inflate_status swerex__inflate_block(swerex__inflate *z) {
+  if (!swerex__inflate_fill(z, 3)) return SWEREX__INFLATE_MORE;
+  z->last = swerex__inflate_take(z, 1) != 0;
+  unsigned type = swerex__inflate_take(z, 2);
+  if (type == 3) return swerex__inflate_fail(z);
+  if (type == 0) swerex__inflate_take(z, z->count % 8);
+  if (type == 1) swerex__inflate_use_fixed(z);
+  z->state = type == 0   ? SWEREX__INFLATE_AT_STORED
+             : type == 1 ? SWEREX__INFLATE_IN_CODES
+                         : SWEREX__INFLATE_AT_SIZES;
+  return SWEREX__INFLATE_DONE;
+}
+
+static swerex__inflate_status swerex__inflate_stored(swerex__inflate *z) {
+  if (z->state == SWEREX__INFLATE_AT_STORED) {
+    if (!swerex__inflate_fill(z, 32)) return SWEREX__INFLATE_MORE;
+    unsigned size = swerex__inflate_take(z, 16), check = swerex__inflate_take(z, 16);
+    if ((size ^ check) != 0xFFFFU) return swerex__inflate_fail(z);
+    z->stored = size;
+    z->state = SWEREX__INFLATE_IN_STORED;
+  }
+  while (z->stored > 0) {
+    if (swerex__inflate_room(z) == 0 || !swerex__inflate_fill(z, 8)) return SWEREX__INFLATE_MORE;
+    swerex__inflate_put(z, swerex__inflate_take(z, 8));
+    z->stored--;
+  }
+  z->state = z->last ? SWEREX__INFLATE_AT_END : SWEREX__INFLATE_AT_BLOCK;
+  return SWEREX__INFLATE_DONE;
+}
+
+/** Read the lengths of the codes that the lengths of the codes are written in. */
+static swerex__inflate_status swerex__inflate_sizes(swerex__inflate *z) {
+  if (z->state == SWEREX__INFLATE_AT_SIZES) {
+    if (!swerex__inflate_fill(z, 14)) return SWEREX__INFLATE_MORE;
+    z->literals = swerex__inflate_take(z, 5) + 257;
+    z->distances = swerex__inflate_take(z, 5) + 1;
+    z->orders = swerex__inflate_take(z, 4) + 4;
+    z->have = 0;
+    if (z->literals > 286 || z->distances > 30) return swerex__inflate_fail(z);
+    memset(z->lengths, 0, sizeof z->lengths);
+    z->state = SWEREX__INFLATE_IN_ORDER;
+  }
+  for (; z->have < z->orders; z->have++) {
+    if (!swerex__inflate_fill(z, 3)) return SWEREX__INFLATE_MORE;
+    z->lengths[swerex__deflate_order[z->have]] = (uint8_t)swerex__inflate_take(z, 3);
+  }
+  if (!swerex__inflate_build(&z->codes[0], z->lengths, SWEREX__DEFLATE_LENGTHS, false))
+    return swerex__inflate_fail(z);
+  z->have = 0;
+  z->state = SWEREX__INFLATE_IN_LENGTHS;
+  return SWEREX__INFLATE_DONE;
+}
+
+/** Read one length, or a run of equal ones. */
+static swerex__inflate_status swerex__inflate_length(swerex__inflate *z) {
+  static const uint8_t bits[] = {2, 3, 7}, base[] = {3, 3, 11};
+  uint64_t ahead = z->bits;
+  unsigned count = z->count, repeat = 1, value;
+  int symbol = swerex__inflate_symbol(z, &z->codes[0]);
+  if (symbol == -1) return SWEREX__INFLATE_MORE;
+  if (symbol < 0) return swerex__inflate_fail(z);
+  value = (unsigned)symbol;
+  if (symbol >= 16) {
+    unsigned extra = bits[symbol - 16];
+    if (z->count < extra) {
+      z->bits = ahead;
+      z->count = count;
+      return SWEREX__INFLATE_MORE;
+    }
+    repeat = base[symbol - 16] + swerex__inflate_take(z, extra);
+    if (symbol == 16 && z->have == 0) return swerex__inflate_fail(z);
+    value = symbol == 16 ? z->lengths[z->have - 1] : 0;
+  }
+  if (z->have + repeat > z->literals + z->distances) return swerex__inflate_fail(z);
+  memset(z->lengths + z->have, (int)value, repeat);
+  z->have += repeat;
+  return SWEREX__INFLATE_DONE;
+}
+
+static swerex__inflate_status swerex__inflate_lengths(swerex__inflate *z) {
+  while (z->have < z->literals + z->distances) {
+    swerex__inflate_fill(z, 0);
+    swerex__inflate_status status = swerex__inflate_length(z);
+    if (status != SWEREX__INFLATE_DONE) return status;
+  }
+  if (z->lengths[256] == 0 ||
+      !swerex__inflate_build(&z->codes[1], z->lengths + z->literals, z->distances, true) ||
+      !swerex__inflate_build(&z->codes[0], z->lengths, z->literals, true))
+    return swerex__inflate_fail(z);
+  z->state = SWEREX__INFLATE_IN_CODES;
+  return SWEREX__INFLATE_DONE;
+}
+
+/** Copy what came `distance` bytes before. */
+static void swerex__inflate_copy(swerex__inflate *z, size_t distance, size_t length) {
+  size_t to = (size_t)(z->made % sizeof z->window);
+  size_t from = (size_t)((z->made - distance) % sizeof z->window);
+  z->made += length;
+  if (distance >= length && to + length <= sizeof z->window && from + length <= sizeof z->window) {
+    memcpy(z->window + to, z->window + from, length);
+    return;
+  }
+  for (; length > 0; length--, to++, from++)
+    z->window[to % sizeof z->window] = z->window[from % sizeof z->window];
+}
+
+/** Read the rest of a match whose length symbol was read. DONE, MORE or BROKEN. */
+static swerex__inflate_status swerex__inflate_match(swerex__inflate *z, unsigned symbol) {
+  if (symbol > 285) return SWEREX__INFLATE_BROKEN;
+  unsigned extra = swerex__deflate_length_bits[symbol - 257];
+  if (z->count < extra) return SWEREX__INFLATE_MORE;
+  size_t length = swerex__deflate_length_base[symbol - 257] + swerex__inflate_take(z, extra);
+  int distance_symbol = swerex__inflate_symbol(z, &z->codes[1]);
+  if (distance_symbol == -1) return SWEREX__INFLATE_MORE;
+  if (distance_symbol < 0 || distance_symbol >= SWEREX__DEFLATE_DISTANCES)
+    return SWEREX__INFLATE_BROKEN;
+  extra = swerex__deflate_distance_bits((unsigned)distance_symbol);
+  if (z->count < extra) return SWEREX__INFLATE_MORE;
+  size_t distance =
+    swerex__deflate_distance_base[distance_symbol] + swerex__inflate_take(z, extra);
+  if (distance > z->made) return SWEREX__INFLATE_BROKEN;
+  swerex__inflate_copy(z, distance, length);
+  return SWEREX__INFLATE_DONE;
+}
+
+static swerex__inflate_status swerex__inflate_read_codes(swerex__inflate *z) {
+  while (swerex__inflate_room(z) >= SWEREX__DEFLATE_MAX_MATCH) {
+    swerex__inflate_fill(z, 0);
+    uint64_t ahead = z->bits;
+    unsigned count = z->count;
+    int symbol = swerex__inflate_symbol(z, &z->codes[0]);
+    if (symbol == -1) return SWEREX__INFLATE_MORE;
+    if (symbol < 0) return swerex__inflate_fail(z);
+    if (symbol < 256) {
+      swerex__inflate_put(z, (unsigned)symbol);
+      continue;
+    }
+    if (symbol == 256) {
+      z->state = z->last ? SWEREX__INFLATE_AT_END : SWEREX__INFLATE_AT_BLOCK;
+      return SWEREX__INFLATE_DONE;
+    }
+    swerex__inflate_status status = swerex__inflate_match(z, (unsigned)symbol);
+    if (status == SWEREX__INFLATE_BROKEN) return swerex__inflate_fail(z);
+    if (status == SWEREX__INFLATE_DONE) continue;
+    z->bits = ahead;
+    z->count = count;
+    return status;
+  }
+  return SWEREX__INFLATE_MORE;
+}
+
+/** Hand over output that stands in the window. */
+static size_t swerex__inflate_give(swerex__inflate *z, unsigned char *out, size_t room) {
+  size_t total = 0;
+  while (z->given < z->made && total < room) {
+    size_t from = (size_t)(z->given % sizeof z->window), size = (size_t)(z->made - z->given);
+    if (size > sizeof z->window - from) size = sizeof z->window - from;
+    if (size > room - total) size = room - total;
+    memcpy(out + total, z->window + from, size);
+    z->given += size;
+    total += size;
+  }
+  return total;
+}
+
+/**
+ * Inflate: *in_size is what is there, then what was used; *out_size the room, then what was made.
+ * DONE: the data's end was reached, and all output is out. Some bytes may be used ahead of it.
+ */
+static swerex__inflate_status swerex__inflate_run(swerex__inflate *z, const unsigned char *in,
+                                                  size_t *in_size, unsigned char *out,
+                                                  size_t *out_size) {
+  swerex__inflate_status status = SWEREX__INFLATE_DONE;
+  size_t made = 0;
+  z->in = in;
+  z->end = in + *in_size;
+  for (;;) {
+    made += swerex__inflate_give(z, out + made, *out_size - made);
+    if (z->state == SWEREX__INFLATE_AT_END || z->state == SWEREX__INFLATE_IN_ERROR) break;
+    uint64_t before = z->made;
+    switch (z->state) {
+    case SWEREX__INFLATE_AT_BLOCK: status = swerex__inflate_block(z); break;
+    case SWEREX__INFLATE_AT_STORED:
+    case SWEREX__INFLATE_IN_STORED: status = swerex__inflate_stored(z); break;
+    case SWEREX__INFLATE_AT_SIZES:
+    case SWEREX__INFLATE_IN_ORDER: status = swerex__inflate_sizes(z); break;
+    case SWEREX__INFLATE_IN_LENGTHS: status = swerex__inflate_lengths(z); break;
+    default: status = swerex__inflate_read_codes(z); break;
+    }
+    if (status == SWEREX__INFLATE_MORE && z->made == before &&
+        (z->in == z->end || made == *out_size))
+      break;
+  }
+  *in_size = (size_t)(z->in - in);
+  *out_size = made;
+  if (z->state == SWEREX__INFLATE_IN_ERROR) return SWEREX__INFLATE_BROKEN;
+  return z->state == SWEREX__INFLATE_AT_END && z->given == z->made ? SWEREX__INFLATE_DONE
+                                                                   : SWEREX__INFLATE_MORE;
+}
+
+/* =============================================================================================
+ * [zip] Zip archives
+ * ========================================================================================== */
+/* Packing walks a folder and gives the archive's bytes as they are asked for, so that it needs
+ * neither a file of its own nor to know sizes before. Unpacking believes nothing: the whole
+ * directory is checked, and what would leave the target folder, or swell beyond the limits, is
+ * refused before the first file is written. Below the target no link is followed. */
+
+enum {
+  SWEREX__ZIP_LEVELS = 256,
+  SWEREX__ZIP_CHUNK = 65536,
+  SWEREX__ZIP_NAME_MAX = 4096,
+  SWEREX__ZIP_STEP_BYTES = 1 << 20,
+  SWEREX__ZIP_STEP_ENTRIES = 64,
+  SWEREX__ZIP_DIRECTORY_MAX = 256 << 20,
+  SWEREX__ZIP_RATIO_FROM = 1 << 20 /* a small file may be as dense as it likes */
+};
+
+#define SWEREX__ZIP_BIG 0xFFFFFFFFU /* the field is in the zip64 record */
+
+/** What an archive may become. All zero: the defaults. */
+typedef struct swerex__zip_limits {
+  uint64_t bytes;   /* default 64 GiB */
+  uint64_t entries; /* default 1,000,000 */
+  uint64_t ratio;   /* of an entry; default 1,100, which deflate itself cannot exceed */
+} swerex__zip_limits;
+
+static uint32_t swerex__zip_get(const unsigned char *at, int bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < bytes; i++) value |= (uint32_t)at[i] << (8 * i);
+  return value;
+}
+
+static uint64_t swerex__zip_get64(const unsigned char *at) {
+  return swerex__zip_get(at, 4) | (uint64_t)swerex__zip_get(at + 4, 4) << 32;
+}
+
+static void swerex__zip_put(swerex__str *out, uint64_t value, int bytes) {
+  char text[8];
+  for (int i = 0; i < bytes; i++) text[i] = (char)(unsigned char)(value >> (8 * i) & 255U);
+  swerex__str_add(out, text, (size_t)bytes);
+}
+
+/** Refuse an archive in Python's class. Returns false. */
+static bool swerex__zip_bad(swerex_error *err, const char *format, ...) SWEREX_PRINTF(2, 3);
+static bool swerex__zip_bad(swerex_error *err, const char *format, ...) {
+  char message[SWEREX__ZIP_NAME_MAX + 256];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  const char *const strings[4] = {message, NULL, "zipfile.BadZipFile", NULL};
+  return swerex__err_fill(err, SWEREX_E_VALUE, strings);
+}
+
+/* --- packing ------------------------------------------------------------------------------ */
+
+typedef struct swerex__zip_level {
+  DIR *entries;
+  size_t path_size; /* of the folder's own path */
+} swerex__zip_level;
+
+/** An archive that is being made. */
+typedef struct swerex__zip_pack {
+  const swerex_allocator *allocator;
+  char *root;
+  swerex__zip_level levels[SWEREX__ZIP_LEVELS];
+  int depth;
+  swerex__str path;      /* of the present entry, below the root */
+  swerex__str out;       /* made, not yet taken */
+  size_t taken;          /* of out */
+  swerex__str directory; /* the central one so far */
+  uint64_t offset, count;
+  bool over;
+  int fd; /* of the present file; -1: none */
+  struct stat info;
+  uint64_t start, size, packed_from; /* of the present file: its header; bytes read */
+  uint32_t sum;
+  swerex__deflate_crc crc;
+  swerex__deflate deflate;
+  swerex__str packed; /* deflated, before it goes to out */
+  uint64_t packed_size;
+} swerex__zip_pack;
+
+static void swerex__zip_pack_free(swerex__zip_pack *pack) {
+  if (pack == NULL) return;
+  while (pack->depth > 0) closedir(pack->levels[--pack->depth].entries);
+  swerex__sys_close(&pack->fd);
+  swerex__str_clear(&pack->path);
+  swerex__str_clear(&pack->out);
+  swerex__str_clear(&pack->directory);
+  swerex__str_clear(&pack->packed);
+  swerex__mem_free(pack->root);
+  swerex__mem_free(pack);
+}
+
+/** Report a failure on the present entry. Returns false. */
+static bool swerex__zip_pack_fail(const swerex__zip_pack *pack, int number, swerex_error *err) {
+  swerex__str path = swerex__str_new(pack->allocator, SWEREX__ZIP_NAME_MAX * 2);
+  swerex__str_printf(&path, "%s/%s", pack->root, pack->path.data == NULL ? "" : pack->path.data);
+  swerex__err_system(err, number, path.failed ? pack->root : path.data);
+  swerex__str_clear(&path);
+  return false;
+}
+
+/** Open a folder and go into it. */
+static bool swerex__zip_pack_enter(swerex__zip_pack *pack, int fd, swerex_error *err) {
+  int number = errno;
+  DIR *entries = fd < 0 || pack->depth == SWEREX__ZIP_LEVELS ? NULL : fdopendir(fd);
+  if (entries == NULL) {
+    if (fd >= 0) number = pack->depth == SWEREX__ZIP_LEVELS ? ENAMETOOLONG : errno;
+    if (fd >= 0) close(fd);
+    return swerex__zip_pack_fail(pack, number, err);
+  }
+  pack->levels[pack->depth].entries = entries;
+  pack->levels[pack->depth++].path_size = pack->path.size;
+  return true;
+}
+
+static swerex__zip_pack *swerex__zip_pack_new(const swerex_allocator *a, const char *folder,
+                                              swerex_error *err) {
+  swerex__zip_pack *pack = (swerex__zip_pack *)swerex__mem_new(a, 1, sizeof *pack);
+  if (pack != NULL) pack->root = swerex__mem_copy(a, folder, strlen(folder));
+  if (pack == NULL || pack->root == NULL) {
+    swerex__mem_free(pack);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  pack->allocator = a;
+  pack->fd = -1;
+  pack->path = swerex__str_new(a, SWEREX__ZIP_NAME_MAX);
+  pack->out = pack->packed = swerex__str_new(a, (size_t)1 << 24);
+  pack->directory = swerex__str_new(a, SWEREX__ZIP_DIRECTORY_MAX);
+  swerex__deflate_crc_init(&pack->crc);
+  if (swerex__zip_pack_enter(pack, swerex__fs_open(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0),
+                             err))
+    return pack;
+  swerex__zip_pack_free(pack);
+  return NULL;
+}
+
+/** The time of an entry as DOS has it: date << 16 | time. */
+static uint32_t swerex__zip_dos_time(time_t when) {
+  struct tm parts;
+  if (localtime_r(&when, &parts) == NULL || parts.tm_year < 80) return 0x00210000U; /* 1980 */
+  if (parts.tm_year > 207) parts.tm_year = 207;
+  return (uint32_t)(parts.tm_year - 80) << 25 | (uint32_t)(parts.tm_mon + 1) << 21 |
+         (uint32_t)parts.tm_mday << 16 | (uint32_t)parts.tm_hour << 11 |
+         (uint32_t)parts.tm_min << 5 | (uint32_t)parts.tm_sec / 2;
+}
+
+/** A file of more than this may need 64 bits when it is packed: its header says so at once. */
+static bool swerex__zip_is_big(const struct stat *info) { return info->st_size > 0x7FFFFFFF; }
+
+/** Write what a local header and a directory entry have in common: version to time. */
+static void swerex__zip_pack_common(const swerex__zip_pack *pack, swerex__str *out, bool deflated,
+                                    bool big) {
+  swerex__zip_put(out, big ? 45 : 20, 2);
+  swerex__zip_put(out, 0x800U | (deflated ? 8U : 0U), 2); /* UTF-8; sizes come behind the data */
+  swerex__zip_put(out, deflated ? 8 : 0, 2);
+  swerex__zip_put(out, swerex__zip_dos_time(pack->info.st_mtime), 4);
+}
+
+/** Write the header in front of an entry's data. */
+static void swerex__zip_pack_local(swerex__zip_pack *pack, bool deflated, uint64_t size) {
+  bool big = deflated && swerex__zip_is_big(&pack->info);
+  swerex__str *out = &pack->out;
+  pack->start = pack->offset;
+  size_t before = out->size;
+  swerex__zip_put(out, 0x04034B50U, 4);
+  swerex__zip_pack_common(pack, out, deflated, big);
+  swerex__zip_put(out, deflated ? 0 : pack->sum, 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : deflated ? 0 : size, 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : deflated ? 0 : size, 4);
+  swerex__zip_put(out, pack->path.size, 2);
+  swerex__zip_put(out, big ? 20 : 0, 2);
+  swerex__str_add(out, pack->path.data, pack->path.size);
+  if (big) {
+    swerex__zip_put(out, 1, 2);
+    swerex__zip_put(out, 16, 2);
+    swerex__zip_put(out, 0, 8);
+    swerex__zip_put(out, 0, 8);
+  }
+  pack->offset += out->size - before;
+}
+
+/** Write an entry's line in the directory. */
+static void swerex__zip_pack_list(swerex__zip_pack *pack, bool deflated, uint64_t size,
+                                  uint64_t packed) {
+  swerex__str *out = &pack->directory;
+  bool big = size >= SWEREX__ZIP_BIG || packed >= SWEREX__ZIP_BIG ||
+             pack->start >= SWEREX__ZIP_BIG || (deflated && swerex__zip_is_big(&pack->info));
+  swerex__zip_put(out, 0x02014B50U, 4);
+  swerex__zip_put(out, 3U << 8 | (big ? 45U : 20U), 2); /* made by Unix: modes are kept */
+  swerex__zip_pack_common(pack, out, deflated, big);
+  swerex__zip_put(out, pack->sum, 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : packed, 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : size, 4);
+  swerex__zip_put(out, pack->path.size, 2);
+  swerex__zip_put(out, (big ? 28U : 0U) + 9, 2);
+  swerex__zip_put(out, 0, 6); /* no comment, first disk, no internal attributes */
+  swerex__zip_put(out,
+                  (uint64_t)pack->info.st_mode << 16 | (S_ISDIR(pack->info.st_mode) ? 16U : 0U), 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : pack->start, 4);
+  swerex__str_add(out, pack->path.data, pack->path.size);
+  if (big) {
+    swerex__zip_put(out, 1, 2);
+    swerex__zip_put(out, 24, 2);
+    swerex__zip_put(out, size, 8);
+    swerex__zip_put(out, packed, 8);
+    swerex__zip_put(out, pack->start, 8);
+  }
+  swerex__zip_put(out, 0x5455U, 2); /* the time in seconds, which DOS cannot say */
+  swerex__zip_put(out, 5, 2);
+  swerex__zip_put(out, 1, 1);
+  swerex__zip_put(out, (uint64_t)pack->info.st_mtime, 4);
+  pack->count++;
+}
+
+/** Write an entry whose data is at hand: a folder, a link. */
+static void swerex__zip_pack_small(swerex__zip_pack *pack, const char *data, size_t size) {
+  pack->sum = swerex__deflate_crc_add(&pack->crc, 0, data, size);
+  swerex__zip_pack_local(pack, false, size);
+  swerex__str_add(&pack->out, data, size);
+  pack->offset += size;
+  swerex__zip_pack_list(pack, false, size, size);
+}
+
+/** Begin an entry that is a file. */
+static void swerex__zip_pack_begin(swerex__zip_pack *pack) {
+  pack->sum = 0;
+  pack->size = pack->packed_size = 0;
+  swerex__deflate_init(&pack->deflate, &pack->packed);
+  swerex__zip_pack_local(pack, true, 0);
+}
+
+/** Pack the next piece of the present file. */
+static bool swerex__zip_pack_piece(swerex__zip_pack *pack, swerex_error *err) {
+  char data[SWEREX__ZIP_CHUNK];
+  ssize_t n = swerex__fs_read_some(pack->fd, data, sizeof data);
+  if (n < 0) return swerex__zip_pack_fail(pack, errno, err);
+  pack->sum = swerex__deflate_crc_add(&pack->crc, pack->sum, data, (size_t)n);
+  pack->size += (uint64_t)n;
+  swerex__deflate_add(&pack->deflate, data, (size_t)n, n == 0);
+  if (pack->packed.failed) return swerex__err_memory(err);
+  swerex__str_add(&pack->out, pack->packed.data, pack->packed.size);
+  pack->packed_size += pack->packed.size;
+  pack->offset += pack->packed.size;
+  pack->packed.size = 0;
+  if (n > 0) return true;
+  int width = swerex__zip_is_big(&pack->info) ? 8 : 4;
+  if (width == 4 && pack->size >= SWEREX__ZIP_BIG) /* it has grown since it was looked at */
+    return swerex__zip_pack_fail(pack, EFBIG, err);
+  swerex__zip_put(&pack->out, 0x08074B50U, 4);
+  swerex__zip_put(&pack->out, pack->sum, 4);
+  swerex__zip_put(&pack->out, pack->packed_size, width);
+  swerex__zip_put(&pack->out, pack->size, width);
+  pack->offset += 8 + 2 * (uint64_t)width;
+  swerex__sys_close(&pack->fd);
+  swerex__zip_pack_list(pack, true, pack->size, pack->packed_size);
+  return true;
+}
+
+/** Begin the entry that the path leads to. */
+static bool swerex__zip_pack_entry(swerex__zip_pack *pack, int folder, const char *name,
+                                   swerex_error *err) {
+  char target[SWEREX__ZIP_NAME_MAX];
+  if (fstatat(folder, name, &pack->info, AT_SYMLINK_NOFOLLOW) != 0)
+    return swerex__zip_pack_fail(pack, errno, err);
+  if (S_ISLNK(pack->info.st_mode)) {
+    ssize_t size = readlinkat(folder, name, target, sizeof target);
+    if (size < 0) return swerex__zip_pack_fail(pack, errno, err);
+    swerex__zip_pack_small(pack, target, (size_t)size);
+    return true;
+  }
+  bool directory = S_ISDIR(pack->info.st_mode);
+  if (!directory && !S_ISREG(pack->info.st_mode)) {
+    swerex__err_set(err, SWEREX_E_VALUE, "%s/%s is neither a file nor a folder nor a link",
+                    pack->root, pack->path.data);
+    return false;
+  }
+  int fd = swerex__fs_open(folder, name, O_RDONLY | O_NOFOLLOW | (directory ? O_DIRECTORY : 0), 0);
+  if (directory && fd >= 0) {
+    swerex__str_putc(&pack->path, '/');
+    if (!pack->path.failed) swerex__zip_pack_small(pack, "", 0);
+  }
+  if (directory) return swerex__zip_pack_enter(pack, fd, err);
+  pack->fd = fd;
+  if (fd < 0 || fstat(fd, &pack->info) != 0 || !S_ISREG(pack->info.st_mode))
+    return swerex__zip_pack_fail(pack, fd < 0 ? errno : EINVAL, err);
+  swerex__zip_pack_begin(pack);
+  return true;
+}
+
+/** Write the directory and the archive's end. */
+static void swerex__zip_pack_finish(swerex__zip_pack *pack) {
+  swerex__str *out = &pack->out;
+  uint64_t start = pack->offset, size = pack->directory.size;
+  bool big = start >= SWEREX__ZIP_BIG || size >= SWEREX__ZIP_BIG || pack->count >= 0xFFFF;
+  out->max = SWEREX__ZIP_DIRECTORY_MAX + 65536;
+  swerex__str_add(out, pack->directory.data, pack->directory.size);
+  if (big) {
+    swerex__zip_put(out, 0x06064B50U, 4);
+    swerex__zip_put(out, 44, 8);
+    swerex__zip_put(out, 3U << 8 | 45U, 2);
+    swerex__zip_put(out, 45, 2);
+    swerex__zip_put(out, 0, 8); /* disks */
+    swerex__zip_put(out, pack->count, 8);
+    swerex__zip_put(out, pack->count, 8);
+    swerex__zip_put(out, size, 8);
+    swerex__zip_put(out, start, 8);
+    swerex__zip_put(out, 0x07064B50U, 4);
+    swerex__zip_put(out, 0, 4);
+    swerex__zip_put(out, start + size, 8);
+    swerex__zip_put(out, 1, 4);
+  }
+  swerex__zip_put(out, 0x06054B50U, 4);
+  swerex__zip_put(out, 0, 4);
+  swerex__zip_put(out, big ? 0xFFFFU : pack->count, 2);
+  swerex__zip_put(out, big ? 0xFFFFU : pack->count, 2);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : size, 4);
+  swerex__zip_put(out, big ? SWEREX__ZIP_BIG : start, 4);
+  swerex__zip_put(out, 0, 2);
+  pack->over = true;
+}
+
+/** Go on to the next entry of the innermost folder, or leave it. */
+static bool swerex__zip_pack_next(swerex__zip_pack *pack, swerex_error *err) {
+  swerex__zip_level *level = &pack->levels[pack->depth - 1];
+  errno = 0;
+  const struct dirent *entry = readdir(level->entries);
+  pack->path.size = level->path_size;
+  if (pack->path.data != NULL) pack->path.data[pack->path.size] = '\0';
+  if (entry == NULL && errno != 0) return swerex__zip_pack_fail(pack, errno, err);
+  if (entry == NULL) {
+    closedir(level->entries);
+    if (--pack->depth == 0) swerex__zip_pack_finish(pack);
+    return true;
+  }
+  if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return true;
+  swerex__str_puts(&pack->path, entry->d_name);
+  if (pack->path.failed) return swerex__zip_pack_fail(pack, ENAMETOOLONG, err);
+  return swerex__zip_pack_entry(pack, dirfd(level->entries), entry->d_name, err);
+}
+
+/** Give the next bytes of the archive; *got 0: its end. */
+static bool swerex__zip_pack_read(swerex__zip_pack *pack, char *out, size_t room, size_t *got,
+                                  swerex_error *err) {
+  while (pack->taken == pack->out.size && !pack->over) {
+    pack->out.size = pack->taken = 0;
+    bool ok = pack->fd >= 0 ? swerex__zip_pack_piece(pack, err) : swerex__zip_pack_next(pack, err);
+    if (!ok) return false;
+    if (pack->out.failed || pack->directory.failed)
+      return swerex__err_set(err, SWEREX_E_VALUE, "%s has too many files", pack->root);
+  }
+  size_t size = pack->out.size - pack->taken;
+  *got = size < room ? size : room;
+  if (*got > 0) memcpy(out, pack->out.data + pack->taken, *got);
+  pack->taken += *got;
+  return true;
+}
+
+/* --- unpacking: the directory ------------------------------------------------------------- */
+
+typedef struct swerex__zip_entry {
+  char *name; /* clean: no "." and no empty part; without a slash at its end */
+  size_t name_size;
+  uint64_t offset, packed, size;
+  uint32_t sum, mode;
+  unsigned method;
+  int64_t time;
+  bool folder, link;
+} swerex__zip_entry;
+
+typedef struct swerex__zip_unpack {
+  const swerex_allocator *allocator;
+  int fd; /* the archive; borrowed */
+  int target;
+  char *target_path;
+  swerex__zip_limits limits;
+  uint64_t archive, shift, directory; /* sizes; where the directory starts */
+  swerex__zip_entry *entries;
+  size_t count, room, next;
+  char *names; /* of all entries */
+  int out;     /* the file that is being written; -1: none */
+  uint64_t at, left, made;
+  uint32_t sum;
+  swerex__deflate_crc crc;
+  swerex__inflate inflate;
+} swerex__zip_unpack;
+
+static void swerex__zip_unpack_free(swerex__zip_unpack *unpack) {
+  if (unpack == NULL) return;
+  swerex__sys_close(&unpack->out);
+  swerex__sys_close(&unpack->target);
+  swerex__mem_free(unpack->target_path);
+  swerex__mem_free(unpack->entries);
+  swerex__mem_free(unpack->names);
+  swerex__mem_free(unpack);
+}
+
+/** Read bytes at a place of the archive; false: they are not all there. */
+static bool swerex__zip_read_at(const swerex__zip_unpack *unpack, uint64_t at, void *data,
+                                size_t size) {
+  char *into = (char *)data;
+  if (at > unpack->archive || size > unpack->archive - at) return false;
+  while (size > 0) {
+    ssize_t n = pread(unpack->fd, into, size, (off_t)at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    into += n;
+    at += (uint64_t)n;
+    size -= (size_t)n;
+  }
+  return true;
+}
+
+/** Find the record at the archive's end, behind which only a comment stands. */
+static bool swerex__zip_find_end(const swerex__zip_unpack *unpack, uint64_t *at,
+                                 unsigned char end[22]) {
+  unsigned char tail[66000];
+  size_t size = unpack->archive < sizeof tail ? (size_t)unpack->archive : sizeof tail;
+  if (size < 22 || !swerex__zip_read_at(unpack, unpack->archive - size, tail, size)) return false;
+  for (size_t i = size - 22 + 1; i-- > 0;) {
+    if (swerex__zip_get(tail + i, 4) != 0x06054B50U ||
+        i + 22 + swerex__zip_get(tail + i + 20, 2) != size)
+      continue;
+    *at = unpack->archive - size + i;
+    memcpy(end, tail + i, 22);
+    return true;
+  }
+  return false;
+}
+
+/** Find out where the directory is, how large, and how many entries it has. */
+static bool swerex__zip_find_directory(swerex__zip_unpack *unpack, uint64_t *size,
+                                       uint64_t *count, swerex_error *err) {
+  unsigned char end[22], locator[20], big[56];
+  uint64_t at = 0;
+  if (!swerex__zip_find_end(unpack, &at, end))
+    return swerex__zip_bad(err, "File is not a zip file");
+  uint64_t start = swerex__zip_get(end + 16, 4);
+  *size = swerex__zip_get(end + 12, 4);
+  *count = swerex__zip_get(end + 10, 2);
+  bool disks = swerex__zip_get(end + 4, 4) != 0;
+  if (at >= 76 && swerex__zip_read_at(unpack, at - 20, locator, 20) &&
+      swerex__zip_get(locator, 4) == 0x07064B50U) {
+    at -= 76; /* the long record stands right before its locator, whatever that says */
+    if (!swerex__zip_read_at(unpack, at, big, 56) || swerex__zip_get(big, 4) != 0x06064B50U)
+      return swerex__zip_bad(err, "Corrupt zip64 end of central directory record");
+    disks = swerex__zip_get64(big + 16) != 0;
+    *count = swerex__zip_get64(big + 32);
+    *size = swerex__zip_get64(big + 40);
+    start = swerex__zip_get64(big + 48);
+  }
+  if (disks) return swerex__zip_bad(err, "zipfiles that span multiple disks are not supported");
+  if (*size > at || start > at - *size)
+    return swerex__zip_bad(err, "Bad offset for central directory");
+  unpack->directory = at - *size;
+  unpack->shift = unpack->directory - start; /* bytes that stand before the archive */
+  if (*size > SWEREX__ZIP_DIRECTORY_MAX || *count > unpack->limits.entries)
+    return swerex__zip_bad(err, "the archive has more than %llu entries",
+                           (unsigned long long)unpack->limits.entries);
+  return true;
+}
+
+/** Clean a name in place: no empty part, no "."; false: it leads out of the folder. */
+static bool swerex__zip_clean(char *name, size_t *size, bool *folder) {
+  size_t out = 0, at = 0;
+  if (*size == 0 || name[0] == '/' || memchr(name, '\0', *size) != NULL) return false;
+  if (memchr(name, '\\', *size) != NULL || (*size >= 2 && name[1] == ':')) return false;
+  *folder = name[*size - 1] == '/';
+  while (at < *size) {
+    size_t length = 0;
+    while (at + length < *size && name[at + length] != '/') length++;
+    bool dots = length == 2 && name[at] == '.' && name[at + 1] == '.';
+    if (dots) return false;
+    if (length > 0 && !(length == 1 && name[at] == '.')) {
+      if (out > 0) name[out++] = '/';
+      memmove(name + out, name + at, length);
+      out += length;
+    }
+    at += length + 1;
+  }
+  name[out] = '\0';
+  *size = out;
+  return out > 0 || *folder;
+}
+
+/** Read the parts of an entry that did not fit 32 bits, and its time. */
+static void swerex__zip_read_extra(swerex__zip_entry *entry, const unsigned char *extra,
+                                   size_t size) {
+  while (size >= 4) {
+    uint32_t id = swerex__zip_get(extra, 2);
+    size_t length = swerex__zip_get(extra + 2, 2), at = 4;
+    if (length > size - 4) return;
+    uint64_t *const fields[] = {&entry->size, &entry->packed, &entry->offset};
+    for (int i = 0; id == 1 && i < 3; i++)
+      if (*fields[i] == SWEREX__ZIP_BIG && at + 8 <= length + 4) {
+        *fields[i] = swerex__zip_get64(extra + at);
+        at += 8;
+      }
+    if (id == 0x5455U && length >= 5 && (extra[4] & 1U) != 0)
+      entry->time = (int32_t)swerex__zip_get(extra + 5, 4);
+    extra += 4 + length;
+    size -= 4 + length;
+  }
+}
+
+/** Turn DOS's local time into seconds. */
+static int64_t swerex__zip_unix_time(uint32_t dos) {
+  struct tm parts;
+  memset(&parts, 0, sizeof parts);
+  parts.tm_year = (int)(dos >> 25) + 80;
+  parts.tm_mon = (int)(dos >> 21 & 15U) - 1;
+  parts.tm_mday = (int)(dos >> 16 & 31U);
+  parts.tm_hour = (int)(dos >> 11 & 31U);
+  parts.tm_min = (int)(dos >> 5 & 63U);
+  parts.tm_sec = (int)(dos & 31U) * 2;
+  parts.tm_isdst = -1;
+  return (int64_t)mktime(&parts);
+}
+
+/** Check one entry by what the directory says of it. */
+static bool swerex__zip_check_entry(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
+                                    unsigned flags, swerex_error *err) {
+  const char *name = entry->name;
+  if (!swerex__zip_clean(entry->name, &entry->name_size, &entry->folder))
+    return swerex__zip_bad(err, "%.200s: this name leads out of the folder, or is none", name);
+  if ((flags & 1U) != 0) return swerex__zip_bad(err, "%s is encrypted", name);
+  if (entry->method != 0 && entry->method != 8)
+    return swerex__zip_bad(err, "%s: compression method %u is not supported", name, entry->method);
+  if (entry->method == 0 && entry->packed != entry->size)
+    return swerex__zip_bad(err, "%s: its two sizes differ, though it is not compressed", name);
+  if (entry->packed > unpack->directory || entry->offset > unpack->directory - entry->packed)
+    return swerex__zip_bad(err, "%s lies outside of the archive", name);
+  if (entry->size > SWEREX__ZIP_RATIO_FROM && entry->size / unpack->limits.ratio > entry->packed)
+    return swerex__zip_bad(err, "%s: %llu bytes from %llu: refused as a bomb", name,
+                           (unsigned long long)entry->size, (unsigned long long)entry->packed);
+  entry->link = (entry->mode & 0170000U) == 0120000U;
+  if (entry->link && (entry->folder || entry->size == 0 || entry->size >= SWEREX__ZIP_NAME_MAX))
+    return swerex__zip_bad(err, "%s: a link of %llu bytes", name, (unsigned long long)entry->size);
+  return true;
+}
+
+/** Read the whole directory. */
+static bool swerex__zip_read_entries(swerex__zip_unpack *unpack, const unsigned char *data,
+                                     size_t size, uint64_t count, swerex_error *err) {
+  char *names = unpack->names;
+  uint64_t total = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    void *entries = unpack->entries;
+    if (size < 46 || swerex__zip_get(data, 4) != 0x02014B50U)
+      return swerex__zip_bad(err, "Bad magic number for central directory");
+    size_t name = swerex__zip_get(data + 28, 2), extra = swerex__zip_get(data + 30, 2);
+    size_t whole = 46 + name + extra + swerex__zip_get(data + 32, 2);
+    if (whole > size || name > SWEREX__ZIP_NAME_MAX)
+      return swerex__zip_bad(err, "Truncated central directory");
+    if (!swerex__mem_reserve(unpack->allocator, &entries, &unpack->room, unpack->count,
+                             sizeof *unpack->entries))
+      return swerex__err_memory(err);
+    unpack->entries = (swerex__zip_entry *)entries;
+    swerex__zip_entry *entry = &unpack->entries[unpack->count++];
+    memset(entry, 0, sizeof *entry);
+    entry->method = swerex__zip_get(data + 10, 2);
+    entry->time = swerex__zip_unix_time(swerex__zip_get(data + 12, 4));
+    entry->sum = swerex__zip_get(data + 16, 4);
+    entry->packed = swerex__zip_get(data + 20, 4);
+    entry->size = swerex__zip_get(data + 24, 4);
+    if (data[5] == 3) entry->mode = swerex__zip_get(data + 38, 4) >> 16;
+    entry->offset = swerex__zip_get(data + 42, 4);
+    swerex__zip_read_extra(entry, data + 46 + name, extra);
+    entry->offset += unpack->shift;
+    entry->name = names;
+    entry->name_size = name;
+    memcpy(names, data + 46, name);
+    names[name] = '\0';
+    names += name + 1;
+    if (!swerex__zip_check_entry(unpack, entry, swerex__zip_get(data + 8, 2), err)) return false;
+    total += entry->size;
+    if (entry->size > unpack->limits.bytes || total > unpack->limits.bytes)
+      return swerex__zip_bad(err, "the archive would take more than %llu bytes",
+                             (unsigned long long)unpack->limits.bytes);
+    data += whole;
+    size -= whole;
+  }
+  return true;
+}
+
+/* --- unpacking: what entries are to each other -------------------------------------------- */
+
+static int swerex__zip_by_offset(const void *left, const void *right) {
+  const swerex__zip_entry *a = *(const swerex__zip_entry *const *)left;
+  const swerex__zip_entry *b = *(const swerex__zip_entry *const *)right;
+  return a->offset < b->offset ? -1 : a->offset > b->offset;
+}
+
+static int swerex__zip_by_name(const void *left, const void *right) {
+  const swerex__zip_entry *a = *(const swerex__zip_entry *const *)left;
+  const swerex__zip_entry *b = *(const swerex__zip_entry *const *)right;
+  return strcmp(a->name, b->name);
+}
+
+/** Refuse entries that share data: so do bombs. */
+static bool swerex__zip_check_overlap(swerex__zip_unpack *unpack, swerex__zip_entry **list,
+                                      swerex_error *err) {
+  qsort(list, unpack->count, sizeof(void *), swerex__zip_by_offset);
+  for (size_t i = 0; i + 1 < unpack->count; i++)
+    if (list[i + 1]->offset - list[i]->offset < 30 + list[i]->packed)
+      return swerex__zip_bad(err, "Overlapped entries: '%s' (possible zip bomb)", list[i]->name);
+  return true;
+}
+
+/** Refuse entries whose path goes through a link of the archive. */
+static bool swerex__zip_check_links(swerex__zip_unpack *unpack, swerex__zip_entry **list,
+                                    swerex_error *err) {
+  qsort(list, unpack->count, sizeof(void *), swerex__zip_by_name);
+  for (size_t i = 0; i < unpack->count; i++) {
+    const swerex__zip_entry *link = list[i];
+    if (!link->link) continue;
+    for (size_t k = i + 1; k < unpack->count; k++) {
+      const char *name = list[k]->name;
+      if (strncmp(name, link->name, link->name_size) != 0) break;
+      if (name[link->name_size] == '/')
+        return swerex__zip_bad(err, "%s: its path goes through a link of the archive", name);
+    }
+  }
+  return true;
+}
+
+/** Find where an entry's data starts. */
+static bool swerex__zip_find_data(const swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
+                                  uint64_t *at, swerex_error *err) {
+  unsigned char head[30];
+  if (!swerex__zip_read_at(unpack, entry->offset, head, sizeof head) ||
+      swerex__zip_get(head, 4) != 0x04034B50U)
+    return swerex__zip_bad(err, "Bad magic number for file header");
+  *at = entry->offset + 30 + swerex__zip_get(head + 26, 2) + swerex__zip_get(head + 28, 2);
+  if (*at > unpack->directory || entry->packed > unpack->directory - *at)
+    return swerex__zip_bad(err, "%s lies outside of the archive", entry->name);
+  return true;
+}
+
+/** Take the data of a small entry. */
+static bool swerex__zip_read_small(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
+                                   char *out, swerex_error *err) {
+  unsigned char packed[2 * SWEREX__ZIP_NAME_MAX];
+  uint64_t at = 0;
+  size_t in = (size_t)entry->packed, made = (size_t)entry->size + 1;
+  if (!swerex__zip_find_data(unpack, entry, &at, err)) return false;
+  if (entry->packed > sizeof packed || !swerex__zip_read_at(unpack, at, packed, in))
+    return swerex__zip_bad(err, "%s: a link that cannot be read", entry->name);
+  if (entry->method == 8) {
+    swerex__inflate_init(&unpack->inflate);
+    if (swerex__inflate_run(&unpack->inflate, packed, &in, (unsigned char *)out, &made) !=
+        SWEREX__INFLATE_DONE)
+      made = SIZE_MAX;
+  } else {
+    memcpy(out, packed, in);
+    made = in;
+  }
+  if (made != entry->size || swerex__deflate_crc_add(&unpack->crc, 0, out, made) != entry->sum)
+    return swerex__zip_bad(err, "Bad CRC-32 for file '%s'", entry->name);
+  out[made] = '\0';
+  return true;
+}
+
+/** Check that a link stays in the folder, wherever its own name is. */
+static bool swerex__zip_check_target(const swerex__zip_entry *entry, const char *target,
+                                     swerex_error *err) {
+  int depth = 0;
+  for (const char *c = entry->name; *c != '\0'; c++) depth += *c == '/';
+  bool out = target[0] == '/' || strlen(target) != entry->size;
+  for (const char *at = target; *at != '\0' && !out;) {
+    size_t length = strcspn(at, "/");
+    if (length == 2 && at[0] == '.' && at[1] == '.')
+      out = --depth < 0;
+    else if (length > 0 && !(length == 1 && at[0] == '.'))
+      depth++;
+    at += length;
+    while (*at == '/') at++;
+  }
+  if (out) return swerex__zip_bad(err, "%s: a link that leads out of the folder", entry->name);
+  return true;
+}
+
+/** Check all that can be known before anything is written. */
+static bool swerex__zip_check(swerex__zip_unpack *unpack, swerex_error *err) {
+  char target[SWEREX__ZIP_NAME_MAX + 1];
+  swerex__zip_entry **list = (swerex__zip_entry **)swerex__mem_grow(
+    unpack->allocator, NULL, unpack->count + 1, sizeof *list);
+  if (list == NULL) return swerex__err_memory(err);
+  for (size_t i = 0; i < unpack->count; i++) list[i] = &unpack->entries[i];
+  bool ok = swerex__zip_check_overlap(unpack, list, err) &&
+            swerex__zip_check_links(unpack, list, err);
+  swerex__mem_free(list);
+  for (size_t i = 0; ok && i < unpack->count; i++)
+    if (unpack->entries[i].link)
+      ok = swerex__zip_read_small(unpack, &unpack->entries[i], target, err) &&
+           swerex__zip_check_target(&unpack->entries[i], target, err);
+  return ok;
+}
+
+/** Read and check the directory. */
+static bool swerex__zip_unpack_open(swerex__zip_unpack *unpack, swerex_error *err) {
+  uint64_t size = 0, count = 0;
+  struct stat info;
+  if (fstat(unpack->fd, &info) != 0) return swerex__err_system(err, errno, "the archive");
+  unpack->archive = (uint64_t)info.st_size;
+  if (!swerex__zip_find_directory(unpack, &size, &count, err)) return false;
+  unsigned char *data =
+    (unsigned char *)swerex__mem_grow(unpack->allocator, NULL, (size_t)size + 1, 1);
+  unpack->names = (char *)swerex__mem_grow(unpack->allocator, NULL, (size_t)size + 1, 1);
+  bool ok = (data != NULL && unpack->names != NULL) || swerex__err_memory(err);
+  if (ok && !swerex__zip_read_at(unpack, unpack->directory, data, (size_t)size))
+    ok = swerex__zip_bad(err, "Truncated central directory");
+  ok = ok && swerex__zip_read_entries(unpack, data, (size_t)size, count, err) &&
+       swerex__zip_check(unpack, err);
+  swerex__mem_free(data);
+  return ok;
+}
+
+/** Begin to unpack an open archive into a folder, which is made. limits may be NULL. */
+static swerex__zip_unpack *swerex__zip_unpack_new(const swerex_allocator *a, int fd,
+                                                  const char *target,
+                                                  const swerex__zip_limits *limits,
+                                                  swerex_error *err) {
+  swerex__zip_unpack *unpack = (swerex__zip_unpack *)swerex__mem_new(a, 1, sizeof *unpack);
+  if (unpack == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  unpack->allocator = a;
+  unpack->fd = fd;
+  unpack->target = unpack->out = -1;
+  if (limits != NULL) unpack->limits = *limits;
+  if (unpack->limits.bytes == 0) unpack->limits.bytes = (uint64_t)64 << 30;
+  if (unpack->limits.entries == 0) unpack->limits.entries = 1000000;
+  if (unpack->limits.ratio == 0) unpack->limits.ratio = 1100;
+  swerex__deflate_crc_init(&unpack->crc);
+  unpack->target_path = swerex__mem_copy(a, target, strlen(target));
+  bool ok = unpack->target_path != NULL || swerex__err_memory(err);
+  ok = ok && swerex__zip_unpack_open(unpack, err);
+  if (ok && mkdir(target, 0777) != 0 && errno != EEXIST)
+    ok = swerex__err_system(err, errno, target);
+  if (ok) unpack->target = swerex__fs_open(AT_FDCWD, target, O_RDONLY | O_DIRECTORY, 0);
+  if (ok && unpack->target >= 0) return unpack;
+  if (ok) swerex__err_system(err, errno, target);
+  swerex__zip_unpack_free(unpack);
+  return NULL;
+}
+
+/* --- unpacking: the files ----------------------------------------------------------------- */
+
+/** Report a failure on an entry's file. Returns false. */
+static bool swerex__zip_unpack_fail(const swerex__zip_unpack *unpack,
+                                    const swerex__zip_entry *entry, swerex_error *err) {
+  int number = errno;
+  swerex__str path = swerex__str_new(unpack->allocator, SWEREX__ZIP_NAME_MAX * 4);
+  swerex__str_printf(&path, "%s/%s", unpack->target_path, entry->name);
+  swerex__err_system(err, number, path.failed ? unpack->target_path : path.data);
+  swerex__str_clear(&path);
+  return false;
+}
+
+/** Open the folder that an entry is in, making what is missing; *name is the entry's last part. */
+static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
+                                   const char **name) {
+  int folder = fcntl(unpack->target, F_DUPFD_CLOEXEC, 3);
+  char *at = entry->name, *slash;
+  while (folder >= 0 && (slash = strchr(at, '/')) != NULL) {
+    *slash = '\0';
+    if (mkdirat(folder, at, 0777) != 0 && errno != EEXIST) swerex__sys_close(&folder);
+    int next =
+      folder < 0 ? -1 : swerex__fs_open(folder, at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    *slash = '/';
+    swerex__sys_close(&folder);
+    folder = next;
+    at = slash + 1;
+  }
+  *name = at;
+  return folder;
+}
+
+/** Set mode and times of a file or folder that was written. File systems without them: fine. */
+static void swerex__zip_set_mode(int fd, const swerex__zip_entry *entry) {
+  struct timespec times[2];
+  times[0].tv_sec = times[1].tv_sec = (time_t)entry->time;
+  times[0].tv_nsec = times[1].tv_nsec = 0;
+  if ((entry->mode & 0777U) != 0 && fchmod(fd, (mode_t)(entry->mode & 0777U)) != 0) errno = 0;
+  if (entry->time > 0 && futimens(fd, times) != 0) errno = 0;
+}
+
+/** Begin an entry: make the folder or the link, or open the file. */
+static bool swerex__zip_begin(swerex__zip_unpack *unpack, swerex__zip_entry *entry,
+                              swerex_error *err) {
+  char target[SWEREX__ZIP_NAME_MAX + 1];
+  const char *name = NULL;
+  if (entry->link && !swerex__zip_read_small(unpack, entry, target, err)) return false;
+  if (entry->name_size == 0) return true; /* "./": the target itself */
+  int folder = swerex__zip_open_parent(unpack, entry, &name);
+  if (folder < 0) return swerex__zip_unpack_fail(unpack, entry, err);
+  bool ok = true;
+  if (entry->folder) {
+    ok = mkdirat(folder, name, 0777) == 0 || errno == EEXIST;
+  } else {
+    ok = unlinkat(folder, name, 0) == 0 || errno == ENOENT;
+    if (ok && entry->link) ok = symlinkat(target, folder, name) == 0;
+    if (ok && !entry->link) {
+      unpack->out = swerex__fs_open(folder, name,
+                                    O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+      ok = unpack->out >= 0;
+    }
+  }
+  if (!ok) swerex__zip_unpack_fail(unpack, entry, err);
+  swerex__sys_close(&folder);
+  if (!ok || unpack->out < 0) return ok;
+  unpack->sum = 0;
+  unpack->made = 0;
+  unpack->left = entry->packed;
+  swerex__inflate_init(&unpack->inflate);
+  return swerex__zip_find_data(unpack, entry, &unpack->at, err);
+}
+
+/** Complete the file that is being written. */
+static bool swerex__zip_end_file(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
+                                 swerex_error *err) {
+  swerex__zip_set_mode(unpack->out, entry);
+  bool closed = swerex__fs_close(&unpack->out);
+  if (!closed) return swerex__zip_unpack_fail(unpack, entry, err);
+  if (unpack->made != entry->size || unpack->sum != entry->sum)
+    return swerex__zip_bad(err, "Bad CRC-32 for file '%s'", entry->name);
+  return true;
+}
+
+/** Write output of an entry; never more than the directory has said. */
+static bool swerex__zip_write(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
+                              const unsigned char *data, size_t size, swerex_error *err) {
+  if (size > entry->size - unpack->made)
+    return swerex__zip_bad(err, "%s is larger than the archive says", entry->name);
+  unpack->sum = swerex__deflate_crc_add(&unpack->crc, unpack->sum, data, size);
+  unpack->made += size;
+  return swerex__sys_write_all(unpack->out, (const char *)data, size) ||
+         swerex__zip_unpack_fail(unpack, entry, err);
+}
+
+/** Move a piece of the present file; its end closes it. */
+static bool swerex__zip_piece(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
+                              swerex_error *err) {
+  unsigned char in[SWEREX__ZIP_CHUNK], out[SWEREX__ZIP_CHUNK];
+  size_t size = unpack->left < sizeof in ? (size_t)unpack->left : sizeof in, at = 0;
+  in[0] = 0; /* for an entry without data, which some compilers take for one not read */
+  swerex__inflate_status status = SWEREX__INFLATE_MORE;
+  if (!swerex__zip_read_at(unpack, unpack->at, in, size))
+    return swerex__zip_bad(err, "%s is cut off", entry->name);
+  unpack->at += size;
+  unpack->left -= size;
+  if (entry->method == 0) {
+    if (!swerex__zip_write(unpack, entry, in, size, err)) return false;
+    return unpack->left > 0 || swerex__zip_end_file(unpack, entry, err);
+  }
+  for (;;) {
+    size_t used = size - at, made = sizeof out;
+    status = swerex__inflate_run(&unpack->inflate, in + at, &used, out, &made);
+    at += used;
+    if (status == SWEREX__INFLATE_BROKEN)
+      return swerex__zip_bad(err, "%s: its compressed data is malformed", entry->name);
+    if (!swerex__zip_write(unpack, entry, out, made, err)) return false;
+    if (status == SWEREX__INFLATE_DONE) return swerex__zip_end_file(unpack, entry, err);
+    if (made < sizeof out && at == size) break;
+  }
+  if (unpack->left == 0)
+    return swerex__zip_bad(err, "%s: its compressed data is cut off", entry->name);
+  return true;
+}
+
+/** Give the folders their modes and times, innermost last written: nothing goes into them now. */
+static void swerex__zip_finish(swerex__zip_unpack *unpack) {
+  for (size_t i = unpack->count; i-- > 0;) {
+    swerex__zip_entry *entry = &unpack->entries[i];
+    const char *name = NULL;
+    if (!entry->folder || entry->name_size == 0) continue;
+    int parent = swerex__zip_open_parent(unpack, entry, &name);
+    int fd =
+      parent < 0 ? -1 : swerex__fs_open(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd >= 0) swerex__zip_set_mode(fd, entry);
+    swerex__sys_close(&fd);
+    swerex__sys_close(&parent);
+  }
+}
+
+/** Move about a MiB, or 64 entries. After a failure the archive can only be freed. */
+static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, swerex_error *err) {
+  uint64_t before = unpack->at;
+  for (int i = 0; i < SWEREX__ZIP_STEP_ENTRIES; i++) {
+    if (unpack->out < 0 && unpack->next == unpack->count) {
+      swerex__zip_finish(unpack);
+      return SWEREX__FS_DONE;
+    }
+    swerex__zip_entry *entry = &unpack->entries[unpack->out < 0 ? unpack->next : unpack->next - 1];
+    bool begin = unpack->out < 0;
+    if (begin) unpack->next++;
+    if (begin && !swerex__zip_begin(unpack, entry, err)) return SWEREX__FS_FAILED;
+    while (unpack->out >= 0) {
+      if (!swerex__zip_piece(unpack, entry, err)) return SWEREX__FS_FAILED;
+      if (unpack->at - before > SWEREX__ZIP_STEP_BYTES) break;
+    }
+    if (unpack->out >= 0) break;
+  }
+  return SWEREX__FS_MORE;
+}
+
+#ifndef SWEREX_NO_REMOTE
+
+/* =============================================================================================
+ * [web] HTTP calls to one server
+ * ========================================================================================== */
+/* A web is a server's address and the connections to it that are open and idle. A call sends one
+ * request, its body from memory or from a reader, and hands the answer over whole or as it comes.
+ * https is the same call made by libcurl. Connections are used again only where the caller says
+ * that a request may safely be sent twice: an idle connection may just be closing. */
+
+enum {
+  SWEREX__WEB_IDLE_MAX = 64,
+  SWEREX__WEB_AHEAD = 262144, /* of a body from a reader */
+  SWEREX__WEB_TYPE = 64
+};
+
+#define SWEREX__WEB_UNKNOWN UINT64_MAX /* a body's length: sent in chunks */
+
+typedef struct swerex__web_url {
+  bool tls;
+  int port;
+  char *host;   /* a name, a number, "unix:/path" */
+  char *prefix; /* before each path; "" mostly */
+  char *text;   /* in messages */
+} swerex__web_url;
+
+typedef struct swerex__web {
+  swerex_loop *loop;
+  swerex__web_url url;
+  swerex__loop_link idle; /* swerex__web_conn, the last used at the end */
+  size_t idle_count;
+  bool reuse; /* connections may serve more than one call */
+} swerex__web;
+
+typedef struct swerex__web_conn swerex__web_conn;
+typedef struct swerex__web_call swerex__web_call;
+
+/** A request and its answer; embedded in what makes it. */
+struct swerex__web_call {
+  const char *method, *path; /* borrowed */
+  swerex__str headers;       /* lines, each with its CR LF */
+  swerex__str body;
+  uint64_t length;           /* of a body from `read` */
+  /** Give the next bytes of the body; *got 0: its end. NULL: `body` is it. */
+  bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
+  /** Take answer bytes of status 200; NULL: they are kept in `answer`. False: give up. */
+  bool (*on_data)(void *owner, const char *data, size_t size, swerex_error *err);
+  /** Called once, from the loop; error code OK: there is an answer, of any status. */
+  void (*done)(void *owner, swerex_error *error);
+  void *owner;
+  double connect_timeout, timeout; /* seconds; < 0: none */
+  /* results */
+  int status;
+  char type[SWEREX__WEB_TYPE];
+  bool ours; /* the server is one of this library */
+  bool sent; /* the request may have arrived */
+  swerex__str answer;
+  /* private */
+  swerex__web *web;
+  swerex__sock_dial *dial;
+  swerex__web_conn *conn;
+  swerex__loop_timer timer;
+  bool body_over;
+  uint64_t body_sent;
+};
+
+struct swerex__web_conn {
+  swerex__loop_link link; /* first member; in `idle`, or in no list */
+  swerex__web *web;
+  swerex__sock_stream stream;
+  swerex__http http;
+  swerex__web_call *call; /* NULL: idle */
+};
+
+/* --- addresses ---------------------------------------------------------------------------- */
+
+static void swerex__web_clear_url(swerex__web_url *url) {
+  swerex__mem_free(url->host);
+  swerex__mem_free(url->prefix);
+  swerex__mem_free(url->text);
+  memset(url, 0, sizeof *url);
+}
+
+/** Skip a scheme; false: it is none that we speak. */
+static bool swerex__web_scheme(const char **text, bool *tls) {
+  static const struct {
+    const char *scheme;
+    bool tls;
+  } schemes[] = {{"http://", false}, {"https://", true}};
+  *tls = false;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(schemes); i++) {
+    size_t size = strlen(schemes[i].scheme);
+    if (strncmp(*text, schemes[i].scheme, size) != 0) continue;
+    *text += size;
+    *tls = schemes[i].tls;
+    return true;
+  }
+  return strstr(*text, "://") == NULL;
+}
+
+/** Read "[http[s]://]host[:port][/prefix]" or "unix:/path"; port > 0 goes before its own. */
+static bool swerex__web_parse_url(const swerex_allocator *memory, const char *text, int port,
+                                  swerex__web_url *url, swerex_error *err) {
+  const char *at = text, *host, *end;
+  memset(url, 0, sizeof *url);
+  bool local = strncmp(at, "unix:", 5) == 0;
+  if (!swerex__web_scheme(&at, &url->tls))
+    return swerex__err_set(err, SWEREX_E_VALUE, "host %s: only http, https and unix are known",
+                           text);
+  bool bracket = *at == '[';
+  host = bracket ? at + 1 : at;
+  end = local ? at + strlen(at) : host + strcspn(host, bracket ? "]" : ":/?#");
+  const char *rest = bracket && *end == ']' ? end + 1 : end;
+  url->port = url->tls ? 443 : 80;
+  if (!local && *rest == ':') {
+    char *stop;
+    long number = strtol(rest + 1, &stop, 10);
+    if (stop == rest + 1 || number < 1 || number > 65535 || (*stop != '\0' && *stop != '/'))
+      return swerex__err_set(err, SWEREX_E_VALUE, "host %s: the port is not a number up to 65535",
+                             text);
+    url->port = (int)number;
+    rest = stop;
+  }
+  if (port > 0) url->port = port;
+  if (end == host || end - host > SWEREX__SOCK_HOST_MAX || (*rest != '\0' && *rest != '/'))
+    return swerex__err_set(err, SWEREX_E_VALUE, "host %s is not a host", text);
+  size_t prefix = strlen(rest);
+  while (prefix > 0 && rest[prefix - 1] == '/') prefix--;
+  for (const char *c = text; *c != '\0'; c++)
+    if ((unsigned char)*c <= 0x20 || *c == 0x7F || *c == '@')
+      return swerex__err_set(err, SWEREX_E_VALUE, "host %s: a blank or @ cannot be in it", text);
+  char name[SWEREX__SOCK_HOST_MAX + 32];
+  snprintf(name, sizeof name,
+           local     ? "%.*s"
+           : bracket ? "[%.*s]:%d"
+                     : "%.*s:%d",
+           (int)(end - host), host, url->port);
+  url->host = swerex__mem_copy(memory, host, (size_t)(end - host));
+  url->prefix = swerex__mem_copy(memory, rest, prefix);
+  url->text = swerex__mem_copy(memory, name, strlen(name));
+  if (url->host != NULL && url->prefix != NULL && url->text != NULL) return true;
+  swerex__web_clear_url(url);
+  return swerex__err_memory(err);
+}
+
+/* --- connections -------------------------------------------------------------------------- */
+
+static void swerex__web_free_conn(swerex__web_conn *conn) {
+  if (conn->link.next != NULL) conn->web->idle_count--;
+  swerex__loop_link_remove(&conn->link);
+  if (conn->call != NULL) conn->call->conn = NULL;
+  swerex__sock_stream_close(&conn->stream);
+  swerex__http_free(&conn->http);
+  swerex__mem_free(conn);
+}
+
+/** Take a call from its connection, which is closed or kept. */
+static void swerex__web_detach(swerex__web_call *call, bool keep) {
+  swerex__web_conn *conn = call->conn;
+  swerex__web *web = call->web;
+  swerex__loop_disarm(web->loop, &call->timer);
+  swerex__sock_dial_free(call->dial);
+  call->dial = NULL;
+  call->conn = NULL;
+  if (conn == NULL) return;
+  conn->call = NULL;
+  if (!keep || !web->reuse || web->idle_count >= SWEREX__WEB_IDLE_MAX) {
+    swerex__web_free_conn(conn);
+    return;
+  }
+  swerex__http_restart(&conn->http);
+  swerex__loop_link_insert(&web->idle, &conn->link);
+  web->idle_count++;
+}
+
+/** End a call: well where the error is NULL or OK. */
+static void swerex__web_end(swerex__web_call *call, bool keep, swerex_error *error) {
+  swerex_error none = SWEREX_ERROR_INIT;
+  swerex__web_detach(call, keep);
+  call->done(call->owner, error == NULL ? &none : error);
+  if (error != NULL) swerex__err_clear(error);
+}
+
+static void swerex__web_fail(swerex__web_call *call, const char *why) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__err_set(&error, SWEREX_E_HTTP, "%s from %s%s", why, call->web->url.text, call->path);
+  swerex__web_end(call, false, &error);
+}
+
+/** Send more of a body that comes from a reader. False: the call has ended. */
+static bool swerex__web_send_body(swerex__web_call *call) {
+  swerex__sock_stream *stream = &call->conn->stream;
+  bool chunked = call->length == SWEREX__WEB_UNKNOWN;
+  char data[16384], line[32];
+  while (!call->body_over && swerex__sock_waiting(stream) < SWEREX__WEB_AHEAD && !stream->broken) {
+    swerex_error error = SWEREX_ERROR_INIT;
+    size_t got = 0;
+    bool ok = call->read(call->owner, data, sizeof data, &got, &error);
+    call->body_sent += got;
+    call->body_over = got == 0;
+    if (ok && !chunked && (call->body_over ? call->body_sent < call->length
+                                           : call->body_sent > call->length))
+      ok = swerex__err_set(&error, SWEREX_E_OS, "the file changed its size while it was sent");
+    if (!ok) {
+      swerex__web_end(call, false, &error);
+      return false;
+    }
+    if (chunked) {
+      int n = snprintf(line, sizeof line, "%zx\r\n", got);
+      swerex__sock_send(stream, line, (size_t)n);
+    }
+    swerex__sock_send(stream, data, got);
+    if (chunked) swerex__sock_send(stream, "\r\n", 2);
+  }
+  return true;
+}
+
+/** Send the request. */
+static void swerex__web_send(swerex__web_call *call) {
+  const swerex__web_url *url = &call->web->url;
+  swerex__sock_stream *stream = &call->conn->stream;
+  swerex__str head = swerex__str_new(&call->web->loop->allocator, 65536);
+  bool local = strncmp(url->host, "unix:", 5) == 0;
+  swerex__str_printf(&head, "%s %s%s HTTP/1.1\r\nhost: %s\r\n", call->method, url->prefix,
+                     call->path, local ? "localhost" : url->text);
+  if (call->headers.size > 0) swerex__str_add(&head, call->headers.data, call->headers.size);
+  if (call->read != NULL && call->length == SWEREX__WEB_UNKNOWN)
+    swerex__str_puts(&head, "transfer-encoding: chunked\r\n");
+  else if (strcmp(call->method, "GET") != 0)
+    swerex__str_printf(&head, "content-length: %llu\r\n",
+                       (unsigned long long)(call->read != NULL ? call->length : call->body.size));
+  if (!call->web->reuse) swerex__str_puts(&head, "connection: close\r\n");
+  swerex__str_puts(&head, "\r\n");
+  if (call->read == NULL && call->body.size < 65536) /* one packet */
+    swerex__str_add(&head, call->body.data, call->body.size);
+  if (head.failed) stream->broken = true;
+  call->sent = true;
+  if (!head.failed) swerex__sock_send(stream, head.data, head.size);
+  if (call->read == NULL && call->body.size >= 65536)
+    swerex__sock_send(stream, call->body.data, call->body.size);
+  swerex__str_clear(&head);
+  if (call->read != NULL) swerex__web_send_body(call);
+}
+
+/** Take what the head of an answer says. */
+static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http) {
+  swerex__http_text type = swerex__http_find(http, "content-type");
+  swerex__http_text server = swerex__http_find(http, "server");
+  size_t size = 0;
+  call->status = http->status;
+  call->ours = server.size > 7 && memcmp(server.data, "swerex/", 7) == 0;
+  if (call->ours) call->web->reuse = true;
+  while (size < type.size && size + 1 < sizeof call->type && type.data[size] != ';') size++;
+  if (size > 0) memcpy(call->type, type.data, size);
+  call->type[size] = '\0';
+}
+
+/** Take a piece of an answer's body; false: the call has ended. */
+static bool swerex__web_on_body(swerex__web_call *call, const swerex__http *http) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool ok = true;
+  if (call->on_data != NULL && call->status == 200)
+    ok = call->on_data(call->owner, http->piece, http->piece_size, &error);
+  else
+    swerex__str_add(&call->answer, http->piece, http->piece_size);
+  if (call->answer.failed) ok = swerex__err_memory(&error);
+  if (!ok) swerex__web_end(call, false, &error);
+  return ok;
+}
+
+/** Read an answer as far as it is there. */
+static void swerex__web_feed(swerex__web_conn *conn, const char *data, size_t size) {
+  swerex__http *http = &conn->http;
+  for (;;) {
+    swerex__web_call *call = conn->call;
+    switch (swerex__http_read(http, &data, &size)) {
+    case SWEREX__HTTP_HEAD:
+      if (http->status >= 200) swerex__web_on_head(call, http);
+      break;
+    case SWEREX__HTTP_BODY:
+      if (!swerex__web_on_body(call, http)) return;
+      break;
+    case SWEREX__HTTP_END:
+      if (http->status < 200) { /* 100 Continue and its like: the answer follows */
+        swerex__http_restart(http);
+        break;
+      }
+      swerex__web_end(call,
+                      http->keep_alive && size == 0 && swerex__sock_waiting(&conn->stream) == 0 &&
+                        (call->read == NULL || call->body_over),
+                      NULL);
+      return;
+    case SWEREX__HTTP_BROKEN: swerex__web_fail(call, http->why); return;
+    default: return;
+    }
+  }
+}
+
+static void swerex__web_on_input(swerex__sock_stream *stream) {
+  swerex__web_conn *conn = (swerex__web_conn *)stream->owner;
+  char data[SWEREX__SOCK_CHUNK];
+  ssize_t n = swerex__sock_receive(stream, data, sizeof data);
+  if (n < 0) return;
+  if (conn->call == NULL) { /* idle: the server closes, or is out of step */
+    swerex__web_free_conn(conn);
+  } else if (n > 0) {
+    swerex__web_feed(conn, data, (size_t)n);
+  } else if (swerex__http_is_idle(&conn->http)) {
+    swerex__web_fail(conn->call, "the connection closed without an answer");
+  } else if (swerex__http_close(&conn->http) == SWEREX__HTTP_END) {
+    swerex__web_end(conn->call, false, NULL);
+  } else {
+    swerex__web_fail(conn->call, "the connection closed in the middle of the answer");
+  }
+}
+
+static void swerex__web_on_room(swerex__sock_stream *stream) {
+  swerex__web_conn *conn = (swerex__web_conn *)stream->owner;
+  swerex__web_call *call = conn->call;
+  if (call != NULL && !stream->broken && call->read != NULL) swerex__web_send_body(call);
+  /* a broken one still has to be read: the server may have said why */
+}
+
+static swerex__web_conn *swerex__web_new_conn(swerex__web *web, int fd, swerex_error *err) {
+  swerex__web_conn *conn =
+    (swerex__web_conn *)swerex__mem_new(&web->loop->allocator, 1, sizeof *conn);
+  if (conn == NULL) {
+    close(fd);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  conn->web = web;
+  swerex__http_init(&conn->http, &web->loop->allocator, true);
+  conn->stream.on_input = swerex__web_on_input;
+  conn->stream.on_room = swerex__web_on_room;
+  if (swerex__sock_stream_open(&conn->stream, web->loop, fd, -1, SIZE_MAX / 2, conn)) return conn;
+  swerex__err_system(err, errno, web->url.text);
+  swerex__web_free_conn(conn);
+  return NULL;
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+static void swerex__web_on_time(swerex__loop_timer *timer) {
+  swerex__web_call *call = (swerex__web_call *)timer->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__str text = swerex__str_new(NULL, 64);
+  swerex__util_add_double(&text, call->timeout);
+  swerex__err_set(&error, SWEREX_E_TIMEOUT, "no answer from %s%s within %s seconds",
+                  call->web->url.text, call->path, text.failed ? "its" : text.data);
+  swerex__str_clear(&text);
+  swerex__web_end(call, false, &error);
+}
+
+static void swerex__web_use(swerex__web_call *call, swerex__web_conn *conn) {
+  call->conn = conn;
+  conn->call = call;
+  conn->http.to_head = false;
+  swerex__web_send(call);
+}
+
+static void swerex__web_on_dialed(void *owner, int fd, swerex_error *error) {
+  swerex__web_call *call = (swerex__web_call *)owner;
+  call->dial = NULL;
+  swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(call->web, fd, error);
+  if (conn == NULL)
+    swerex__web_end(call, false, error);
+  else
+    swerex__web_use(call, conn);
+}
+
+/** Make a call ready to be filled and started. */
+static void swerex__web_init_call(swerex__web_call *call, swerex__web *web, void *owner) {
+  const swerex_allocator *memory = &web->loop->allocator;
+  memset(call, 0, sizeof *call);
+  call->web = web;
+  call->owner = owner;
+  call->headers = swerex__str_new(memory, 65536);
+  call->body = swerex__str_new(memory, SIZE_MAX / 2);
+  call->answer = swerex__str_new(memory, SIZE_MAX / 2);
+}
+
+/** Stop a call without a word, and release what it holds. */
+static void swerex__web_clear_call(swerex__web_call *call) {
+  if (call->web == NULL) return;
+  swerex__web_detach(call, false);
+  swerex__str_clear(&call->headers);
+  swerex__str_clear(&call->body);
+  swerex__str_clear(&call->answer);
+}
+
+/** Start a call, or start it again. `done` is called from the loop, unless this fails. */
+static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
+  swerex__web *web = call->web;
+  call->status = 0;
+  call->sent = call->body_over = false;
+  call->body_sent = 0;
+  call->answer.size = 0;
+  call->type[0] = '\0';
+  if (web->url.tls)
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                           "%s: https is not in this build: compile with -DSWEREX_USE_CURL=1 and "
+                           "-lcurl, or with -DSWEREX_USE_CURL=2 to load libcurl when it is needed",
+                           web->url.text);
+  swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
+  if (web->reuse && !swerex__loop_link_empty(&web->idle)) {
+    swerex__web_conn *conn = (swerex__web_conn *)web->idle.previous;
+    swerex__loop_link_remove(&conn->link);
+    web->idle_count--;
+    swerex__web_use(call, conn);
+    return true;
+  }
+  call->dial = swerex__sock_dial_new(web->loop, web->url.host, web->url.port, call->connect_timeout,
+                                     web->url.text, swerex__web_on_dialed, call, err);
+  if (call->dial == NULL) swerex__loop_disarm(web->loop, &call->timer);
+  return call->dial != NULL;
+}
+
+static bool swerex__web_open(swerex__web *web, swerex_loop *loop, const char *host, int port,
+                             swerex_error *err) {
+  memset(web, 0, sizeof *web);
+  web->loop = loop;
+  swerex__loop_link_init(&web->idle);
+  return swerex__web_parse_url(&loop->allocator, host, port, &web->url, err);
+}
+
+static void swerex__web_close(swerex__web *web) {
+  while (web->idle.next != NULL && !swerex__loop_link_empty(&web->idle))
+    swerex__web_free_conn((swerex__web_conn *)web->idle.next);
+  swerex__web_clear_url(&web->url);
+}
+
+/* =============================================================================================
+ * [remote] The remote runtime
+ * ========================================================================================== */
+/* Each verb is a call to a server, ours or the Python one. A call that failed before its request
+ * was sent is made again; one that failed later only where that is safe: the server is ours, which
+ * knows a request by its id, or the verb changes nothing. Where output is watched, ours sends it
+ * as it comes, and a broken answer is taken up where it ended. Errors of the other side keep their
+ * class path; nothing is done because of it. */
+
+#define SWEREX__REMOTE_CONNECT_TIME 10.0
+#define SWEREX__REMOTE_ALIVE_TIME 0.15
+#define SWEREX__REMOTE_FIRST_DELAY 0.1
+#define SWEREX__REMOTE_MAX_DELAY 5.0
+#define SWEREX__REMOTE_BOUNDARY "swerex-7b1d0f4c5a2e4e0f9c3a"
+
+typedef struct swerex__remote {
+  swerex_runtime base; /* first member */
+  swerex_remote_config config; /* owned */
+  swerex_logger logger;
+  swerex__web web;
+  swerex__loop_link calls;
+} swerex__remote;
+
+/** The parts of an upload's body, in turn. */
+typedef enum swerex__remote_part {
+  SWEREX__REMOTE_FIELDS,
+  SWEREX__REMOTE_CONTENT,
+  SWEREX__REMOTE_TAIL,
+  SWEREX__REMOTE_END
+} swerex__remote_part;
+
+typedef struct swerex__remote_call {
+  swerex__loop_link link; /* first member */
+  swerex__remote *remote;
+  swerex__rt_verb verb;
+  swerex_future *future;
+  swerex__web_call web;
+  char path[32];
+  int tries;
+  double delay;
+  swerex__loop_timer again;
+  swerex_output_watch watch;
+  bool live;       /* the answer came as a stream */
+  swerex__str line; /* of the stream, not complete yet */
+  uint64_t cursor; /* complete lines taken */
+  swerex__str last; /* the answer at the stream's end */
+  int last_status;
+  char *source; /* of an upload */
+  int fd;
+  swerex__zip_pack *pack;
+  swerex__remote_part part;
+  swerex__str fields; /* what goes before the content */
+  size_t at;
+} swerex__remote_call;
+
+static void swerex__remote_free_call(swerex__remote_call *call) {
+  swerex__loop_link_remove(&call->link);
+  swerex__loop_disarm(call->remote->base.loop, &call->again);
+  swerex__web_clear_call(&call->web);
+  swerex__zip_pack_free(call->pack);
+  swerex__sys_close(&call->fd);
+  swerex__str_clear(&call->line);
+  swerex__str_clear(&call->last);
+  swerex__str_clear(&call->fields);
+  swerex__mem_free(call->source);
+  swerex__mem_free(call);
+}
+
+static void swerex__remote_cancel(swerex_future *future) {
+  swerex__remote_free_call((swerex__remote_call *)future->operation);
+}
+
+/** End a call with an error, which is moved. */
+static void swerex__remote_fail(swerex__remote_call *call, swerex_error *error) {
+  swerex_future *future = call->future;
+  swerex_is_alive_response *alive = (swerex_is_alive_response *)future->response;
+  swerex__remote *remote = call->remote;
+  bool asked = call->verb == SWEREX__RT_IS_ALIVE;
+  swerex__remote_free_call(call);
+  if (!asked) {
+    swerex__loop_fail(future, error);
+    return;
+  }
+  swerex__str text = swerex__str_new(&remote->base.loop->allocator, 65536);
+  swerex__str_printf(&text, "Failed to connect to %s\n%s", remote->web.url.text, error->message);
+  if (!swerex__str_take(&text, &alive->message, error))
+    swerex__loop_fail(future, error);
+  else
+    swerex__loop_finish(future);
+  swerex__err_clear(error);
+}
+
+/* --- answers ------------------------------------------------------------------------------ */
+
+/** Find the code that the server means: by name where it is ours, else by the Python class. */
+static swerex_code swerex__remote_code(const swerex__json *exception, const char *class_path) {
+  const swerex__json *name = swerex__json_get(exception, "code");
+  for (int i = 1; name != NULL && i < SWEREX_E_COUNT_; i++)
+    if (name->type == SWEREX__JSON_STRING && swerex__json_is(name, swerex__err_rows[i].name) &&
+        strcmp(swerex__err_rows[i].class_path, class_path) == 0)
+      return (swerex_code)i;
+  return swerex__err_code_of_class(class_path);
+}
+
+/** Copy a string member of an exception, NULs cut off; NULL: it is not there. */
+static char *swerex__remote_string(const swerex__json *object, const char *name) {
+  const swerex__json *node = swerex__json_get(object, name);
+  if (node == NULL || node->type != SWEREX__JSON_STRING) return NULL;
+  return swerex__mem_copy(NULL, node->string, node->size);
+}
+
+/** Take an exception of the other side: a value like any other. */
+static bool swerex__remote_take_exception(const swerex__json *root, swerex_error *error) {
+  const swerex__json *exception = swerex__json_get(root, "swerexception");
+  if (exception == NULL || exception->type != SWEREX__JSON_OBJECT) return false;
+  const swerex__json *info = swerex__json_get(exception, "extra_info");
+  swerex__str extra = swerex__str_new(NULL, SIZE_MAX / 2);
+  char *message = swerex__remote_string(exception, "message");
+  char *path = swerex__remote_string(exception, "class_path");
+  char *traceback = swerex__remote_string(exception, "traceback");
+  if (info != NULL && info->type == SWEREX__JSON_OBJECT) swerex__json_add_node(&extra, info);
+  const char *strings[4] = {message, extra.failed || extra.size <= 2 ? NULL : extra.data, path,
+                            traceback != NULL && traceback[0] != '\0' ? traceback : NULL};
+  swerex__err_fill(error, swerex__remote_code(exception, path == NULL ? "" : path), strings);
+  error->http_status = 511;
+  swerex__str_clear(&extra);
+  swerex__mem_free(message);
+  swerex__mem_free(path);
+  swerex__mem_free(traceback);
+  return true;
+}
+
+/** Describe an answer that is neither the verb's nor an exception. */
+static void swerex__remote_set_status(const swerex__remote_call *call, int status,
+                                      const swerex__json *root, const char *text, size_t size,
+                                      swerex_error *error) {
+  const swerex__json *detail = swerex__json_get(root, "detail");
+  swerex__str words = swerex__str_new(NULL, SIZE_MAX / 2);
+  if (detail != NULL && detail->type == SWEREX__JSON_STRING)
+    swerex__str_add(&words, detail->string, detail->size);
+  else if (detail != NULL)
+    swerex__json_add_node(&words, detail);
+  else
+    for (size_t i = 0; i < size && i < 200; i++)
+      swerex__str_putc(&words, (unsigned char)text[i] < 0x20 ? ' ' : text[i]);
+  swerex__err_set(error, SWEREX_E_HTTP, "Status code %d from http%s://%s%s%s. Message: %s", status,
+                  call->remote->web.url.tls ? "s" : "", call->remote->web.url.text,
+                  call->remote->web.url.prefix, call->path,
+                  words.failed || words.size == 0 ? "none" : words.data);
+  error->http_status = status;
+  swerex__str_clear(&words);
+}
+
+/** Hand over the whole output where it did not come as a stream. */
+static void swerex__remote_show(const swerex__remote_call *call) {
+  const swerex_output_watch *watch = &call->watch;
+  swerex_bytes parts[2];
+  memset(parts, 0, sizeof parts);
+  if (watch->on_output == NULL || call->live) return;
+  if (call->verb == SWEREX__RT_EXECUTE) {
+    const swerex_command_response *response =
+      (const swerex_command_response *)call->future->response;
+    parts[0] = response->stdout_text;
+    parts[1] = response->stderr_text;
+  } else if (call->verb == SWEREX__RT_RUN_IN_SESSION) {
+    parts[0] = ((const swerex_bash_observation *)call->future->response)->output;
+  }
+  for (int i = 0; i < 2; i++)
+    if (parts[i].size > 0)
+      watch->on_output(watch->user_data, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, parts[i].data,
+                       parts[i].size);
+}
+
+/** Read an answer and end the call with what it says. */
+static void swerex__remote_answer(swerex__remote_call *call, int status, const char *text,
+                                  size_t size) {
+  const swerex_allocator *memory = &call->remote->base.loop->allocator;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__json_doc doc;
+  memset(&doc, 0, sizeof doc);
+  bool ok = swerex__json_parse(memory, text, size, &doc, &error);
+  if (status == 511 && ok && swerex__remote_take_exception(doc.root, &error)) {
+    ok = false;
+  } else if (status != 200) {
+    swerex__remote_set_status(call, status, doc.root, text, size, &error);
+    ok = false;
+  } else if (!ok || !swerex__model_decode(memory, call->future->model, doc.root,
+                                          call->future->response, &error)) {
+    swerex_error why = SWEREX_ERROR_INIT;
+    swerex__err_move(&why, &error);
+    swerex__err_set(&error, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
+                    call->remote->web.url.text, call->path, why.message);
+    swerex__err_clear(&why);
+    ok = false;
+  }
+  swerex__json_free(&doc);
+  if (!ok) {
+    swerex__remote_fail(call, &error);
+    swerex__err_clear(&error);
+    return;
+  }
+  swerex__remote_show(call);
+  swerex_future *future = call->future;
+  swerex__remote_free_call(call);
+  swerex__loop_finish(future);
+}
+
+/* --- streams ------------------------------------------------------------------------------ */
+
+/** Take one line of a stream. */
+static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *err) {
+  const swerex_output_watch *watch = &call->watch;
+  swerex__json_doc doc;
+  if (call->line.size <= 1) return true; /* a sign of life */
+  if (!swerex__json_parse(call->line.allocator, call->line.data, call->line.size, &doc, err))
+    return false;
+  const swerex__json *status = swerex__json_get(doc.root, "status");
+  const swerex__json *lost = swerex__json_get(doc.root, "lost");
+  const swerex__json *at = swerex__json_get(doc.root, "at");
+  if (status != NULL) {
+    call->last_status = (int)status->integer;
+    call->last.size = 0;
+    swerex__json_add_node(&call->last, swerex__json_get(doc.root, "answer"));
+  } else if (lost != NULL && at != NULL) {
+    call->cursor = (uint64_t)at->integer;
+  } else {
+    static const char *const names[] = {"stdout", "stderr"};
+    call->cursor += call->line.size;
+    for (int i = 0; i < 2; i++) {
+      const swerex__json *text = swerex__json_get(doc.root, names[i]);
+      if (text != NULL && text->type == SWEREX__JSON_STRING)
+        watch->on_output(watch->user_data, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, text->string,
+                         text->size);
+    }
+  }
+  swerex__json_free(&doc);
+  return true;
+}
+
+/** Take a piece of an answer, which is a stream if the server can do that. */
+static bool swerex__remote_on_data(void *owner, const char *data, size_t size, swerex_error *err) {
+  swerex__remote_call *call = (swerex__remote_call *)owner;
+  call->live = strcmp(call->web.type, "application/x-ndjson") == 0;
+  if (!call->live) {
+    swerex__str_add(&call->web.answer, data, size);
+    return !call->web.answer.failed || swerex__err_memory(err);
+  }
+  while (size > 0) {
+    const char *feed = (const char *)memchr(data, '\n', size);
+    size_t count = feed == NULL ? size : (size_t)(feed - data) + 1;
+    swerex__str_add(&call->line, data, count);
+    if (call->line.failed) return swerex__err_memory(err);
+    data += count;
+    size -= count;
+    if (feed == NULL) break;
+    if (!swerex__remote_take_line(call, err)) return false;
+    call->line.size = 0;
+  }
+  return true;
+}
+
+/* --- uploads ------------------------------------------------------------------------------ */
+
+/** Give the next bytes of an upload's body. */
+static bool swerex__remote_read(void *owner, char *out, size_t room, size_t *got,
+                                swerex_error *err) {
+  static const char tail[] = "\r\n--" SWEREX__REMOTE_BOUNDARY "--\r\n";
+  swerex__remote_call *call = (swerex__remote_call *)owner;
+  *got = 0;
+  while (*got == 0 && call->part != SWEREX__REMOTE_END) {
+    bool fields = call->part == SWEREX__REMOTE_FIELDS;
+    if (call->part == SWEREX__REMOTE_CONTENT) {
+      ssize_t n = 0;
+      if (call->pack != NULL) {
+        if (!swerex__zip_pack_read(call->pack, out, room, got, err)) return false;
+      } else if ((n = swerex__fs_read_some(call->fd, out, room)) < 0) {
+        return swerex__err_system(err, errno, call->source);
+      } else {
+        *got = (size_t)n;
+      }
+    } else {
+      const char *text = fields ? call->fields.data : tail;
+      size_t size = fields ? call->fields.size : sizeof tail - 1;
+      *got = size - call->at < room ? size - call->at : room;
+      memcpy(out, text + call->at, *got);
+      call->at += *got;
+    }
+    if (*got == 0) {
+      call->part = (swerex__remote_part)((int)call->part + 1);
+      call->at = 0;
+    }
+  }
+  return true;
+}
+
+/** Write a text into a header's quoted parameter, as browsers do. */
+static void swerex__remote_quote(swerex__str *out, const char *text) {
+  for (; *text != '\0'; text++) {
+    if (*text == '"')
+      swerex__str_puts(out, "%22");
+    else if (*text == '\r' || *text == '\n')
+      swerex__str_printf(out, "%%%02X", (unsigned)*text);
+    else
+      swerex__str_putc(out, *text);
+  }
+}
+
+static void swerex__remote_field(swerex__str *out, const char *name, const char *value) {
+  swerex__str_printf(out,
+                     "--" SWEREX__REMOTE_BOUNDARY
+                     "\r\ncontent-disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n",
+                     name, value);
+}
+
+/** Open the source of an upload, and write what goes before its content. */
+static bool swerex__remote_open_source(swerex__remote_call *call, swerex_error *err) {
+  const swerex_allocator *memory = &call->remote->base.loop->allocator;
+  struct stat info;
+  bool folder;
+  swerex__sys_close(&call->fd);
+  swerex__zip_pack_free(call->pack);
+  call->pack = NULL;
+  call->part = SWEREX__REMOTE_FIELDS;
+  call->at = 0;
+  if (stat(call->source, &info) != 0) return swerex__err_system(err, errno, call->source);
+  folder = S_ISDIR(info.st_mode);
+  if (!folder && !S_ISREG(info.st_mode))
+    return swerex__err_set(err, SWEREX_E_VALUE, "Source path %s is not a file or directory",
+                           call->source);
+  if (folder) {
+    call->pack = swerex__zip_pack_new(memory, call->source, err);
+    if (call->pack == NULL) return false;
+    call->web.length = SWEREX__WEB_UNKNOWN;
+    return true;
+  }
+  call->fd = open(call->source, O_RDONLY | O_CLOEXEC);
+  if (call->fd < 0 || fstat(call->fd, &info) != 0)
+    return swerex__err_system(err, errno, call->source);
+  call->web.length = call->fields.size + (uint64_t)info.st_size +
+                     sizeof "\r\n--" SWEREX__REMOTE_BOUNDARY "--\r\n" - 1;
+  return true;
+}
+
+/** Write the fields of an upload's form. */
+static bool swerex__remote_fill_upload(swerex__remote_call *call,
+                                       const swerex_upload_request *upload, swerex_error *err) {
+  swerex__str *out = &call->fields;
+  struct stat info;
+  char number[64];
+  call->source = swerex__mem_copy(&call->remote->base.loop->allocator, upload->source_path,
+                                  strlen(upload->source_path));
+  if (call->source == NULL) return swerex__err_memory(err);
+  if (stat(call->source, &info) != 0) return swerex__err_system(err, errno, call->source);
+  bool folder = S_ISDIR(info.st_mode);
+  const char *slash = strrchr(call->source, '/');
+  swerex__remote_field(out, "target_path", upload->target_path);
+  swerex__remote_field(out, "unzip", folder ? "true" : "false");
+  if (!folder) {
+    snprintf(number, sizeof number, "%o", (unsigned)info.st_mode & 0777U);
+    swerex__remote_field(out, "mode", number);
+    snprintf(number, sizeof number, "%lld", (long long)info.st_mtime);
+    swerex__remote_field(out, "mtime", number);
+  }
+  swerex__str_puts(out, "--" SWEREX__REMOTE_BOUNDARY
+                        "\r\ncontent-disposition: form-data; name=\"file\"; filename=\"");
+  swerex__remote_quote(out, folder ? "zipped_transfer.zip"
+                            : slash != NULL && slash[1] != '\0' ? slash + 1
+                                                                : call->source);
+  swerex__str_puts(out, folder ? "\"\r\ncontent-type: application/zip\r\n\r\n"
+                               : "\"\r\ncontent-type: application/octet-stream\r\n\r\n");
+  call->web.read = swerex__remote_read;
+  return !out->failed || swerex__err_memory(err);
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+static void swerex__remote_on_done(void *owner, swerex_error *error);
+
+/** Send the request, the first time or again. */
+static bool swerex__remote_send(swerex__remote_call *call, swerex_error *err) {
+  size_t size = call->web.headers.size;
+  call->line.size = 0;
+  if (call->source != NULL && !swerex__remote_open_source(call, err)) return false;
+  if (call->cursor > 0)
+    swerex__str_printf(&call->web.headers, "x-stream-offset: %llu\r\n",
+                       (unsigned long long)call->cursor);
+  bool ok = swerex__web_start(&call->web, err);
+  call->web.headers.size = size;
+  return ok;
+}
+
+static void swerex__remote_on_again(swerex__loop_timer *timer) {
+  swerex__remote_call *call = (swerex__remote_call *)timer->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (!swerex__remote_send(call, &error)) swerex__remote_fail(call, &error);
+  swerex__err_clear(&error);
+}
+
+/** Tell whether a call that failed may be made again. */
+static bool swerex__remote_may_retry(const swerex__remote_call *call, const swerex_error *error) {
+  bool harmless = call->verb == SWEREX__RT_READ_FILE;
+  if (call->verb == SWEREX__RT_IS_ALIVE || call->tries >= call->remote->config.num_retries)
+    return false;
+  if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY ||
+      error->code == SWEREX_E_CANCELLED || error->code == SWEREX_E_TIMEOUT)
+    return false;
+  return !call->web.sent || harmless || call->remote->web.reuse;
+}
+
+/** The call has an answer, or failed. */
+static void swerex__remote_on_done(void *owner, swerex_error *error) {
+  swerex__remote_call *call = (swerex__remote_call *)owner;
+  swerex__remote *remote = call->remote;
+  if (error->code == SWEREX_E_OK && call->live && call->last_status == 0)
+    swerex__err_set(error, SWEREX_E_HTTP, "the stream of %s%s ended without an answer",
+                    remote->web.url.text, call->path);
+  if (error->code == SWEREX_E_OK) {
+    if (call->live)
+      swerex__remote_answer(call, call->last_status, call->last.data, call->last.size);
+    else
+      swerex__remote_answer(call, call->web.status,
+                            call->web.answer.data == NULL ? "" : call->web.answer.data,
+                            call->web.answer.size);
+  } else if (swerex__remote_may_retry(call, error)) {
+    swerex__log(&remote->logger, SWEREX_LOG_INFO, "%s; trying again", error->message);
+    call->tries++;
+    swerex__loop_arm(remote->base.loop, &call->again, call->delay, swerex__remote_on_again, call);
+    call->delay =
+      call->delay * 2 < SWEREX__REMOTE_MAX_DELAY ? call->delay * 2 : SWEREX__REMOTE_MAX_DELAY;
+  } else {
+    swerex__remote_fail(call, error);
+  }
+}
+
+/** Write the headers: token, request id, what is accepted. */
+static bool swerex__remote_fill_headers(swerex__remote_call *call, bool json, swerex_error *err) {
+  swerex__str *out = &call->web.headers;
+  const char *token = call->remote->config.auth_token;
+  unsigned char id[16];
+  if (token != NULL && token[0] != '\0') swerex__str_printf(out, "x-api-key: %s\r\n", token);
+  if (call->verb != SWEREX__RT_IS_ALIVE) {
+    if (!swerex__util_random(id, sizeof id)) return swerex__err_system(err, errno, "/dev/urandom");
+    id[6] = (unsigned char)((id[6] & 0x0FU) | 0x40U); /* a UUID of version 4 */
+    id[8] = (unsigned char)((id[8] & 0x3FU) | 0x80U);
+    swerex__str_puts(out, "x-request-id: ");
+    for (int i = 0; i < 16; i++)
+      swerex__str_printf(out, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", id[i]);
+    swerex__str_puts(out, "\r\n");
+  }
+  if (json) swerex__str_puts(out, "content-type: application/json\r\n");
+  if (call->verb == SWEREX__RT_EXECUTE && call->remote->config.kill_on_disconnect)
+    swerex__str_puts(out, "x-on-disconnect: kill\r\n");
+  if (call->source != NULL)
+    swerex__str_puts(out,
+                     "content-type: multipart/form-data; boundary=" SWEREX__REMOTE_BOUNDARY "\r\n");
+  if (call->watch.on_output != NULL)
+    swerex__str_puts(out, "accept: application/x-ndjson, application/json\r\n");
+  return !out->failed || swerex__err_memory(err);
+}
+
+static double swerex__remote_or(double seconds, double otherwise) {
+  return seconds == 0 ? otherwise : seconds <= SWEREX_NOW && seconds > 0 ? 0 : seconds;
+}
+
+/** Fill what is the verb's own. */
+static bool swerex__remote_fill(swerex__remote_call *call, const void *request, swerex_error *err) {
+  const swerex_remote_config *config = &call->remote->config;
+  const swerex__model *model = swerex__rt_request_model(call->verb);
+  call->web.method = "POST";
+  call->web.connect_timeout =
+    swerex__remote_or(config->connect_timeout, SWEREX__REMOTE_CONNECT_TIME);
+  call->web.timeout = swerex__remote_or(config->request_timeout, SWEREX_FOREVER);
+  bool json = call->verb != SWEREX__RT_IS_ALIVE && call->verb != SWEREX__RT_CLOSE &&
+              call->verb != SWEREX__RT_UPLOAD;
+  if (call->verb == SWEREX__RT_IS_ALIVE) {
+    call->web.method = "GET";
+    call->web.timeout =
+      swerex__remote_or(((const swerex_is_alive_request *)request)->timeout,
+                        swerex__remote_or(config->timeout, SWEREX__REMOTE_ALIVE_TIME));
+  } else if (call->verb == SWEREX__RT_UPLOAD) {
+    if (!swerex__remote_fill_upload(call, (const swerex_upload_request *)request, err))
+      return false;
+  } else if (json && !swerex__model_encode(model, request, &call->web.body, err)) {
+    return false;
+  }
+  if (call->verb == SWEREX__RT_EXECUTE) call->watch = ((const swerex_command *)request)->watch;
+  if (call->verb == SWEREX__RT_RUN_IN_SESSION)
+    call->watch = ((const swerex_bash_action *)request)->watch;
+  if (call->watch.on_output != NULL) call->web.on_data = swerex__remote_on_data;
+  return swerex__remote_fill_headers(call, json, err);
+}
+
+static bool swerex__remote_start(swerex_runtime *runtime, swerex__rt_verb verb,
+                                 const void *request, swerex_future *future, swerex_error *err) {
+  swerex__remote *remote = (swerex__remote *)runtime;
+  const swerex_allocator *memory = &runtime->loop->allocator;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__remote_call *call = (swerex__remote_call *)swerex__mem_new(memory, 1, sizeof *call);
+  if (call == NULL) return swerex__err_memory(err);
+  call->remote = remote;
+  call->verb = verb;
+  call->future = future;
+  call->fd = -1;
+  call->delay = SWEREX__REMOTE_FIRST_DELAY;
+  call->line = call->last = call->fields = swerex__str_new(memory, SIZE_MAX / 2);
+  snprintf(call->path, sizeof call->path, "/%s", swerex__rt_rows[verb].name);
+  swerex__loop_link_insert(&remote->calls, &call->link);
+  swerex__web_init_call(&call->web, &remote->web, call);
+  call->web.path = call->path;
+  call->web.done = swerex__remote_on_done;
+  future->operation = call;
+  future->cancel = swerex__remote_cancel;
+  if (swerex__remote_fill(call, request, &error) && swerex__remote_send(call, &error)) return true;
+  swerex__remote_fail(call, &error); /* is_alive has an answer to this too */
+  swerex__err_clear(&error);
+  return true;
+}
+
+static void swerex__remote_destroy(swerex_runtime *runtime) {
+  swerex__remote *remote = (swerex__remote *)runtime;
+  while (!swerex__loop_link_empty(&remote->calls))
+    swerex__loop_cancel(((swerex__remote_call *)remote->calls.next)->future);
+  swerex__web_close(&remote->web);
+  swerex__model_clear(swerex__model_of(SWEREX_MODEL_REMOTE_CONFIG), &remote->config);
+  swerex__mem_free(remote);
+}
+
+static const swerex__rt_kind swerex__remote_kind = {
+  "remote",
+  {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+  swerex__remote_start,
+  swerex__remote_destroy,
+};
+
+static swerex_runtime *swerex__remote_new(swerex_loop *loop, const swerex_remote_config *config,
+                                          swerex_error *err) {
+  swerex__remote *remote = (swerex__remote *)swerex__mem_new(&loop->allocator, 1, sizeof *remote);
+  const swerex__model *model = swerex__model_of(SWEREX_MODEL_REMOTE_CONFIG);
+  if (remote == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  swerex__rt_init(&remote->base, loop, &swerex__remote_kind);
+  swerex__loop_link_init(&remote->calls);
+  remote->logger = loop->logger;
+  remote->logger.name = "rex-runtime";
+  bool ok = swerex__model_copy(&loop->allocator, model, config, &remote->config, err);
+  const char *token = remote->config.auth_token;
+  for (; ok && token != NULL && *token != '\0'; token++)
+    if ((unsigned char)*token < 0x20 || *token == 0x7F)
+      ok = swerex__err_set(err, SWEREX_E_VALUE, "auth_token has a control character");
+  if (ok && remote->config.num_retries == 0) remote->config.num_retries = 3;
+  const char *host = remote->config.host == NULL ? "http://127.0.0.1" : remote->config.host;
+  if (ok && swerex__web_open(&remote->web, loop, host, remote->config.port, err))
+    return &remote->base;
+  swerex__rt_free(&remote->base);
+  return NULL;
+}
+
+#endif /* SWEREX_NO_REMOTE */
+
+#ifndef SWEREX_NO_SERVER
+
+/* =============================================================================================
+ * [form] Files that come as forms
+ * ========================================================================================== */
+/* An upload: fields that say where to, and a file, which is written as it comes: beside its target
+ * where that is known by then. When the form is complete, the file is renamed or copied to its
+ * place, or unpacked there, in bounded steps. */
+
+enum { SWEREX__FORM_FIELD_MAX = 8192 };
+
+/** A form that comes in, and what becomes of the file in it. */
+typedef struct swerex__form {
+  const swerex_allocator *memory;
+  swerex__multi multi;
+  int fd;
+  char *spool;  /* path of the file while it is written; NULL: none yet */
+  char *target; /* NULL: not named yet */
+  char *name;   /* the file's own */
+  swerex__str field;
+  bool unzip, bad_unzip;
+  unsigned mode; /* 0: not said */
+  double mtime;  /* < 0: not said */
+  swerex_error error;
+  swerex__zip_unpack *unpack;
+  swerex__fs_copy *copy;
+} swerex__form;
+
+static void swerex__form_free(swerex__form *form) {
+  if (form == NULL) return;
+  swerex__zip_unpack_free(form->unpack);
+  swerex__fs_copy_free(form->copy);
+  swerex__sys_close(&form->fd);
+  if (form->spool != NULL) unlink(form->spool);
+  swerex__multi_free(&form->multi);
+  swerex__str_clear(&form->field);
+  swerex__err_clear(&form->error);
+  swerex__mem_free(form->spool);
+  swerex__mem_free(form->target);
+  swerex__mem_free(form->name);
+  swerex__mem_free(form);
+}
+
+/** Note the first failure; the rest of the form is read all the same. */
+static void swerex__form_fail(swerex__form *form, const char *path) {
+  if (form->error.code == SWEREX_E_OK) swerex__err_system(&form->error, errno, path);
+  swerex__sys_close(&form->fd);
+}
+
+/** Open a new file for the content in the first folder that takes one; its path, or NULL. */
+static char *swerex__form_make_file(swerex__form *form) {
+  const char *const folders[] = {getenv("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm", ".", "/"};
+  static const char name[] = ".swerex-upload-XXXXXX";
+  size_t size = form->target == NULL ? 0 : swerex__fs_folder_size(form->target);
+  char *path = NULL;
+  if (form->target != NULL) {
+    path = swerex__fs_join(form->memory, form->target, size, name);
+    form->fd = path == NULL ? -1 : mkstemp(path);
+  }
+  for (size_t i = 0; form->fd < 0 && i < SWEREX__SYS_COUNT(folders); i++) {
+    char whole[PATH_MAX];
+    if (folders[i] == NULL || folders[i][0] == '\0') continue;
+    swerex__mem_free(path);
+    int n = snprintf(whole, sizeof whole, "%s/%s", folders[i], name);
+    path = n < (int)sizeof whole ? swerex__mem_copy(form->memory, whole, (size_t)n) : NULL;
+    form->fd = path == NULL ? -1 : mkstemp(path);
+  }
+  return path;
+}
+
+/** Open a file to receive the content. */
+static bool swerex__form_open(swerex__form *form) {
+  if (form->target != NULL && !swerex__fs_make_parents(form->target, &form->error)) return false;
+  char *path = swerex__form_make_file(form);
+  if (form->fd < 0 || !swerex__sys_prepare_fd(form->fd, false)) {
+    swerex__form_fail(form, path == NULL ? "a file for the upload" : path);
+    swerex__mem_free(path);
+    return false;
+  }
+  form->spool = path;
+  return true;
+}
+
+/** Keep a field of the form. */
+static void swerex__form_take_field(swerex__form *form) {
+  const char *name = form->multi.name;
+  const char *text = form->field.data == NULL ? "" : form->field.data;
+  size_t size = form->field.size;
+  double number = 0;
+  if (strcmp(name, "target_path") == 0 && strlen(text) == size) {
+    swerex__mem_free(form->target);
+    form->target = swerex__fs_clean(form->memory, text);
+  } else if (strcmp(name, "target_path") == 0) {
+    swerex__err_set(&form->error, SWEREX_E_VALUE, "target_path: embedded null byte");
+  } else if (strcmp(name, "unzip") == 0) {
+    swerex__json node;
+    memset(&node, 0, sizeof node);
+    node.type = SWEREX__JSON_STRING;
+    node.string = text;
+    node.size = size;
+    form->bad_unzip = swerex__valid_to_bool(&node, &form->unzip) != SWEREX__VALID_FINE;
+  } else if (strcmp(name, "mode") == 0) {
+    form->mode = (unsigned)strtoul(text, NULL, 8) & 0777U;
+  } else if (strcmp(name, "mtime") == 0 && swerex__util_parse_double(text, size, &number)) {
+    form->mtime = number;
+  }
+  form->field.size = 0;
+}
+
+/** Take a piece of the form. */
+static bool swerex__form_on_content(void *owner, const char *data, size_t size, bool last) {
+  swerex__form *form = (swerex__form *)owner;
+  if (form->multi.file[0] == '\0') {
+    swerex__str_add(&form->field, data, size);
+    if (form->field.failed) return swerex__multi_fail(&form->multi, "a field is too long");
+    if (last) swerex__form_take_field(form);
+    return true;
+  }
+  if (strcmp(form->multi.name, "file") != 0 || form->error.code != SWEREX_E_OK) return true;
+  if (form->spool == NULL) {
+    const char *slash = strrchr(form->multi.file, '/');
+    const char *name = slash == NULL ? form->multi.file : slash + 1;
+    form->name = swerex__mem_copy(form->memory, name, strlen(name));
+    if (!swerex__form_open(form)) return true;
+  }
+  if (size > 0 && !swerex__sys_write_all(form->fd, data, size))
+    swerex__form_fail(form, form->spool);
+  return true;
+}
+
+/** Begin to take in a form of this Content-Type. */
+static swerex__form *swerex__form_new(const swerex_allocator *memory, swerex__http_text type) {
+  swerex__form *form = (swerex__form *)swerex__mem_new(memory, 1, sizeof *form);
+  if (form == NULL) return NULL;
+  form->memory = memory;
+  form->fd = -1;
+  form->mtime = -1;
+  form->field = swerex__str_new(memory, SWEREX__FORM_FIELD_MAX);
+  swerex__multi_init(&form->multi, memory, type);
+  form->multi.content = swerex__form_on_content;
+  form->multi.owner = form;
+  return form;
+}
+
+/** Give the complete file its mode and time. Some file systems have neither: no failure. */
+static void swerex__form_finish(const swerex__form *form) {
+  struct timespec times[2];
+  double whole = (double)(time_t)form->mtime;
+  times[0].tv_sec = times[1].tv_sec = (time_t)form->mtime;
+  times[0].tv_nsec = times[1].tv_nsec = (long)((form->mtime - whole) * 1e9);
+  if (fchmod(form->fd, form->mode != 0 ? (mode_t)form->mode : 0644) != 0) errno = 0;
+  if (form->mtime >= 0 && futimens(form->fd, times) != 0) errno = 0;
+}
+
+/** Append the file's own name to a target that is a folder. */
+static bool swerex__form_aim(swerex__form *form) {
+  if (form->name == NULL || !swerex__fs_is_folder(form->target)) return true;
+  swerex__str path = swerex__str_new(form->memory, PATH_MAX);
+  swerex__str_printf(&path, "%s/%s", form->target, form->name);
+  if (path.failed) {
+    swerex__str_clear(&path);
+    return false;
+  }
+  swerex__mem_free(form->target);
+  form->target = path.data;
+  return true;
+}
+
+/** Bring the file to its place. */
+static swerex__fs_progress swerex__form_place(swerex__form *form, swerex_error *err) {
+  if (form->copy != NULL) return swerex__fs_copy_step(form->copy, err);
+  if (!swerex__fs_make_parents(form->target, err)) return SWEREX__FS_FAILED;
+  if (!swerex__form_aim(form)) {
+    swerex__err_memory(err);
+    return SWEREX__FS_FAILED;
+  }
+  if (rename(form->spool, form->target) == 0) {
+    swerex__mem_free(form->spool);
+    form->spool = NULL;
+    return SWEREX__FS_DONE;
+  }
+  if (errno != EXDEV) {
+    swerex__err_system(err, errno, form->target);
+    return SWEREX__FS_FAILED;
+  }
+  form->copy = swerex__fs_copy_new(form->memory, form->spool, form->target, err);
+  return form->copy == NULL ? SWEREX__FS_FAILED : SWEREX__FS_MORE;
+}
+
+/** Do a bounded part of what a complete form asks for. */
+static swerex__fs_progress swerex__form_step(swerex__form *form, swerex_error *err) {
+  if (!form->unzip) return swerex__form_place(form, err);
+  if (form->unpack != NULL) return swerex__zip_unpack_step(form->unpack, err);
+  if (!swerex__fs_make_parents(form->target, err)) return SWEREX__FS_FAILED;
+  form->unpack = swerex__zip_unpack_new(form->memory, form->fd, form->target, NULL, err);
+  return form->unpack == NULL ? SWEREX__FS_FAILED : SWEREX__FS_MORE;
+}
+
+/** Describe in FastAPI's form what a complete form lacks; false: nothing. */
+static bool swerex__form_describe(const swerex__form *form, swerex__str *out) {
+  static const char *const names[] = {"file", "target_path"};
+  bool failed = form->error.code != SWEREX_E_OK;
+  const bool lacks[] = {form->spool == NULL && !failed, form->target == NULL && !failed};
+  swerex__str_puts(out, "{\"detail\":[");
+  for (int i = 0; i < 2; i++) {
+    if (!lacks[i]) continue;
+    swerex__json_add_comma(out);
+    swerex__str_printf(out,
+                       "{\"type\":\"missing\",\"loc\":[\"body\",\"%s\"],\"msg\":\"Field "
+                       "required\",\"input\":null}",
+                       names[i]);
+  }
+  if (form->bad_unzip) {
+    swerex__json_add_comma(out);
+    swerex__str_puts(out, "{\"type\":\"bool_parsing\",\"loc\":[\"body\",\"unzip\"],\"msg\":\"Input "
+                          "should be a valid boolean, unable to interpret input\",\"input\":null}");
+  }
+  swerex__str_puts(out, "]}");
+  return lacks[0] || lacks[1] || form->bad_unzip;
+}
+
+/* =============================================================================================
+ * [srv] The server
+ * ========================================================================================== */
+/* A local runtime behind HTTP, in the loop's one thread. A request becomes an operation, which
+ * lives on when its connection is lost: the same X-Request-ID finds it again, running or done, and
+ * gets its one answer. Connections are read only as far as they are answered, so what is in flight
+ * bounds the memory. A connection that asks for it gets output as it comes: lines of JSON, which
+ * stand on the operation's tape and are sent from any place of it. */
+
+enum {
+  SWEREX__SRV_DONE_MAX = 1024,       /* answers kept for requests that come again */
+  SWEREX__SRV_DONE_BYTES = 64 << 20, /* their size in all */
+  SWEREX__SRV_ID_MAX = 256,
+  SWEREX__SRV_TAPE_MAX = 4 << 20,
+  SWEREX__SRV_AHEAD = 256 << 10, /* sent, but not taken by the peer yet */
+  SWEREX__SRV_AT_ONCE = 16 << 20, /* of a body, whose room is made as soon as its length is known */
+  SWEREX__SRV_READS = 16         /* of one connection, before others have their turn */
+};
+
+#define SWEREX__SRV_NO_TIME 1e9     /* no limit */
+#define SWEREX__SRV_HEAD_TIME 30.0  /* for a head, from its first byte */
+#define SWEREX__SRV_IDLE_TIME 300.0 /* between two requests */
+#define SWEREX__SRV_STALL_TIME 60.0 /* without a byte, either way */
+#define SWEREX__SRV_BEAT_TIME 20.0  /* between signs of life on a live answer */
+#define SWEREX__SRV_LINGER 2.0      /* for a refused peer to read why */
+#define SWEREX__SRV_PAUSE 0.1       /* when no descriptor is left for a new connection */
+#define SWEREX__SRV_LIVE "application/x-ndjson"
+
+typedef struct swerex__srv_conn swerex__srv_conn;
+typedef struct swerex__srv_op swerex__srv_op;
+
+struct swerex_server {
+  swerex__loop_object object; /* first member */
+  swerex_loop *loop;
+  swerex_logger logger;
+  swerex_runtime *runtime;
+  swerex_server_options options;
+  char *token, *address, *unix_path; /* owned; NULL: none */
+  swerex__poll_watch listener;       /* fd -1: one client, over two descriptors */
+  swerex__loop_link conns, ops;      /* operations: oldest first */
+  size_t conn_count, running, done_count, done_bytes;
+  swerex__loop_timer idle, lifetime, pause;
+  bool done;
+};
+
+struct swerex__srv_op {
+  swerex__loop_link link; /* first member */
+  swerex_server *server;
+  char *id; /* NULL: none */
+  swerex__loop_link readers; /* connections that wait for the answer, by their `wait` */
+  swerex_future *future;     /* NULL: not the runtime's work, or over */
+  swerex__form *form; /* NULL: no upload, or over */
+  swerex__loop_timer step;
+  bool done, ending; /* ending: the answer is being given to the readers */
+  int status;
+  swerex__str answer;
+  swerex__str tape;    /* lines of output so far, the last SWEREX__SRV_TAPE_MAX of them */
+  uint64_t tape_start; /* bytes that were dropped before it */
+};
+
+struct swerex__srv_conn {
+  swerex__loop_link link; /* first member */
+  swerex_server *server;
+  swerex__sock_stream stream;
+  swerex__loop_timer timer;
+  swerex__http http;
+  swerex__str rest; /* came too early: the next request */
+  swerex__str body;
+  swerex__form *form; /* that comes in */
+  int row;          /* of the routes */
+  bool closed;      /* only to be freed */
+  bool ended;       /* the peer sends no more */
+  bool busy;        /* a request is being answered */
+  bool last;        /* close after the answer */
+  bool head_only;   /* the request was HEAD */
+  bool live, kill;  /* asked for output as it comes; to end the command with the connection */
+  bool draining;    /* the rest of a refused body is read and dropped */
+  bool lingering;   /* only that, and no more answers */
+  bool in_head;     /* a head has begun to arrive */
+  bool resume;      /* the timer is to go on with `rest` */
+  char id[SWEREX__SRV_ID_MAX];
+  swerex__srv_op *op;     /* waited for */
+  swerex__loop_link wait; /* among its readers */
+  uint64_t cursor;        /* on its tape */
+  size_t seen_unsent;     /* at the last look: no progress since? */
+  double due;             /* when the time limit is reached; the timer may fire before */
+};
+
+/** Bodies of requests. */
+typedef enum swerex__srv_body {
+  SWEREX__SRV_NONE,
+  SWEREX__SRV_JSON,
+  SWEREX__SRV_FORM
+} swerex__srv_body;
+
+typedef struct swerex__srv_route {
+  const char *method, *path;
+  swerex__srv_body body;
+  swerex__rt_verb verb; /* COUNT: none; run_in_session's depends on the body */
+} swerex__srv_route;
+
+static const swerex__srv_route swerex__srv_routes[] = {
+  {"GET", "/", SWEREX__SRV_NONE, SWEREX__RT_COUNT},
+  {"GET", "/is_alive", SWEREX__SRV_NONE, SWEREX__RT_IS_ALIVE},
+  {"POST", "/create_session", SWEREX__SRV_JSON, SWEREX__RT_CREATE_SESSION},
+  {"POST", "/run_in_session", SWEREX__SRV_JSON, SWEREX__RT_RUN_IN_SESSION},
+  {"POST", "/close_session", SWEREX__SRV_JSON, SWEREX__RT_CLOSE_SESSION},
+  {"POST", "/execute", SWEREX__SRV_JSON, SWEREX__RT_EXECUTE},
+  {"POST", "/read_file", SWEREX__SRV_JSON, SWEREX__RT_READ_FILE},
+  {"POST", "/write_file", SWEREX__SRV_JSON, SWEREX__RT_WRITE_FILE},
+  {"POST", "/upload", SWEREX__SRV_FORM, SWEREX__RT_UPLOAD},
+  {"POST", "/close", SWEREX__SRV_NONE, SWEREX__RT_CLOSE},
+};
+
+/* --- operations --------------------------------------------------------------------------- */
+
+static void swerex__srv_on_idle(swerex__loop_timer *timer) {
+  ((swerex_server *)timer->owner)->done = true;
+}
+
+/** With nothing to do, the time to the end begins. */
+static void swerex__srv_check_idle(swerex_server *server) {
+  if (server->options.idle_timeout > 0 && server->conn_count == 0 && server->running == 0)
+    swerex__loop_arm(server->loop, &server->idle, server->options.idle_timeout,
+                     swerex__srv_on_idle, server);
+}
+
+static void swerex__srv_free_op(swerex__srv_op *op) {
+  swerex_server *server = op->server;
+  if (op->done) {
+    server->done_count--;
+    server->done_bytes -= op->answer.size + op->tape.size;
+  } else {
+    server->running--;
+  }
+  swerex__loop_link_remove(&op->link);
+  swerex__loop_free_future(op->future);
+  swerex__loop_disarm(server->loop, &op->step);
+  swerex__form_free(op->form);
+  swerex__str_clear(&op->answer);
+  swerex__str_clear(&op->tape);
+  swerex__mem_free(op->id);
+  swerex__mem_free(op);
+}
+
+/** Find the operation that a request has started before. */
+static swerex__srv_op *swerex__srv_find_op(const swerex_server *server, const char *id) {
+  for (swerex__loop_link *link = server->ops.previous; id[0] != '\0' && link != &server->ops;
+       link = link->previous) {
+    swerex__srv_op *op = (swerex__srv_op *)link;
+    if (op->id != NULL && strcmp(op->id, id) == 0) return op;
+  }
+  return NULL;
+}
+
+static swerex__srv_op *swerex__srv_new_op(swerex_server *server, const char *id) {
+  const swerex_allocator *memory = &server->loop->allocator;
+  swerex__srv_op *op = (swerex__srv_op *)swerex__mem_new(memory, 1, sizeof *op);
+  if (op == NULL) return NULL;
+  if (id[0] != '\0' && (op->id = swerex__mem_copy(memory, id, strlen(id))) == NULL) {
+    swerex__mem_free(op);
+    return NULL;
+  }
+  op->server = server;
+  op->answer = swerex__str_new(memory, SIZE_MAX / 2);
+  op->tape = swerex__str_new(memory, 2 * SWEREX__SRV_TAPE_MAX);
+  swerex__loop_link_init(&op->readers);
+  swerex__loop_link_insert(&server->ops, &op->link);
+  server->running++;
+  return op;
+}
+
+/** Forget the oldest answers that are too many. */
+static void swerex__srv_trim(swerex_server *server) {
+  swerex__loop_link *link = server->ops.next;
+  while (link != &server->ops && (server->done_count > SWEREX__SRV_DONE_MAX ||
+                                  server->done_bytes > SWEREX__SRV_DONE_BYTES)) {
+    swerex__srv_op *op = (swerex__srv_op *)link;
+    link = link->next;
+    if (op->done && swerex__loop_link_empty(&op->readers)) swerex__srv_free_op(op);
+  }
+}
+
+/** Write an error as the original transfers exceptions. */
+static void swerex__srv_write_error(swerex__str *out, const swerex_error *error) {
+  const char *path = error->class_path == NULL ? "" : error->class_path;
+  swerex__str_puts(out, "{\"swerexception\":{\"message\":");
+  swerex__json_add_text(out, error->message);
+  swerex__str_puts(out, ",\"class_path\":");
+  swerex__json_add_text(out, path);
+  swerex__str_puts(out, ",\"traceback\":");
+  swerex__json_add_text(out, error->traceback == NULL ? "" : error->traceback);
+  swerex__str_printf(out, ",\"extra_info\":%s",
+                     error->extra_info == NULL ? "{}" : error->extra_info);
+  if (strcmp(path, swerex__err_rows[error->code].class_path) == 0 &&
+      swerex__err_code_of_class(path) != error->code) /* ours says more than Python's class */
+    swerex__str_printf(out, ",\"code\":\"%s\"", swerex__err_rows[error->code].name);
+  swerex__str_puts(out, "}}");
+}
+
+/* --- answers ------------------------------------------------------------------------------ */
+
+/** Set the time limit of what comes next. A timer that fires early is cheaper than a moved one. */
+static void swerex__srv_arm(swerex__srv_conn *conn, double seconds) {
+  conn->seen_unsent = swerex__sock_waiting(&conn->stream);
+  conn->due = swerex__util_now() + seconds;
+  if (!swerex__loop_armed(&conn->timer) || conn->timer.at > conn->due)
+    swerex__loop_arm(conn->server->loop, &conn->timer, seconds, conn->timer.fire, conn);
+}
+
+static void swerex__srv_leave_op(swerex__srv_conn *conn) {
+  swerex__srv_op *op = conn->op;
+  conn->op = NULL;
+  if (op == NULL) return;
+  swerex__loop_link_remove(&conn->wait);
+  if (op->done && !op->ending && op->id == NULL && swerex__loop_link_empty(&op->readers))
+    swerex__srv_free_op(op);
+}
+
+/** Close a connection; its memory stays until the loop's next turn, for those who still use it. */
+static void swerex__srv_close_conn(swerex__srv_conn *conn) {
+  swerex__srv_op *op = conn->op;
+  if (conn->closed) return;
+  conn->closed = true;
+  if (op != NULL && conn->kill && !op->done && op->future != NULL)
+    swerex__loop_cancel(op->future);
+  swerex__srv_leave_op(conn);
+  swerex__sock_stream_close(&conn->stream);
+  swerex__form_free(conn->form);
+  conn->form = NULL;
+  swerex__loop_arm(conn->server->loop, &conn->timer, 0, conn->timer.fire, conn);
+}
+
+/** Close a connection whose last answer was sent; a peer that still sends may read it first. */
+static void swerex__srv_hang_up(swerex__srv_conn *conn) {
+  bool linger = conn->draining && !conn->ended && !conn->stream.broken && !conn->lingering;
+  if (!linger) {
+    swerex__srv_close_conn(conn);
+    return;
+  }
+  conn->lingering = true;
+  shutdown(conn->stream.in.fd, SHUT_WR);
+  swerex__srv_arm(conn, SWEREX__SRV_LINGER);
+}
+
+/** The answer is sent, or waits to be: what comes next? */
+static void swerex__srv_end_request(swerex__srv_conn *conn) {
+  swerex__str_clear(&conn->body);
+  swerex__srv_leave_op(conn);
+  conn->busy = conn->live = conn->kill = false;
+  if (!conn->http.keep_alive || conn->ended) conn->last = true;
+  if (conn->stream.broken || (conn->last && swerex__sock_waiting(&conn->stream) == 0)) {
+    swerex__srv_hang_up(conn);
+    return;
+  }
+  if (!conn->draining) swerex__http_restart(&conn->http);
+  conn->in_head = false;
+}
+
+/** Send a complete answer. */
+static void swerex__srv_reply(swerex__srv_conn *conn, int status, const char *headers,
+                              const char *body, size_t size) {
+  char head[512];
+  if (!conn->http.keep_alive || conn->ended) conn->last = true;
+  int n = snprintf(head, sizeof head,
+                   "HTTP/1.1 %d %s\r\nserver: swerex/" SWEREX_VERSION
+                   "\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n%s%s\r\n",
+                   status, swerex__http_phrase(status), size, headers,
+                   conn->last ? "connection: close\r\n" : "");
+  swerex__log(&conn->server->logger, SWEREX_LOG_DEBUG, "answer %d, %zu bytes", status, size);
+  if (size <= 2048 && !conn->head_only) { /* one packet */
+    char whole[sizeof head + 2048];
+    memcpy(whole, head, (size_t)n);
+    if (size > 0) memcpy(whole + n, body, size);
+    swerex__sock_send(&conn->stream, whole, (size_t)n + size);
+  } else {
+    swerex__sock_send(&conn->stream, head, (size_t)n);
+    if (!conn->head_only) swerex__sock_send(&conn->stream, body, size);
+  }
+}
+
+/** Refuse a request in FastAPI's form. */
+static void swerex__srv_refuse(swerex__srv_conn *conn, int status, const char *headers,
+                               const char *detail) {
+  swerex__str body = swerex__str_new(&conn->server->loop->allocator, 65536);
+  swerex__str_puts(&body, "{\"detail\":");
+  swerex__json_add_text(&body, detail);
+  swerex__str_puts(&body, "}");
+  if (body.failed) conn->stream.broken = true;
+  swerex__srv_reply(conn, status, headers, body.failed ? "" : body.data, body.size);
+  swerex__str_clear(&body);
+}
+
+/** Send one chunk of a live answer. */
+static void swerex__srv_send_chunk(swerex__srv_conn *conn, const char *data, size_t size) {
+  char line[32];
+  int n = snprintf(line, sizeof line, "%zx\r\n", size);
+  swerex__sock_send(&conn->stream, line, (size_t)n);
+  swerex__sock_send(&conn->stream, data, size);
+  swerex__sock_send(&conn->stream, "\r\n", 2);
+}
+
+static void swerex__srv_send_line(swerex__srv_conn *conn, const char *format, ...)
+  SWEREX_PRINTF(2, 3);
+static void swerex__srv_send_line(swerex__srv_conn *conn, const char *format, ...) {
+  char line[128];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  swerex__srv_send_chunk(conn, line, (size_t)n);
+}
+
+/** Send what is new on the tape, as far as the peer keeps up; true: all of it. */
+static bool swerex__srv_play(swerex__srv_conn *conn) {
+  const swerex__srv_op *op = conn->op;
+  uint64_t end = op->tape_start + op->tape.size;
+  if (conn->cursor > end) conn->cursor = end;
+  while (conn->cursor < end && !conn->stream.broken) {
+    if (swerex__sock_waiting(&conn->stream) >= SWEREX__SRV_AHEAD) return false;
+    if (conn->cursor < op->tape_start) {
+      swerex__srv_send_line(conn, "{\"lost\":%llu,\"at\":%llu}\n",
+                            (unsigned long long)(op->tape_start - conn->cursor),
+                            (unsigned long long)op->tape_start);
+      conn->cursor = op->tape_start;
+    }
+    size_t from = (size_t)(conn->cursor - op->tape_start), size = op->tape.size - from;
+    if (size > SWEREX__SOCK_CHUNK) size = SWEREX__SOCK_CHUNK;
+    swerex__srv_send_chunk(conn, op->tape.data + from, size);
+    conn->cursor += size;
+  }
+  return true;
+}
+
+/** Give a connection what its operation has for it. */
+static void swerex__srv_pump(swerex__srv_conn *conn) {
+  swerex__srv_op *op = conn->op;
+  if (conn->live && !swerex__srv_play(conn)) return;
+  if (!op->done) return;
+  if (conn->live) {
+    char head[32];
+    swerex__str line = swerex__str_new(&conn->server->loop->allocator, SIZE_MAX / 2);
+    snprintf(head, sizeof head, "{\"status\":%d,\"answer\":", op->status);
+    swerex__str_puts(&line, head);
+    swerex__str_add(&line, op->answer.data, op->answer.size);
+    swerex__str_puts(&line, "}\n");
+    if (line.failed) conn->stream.broken = true;
+    if (!line.failed) swerex__srv_send_chunk(conn, line.data, line.size);
+    swerex__sock_send(&conn->stream, "0\r\n\r\n", 5);
+    swerex__str_clear(&line);
+  } else {
+    swerex__srv_reply(conn, op->status, "", op->answer.data, op->answer.size);
+  }
+  swerex__srv_end_request(conn);
+  if (conn->closed) return;
+  conn->resume = true; /* what came meanwhile has its turn later: this may be the feeding of it */
+  swerex__srv_arm(conn, 0);
+}
+
+/** An operation is over: its answer stands. */
+static void swerex__srv_end_op(swerex__srv_op *op) {
+  swerex_server *server = op->server;
+  static const char no_memory[] =
+    "{\"swerexception\":{\"message\":\"out of memory\",\"class_path\":\"builtins.MemoryError\","
+    "\"traceback\":\"\",\"extra_info\":{}}}";
+  if (op->answer.failed) {
+    swerex__str_clear(&op->answer);
+    swerex__str_puts(&op->answer, no_memory);
+    op->status = 511;
+  }
+  op->done = op->ending = true;
+  server->running--;
+  server->done_count++;
+  server->done_bytes += op->answer.size + op->tape.size;
+  swerex__loop_link *link = op->readers.next;
+  while (link != &op->readers) {
+    swerex__loop_link *next = link->next;
+    swerex__srv_pump((swerex__srv_conn *)(void *)((char *)link - offsetof(swerex__srv_conn, wait)));
+    link = next;
+  }
+  op->ending = false;
+  if (op->id == NULL && swerex__loop_link_empty(&op->readers))
+    swerex__srv_free_op(op);
+  else
+    swerex__srv_trim(server);
+  swerex__srv_check_idle(server);
+}
+
+/** End an operation with an error, or with `{}`. */
+static void swerex__srv_end_with(swerex__srv_op *op, const swerex_error *error) {
+  op->status = error != NULL ? 511 : 200;
+  if (error != NULL)
+    swerex__srv_write_error(&op->answer, error);
+  else
+    swerex__str_puts(&op->answer, "{}");
+  swerex__srv_end_op(op);
+}
+
+/** The runtime has answered. */
+static void swerex__srv_on_answer(swerex_future *future, void *user_data) {
+  swerex__srv_op *op = (swerex__srv_op *)user_data;
+  swerex_error error = SWEREX_ERROR_INIT;
+  op->future = NULL;
+  bool ok = future->ok;
+  if (ok && !swerex__model_encode(future->model, future->response, &op->answer, &error)) {
+    ok = false;
+    swerex__str_clear(&op->answer);
+  } else if (!ok) {
+    swerex__err_move(&error, &future->error);
+  }
+  swerex__loop_free_future(future);
+  if (ok) {
+    op->status = 200;
+    swerex__srv_end_op(op);
+  } else {
+    swerex__srv_end_with(op, &error);
+  }
+  swerex__err_clear(&error);
+}
+
+/** Put output on the tape, and send it to those who watch. */
+static void swerex__srv_on_output(void *user_data, swerex_stream stream, const char *text,
+                                  size_t size) {
+  swerex__srv_op *op = (swerex__srv_op *)user_data;
+  swerex__str_puts(&op->tape, stream == SWEREX_STDOUT ? "{\"stdout\":" : "{\"stderr\":");
+  swerex__json_add_string(&op->tape, text, size);
+  swerex__str_puts(&op->tape, "}\n");
+  if (op->tape.size > SWEREX__SRV_TAPE_MAX || op->tape.failed) {
+    size_t drop = op->tape.failed ? op->tape.size : op->tape.size - SWEREX__SRV_TAPE_MAX / 2;
+    while (drop < op->tape.size && op->tape.data[drop - 1] != '\n') drop++;
+    op->tape_start += drop;
+    swerex__str_drop(&op->tape, drop);
+    op->tape.failed = false;
+  }
+  for (swerex__loop_link *link = op->readers.next, *next; link != &op->readers; link = next) {
+    next = link->next;
+    swerex__srv_pump((swerex__srv_conn *)(void *)((char *)link - offsetof(swerex__srv_conn, wait)));
+  }
+}
+
+/** Have a connection wait for an operation. */
+static void swerex__srv_join(swerex__srv_conn *conn, swerex__srv_op *op) {
+  conn->op = op;
+  swerex__loop_link_insert(&op->readers, &conn->wait);
+  if (conn->live) {
+    static const char head[] = "HTTP/1.1 200 OK\r\nserver: swerex/" SWEREX_VERSION
+                               "\r\ncontent-type: " SWEREX__SRV_LIVE
+                               "\r\ntransfer-encoding: chunked\r\n\r\n";
+    swerex__sock_send(&conn->stream, head, sizeof head - 1);
+    swerex__srv_arm(conn, SWEREX__SRV_BEAT_TIME);
+  } else {
+    swerex__loop_disarm(conn->server->loop, &conn->timer);
+  }
+  if (op->done || conn->live) swerex__srv_pump(conn);
+}
+
+/* --- requests ----------------------------------------------------------------------------- */
+
+/** Read a request's JSON and start its verb. */
+static bool swerex__srv_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex__rt_verb verb,
+                              const swerex__json *root, swerex_error *err) {
+  union {
+    swerex_create_bash_session_request create;
+    swerex_bash_action action;
+    swerex_command command;
+    swerex_read_file_request read_file;
+    swerex_write_file_request write_file;
+    swerex_close_bash_session_request close;
+  } request;
+  swerex_server *server = conn->server;
+  const swerex_allocator *memory = &server->loop->allocator;
+  const swerex__model *model = swerex__rt_request_model(verb);
+  swerex_output_watch watch = {swerex__srv_on_output, op, false};
+  memset(&request, 0, sizeof request);
+  if (root != NULL && !swerex__model_decode(memory, model, root, &request, err)) return false;
+  if (conn->live && verb == SWEREX__RT_EXECUTE) request.command.watch = watch;
+  if (conn->live && verb == SWEREX__RT_RUN_IN_SESSION) request.action.watch = watch;
+  op->future = swerex__rt_call(server->runtime, verb, &request, err);
+  swerex__model_clear(model, &request);
+  if (op->future == NULL) return false;
+  op->future->then = swerex__srv_on_answer;
+  op->future->user_data = op;
+  return true;
+}
+
+/** Answer 422 for a body that is not what it should be, and 511 for what Python would raise. */
+static void swerex__srv_reply_error(swerex__srv_conn *conn, const swerex_error *error) {
+  swerex__str body = swerex__str_new(&conn->server->loop->allocator, SIZE_MAX / 2);
+  bool invalid = error->code == SWEREX_E_JSON || error->code == SWEREX_E_VALIDATION;
+  if (invalid && error->extra_info != NULL)
+    swerex__str_puts(&body, error->extra_info);
+  else
+    swerex__srv_write_error(&body, error);
+  if (body.failed) conn->stream.broken = true;
+  swerex__srv_reply(conn, invalid ? 422 : 511, "", body.failed ? "" : body.data, body.size);
+  swerex__str_clear(&body);
+  swerex__srv_end_request(conn);
+}
+
+/** A request with a JSON body, or none, is complete: do it. */
+static void swerex__srv_run(swerex__srv_conn *conn) {
+  static const char missing[] =
+    "{\"detail\":[{\"type\":\"missing\",\"loc\":[\"body\"],\"msg\":\"Field required\","
+    "\"input\":null}]}";
+  const swerex__srv_route *route = &swerex__srv_routes[conn->row];
+  const swerex_allocator *memory = &conn->server->loop->allocator;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__rt_verb verb = route->verb;
+  swerex__json_doc doc;
+  memset(&doc, 0, sizeof doc);
+  bool json = route->body == SWEREX__SRV_JSON;
+  if (json && conn->body.size == 0) {
+    swerex__srv_reply(conn, 422, "", missing, sizeof missing - 1);
+    swerex__srv_end_request(conn);
+    return;
+  }
+  bool ok = !json || swerex__json_parse(memory, conn->body.data, conn->body.size, &doc, &error);
+  if (ok && verb == SWEREX__RT_RUN_IN_SESSION) {
+    const swerex__model_variant *variant =
+      swerex__model_select(memory, &swerex__model_actions, doc.root, &error);
+    ok = variant != NULL;
+    if (ok && variant->type == SWEREX_MODEL_BASH_INTERRUPT_ACTION)
+      verb = SWEREX__RT_INTERRUPT_SESSION;
+  }
+  swerex__srv_op *op = ok ? swerex__srv_new_op(conn->server, conn->id) : NULL;
+  if (ok && op == NULL) ok = swerex__err_memory(&error);
+  if (ok && !swerex__srv_start(conn, op, verb, doc.root, &error)) {
+    swerex__srv_free_op(op);
+    ok = false;
+  }
+  swerex__json_free(&doc);
+  swerex__str_clear(&conn->body);
+  if (ok)
+    swerex__srv_join(conn, op);
+  else
+    swerex__srv_reply_error(conn, &error);
+  swerex__err_clear(&error);
+}
+
+/** Compare with the token in a time that does not tell how much of it is right. */
+static bool swerex__srv_is_token(const char *token, swerex__http_text key) {
+  size_t size = strlen(token);
+  unsigned difference = size != key.size;
+  for (size_t i = 0; i < key.size; i++)
+    difference |=
+      (unsigned)(unsigned char)key.data[i] ^ (unsigned char)token[size > 0 ? i % size : 0];
+  return difference == 0;
+}
+
+/** Write a target's path without its query, percent-encodings decoded; false: it is malformed. */
+static bool swerex__srv_path(swerex__http_text target, char *path, size_t room) {
+  size_t n = 0;
+  if (target.size > 7 && memcmp(target.data, "http://", 7) == 0) { /* as sent to a proxy */
+    const char *slash = (const char *)memchr(target.data + 7, '/', target.size - 7);
+    if (slash == NULL) return false;
+    target.size -= (size_t)(slash - target.data);
+    target.data = slash;
+  }
+  for (size_t i = 0; i < target.size && target.data[i] != '?' && target.data[i] != '#'; i++) {
+    unsigned code = (unsigned char)target.data[i];
+    if (code == '%') {
+      char digits[3] = {0, 0, 0};
+      char *end = digits;
+      if (i + 2 >= target.size) return false;
+      memcpy(digits, target.data + i + 1, 2);
+      code = (unsigned)strtoul(digits, &end, 16);
+      if (end != digits + 2 || digits[0] == '-' || digits[0] == '+' || code == 0) return false;
+      i += 2;
+    }
+    if (n + 1 >= room) break; /* longer than any route */
+    path[n++] = (char)code;
+  }
+  path[n] = '\0';
+  return true;
+}
+
+/** Find the route; returns the status: 200, 400, 404 or 405, with *allow the method it has. */
+static int swerex__srv_find_route(swerex__srv_conn *conn, const char **allow) {
+  char path[64];
+  int status = 404;
+  if (!swerex__srv_path(conn->http.target, path, sizeof path)) return 400;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__srv_routes); i++) {
+    const swerex__srv_route *route = &swerex__srv_routes[i];
+    if (strcmp(route->path, path) != 0) continue;
+    *allow = route->method;
+    conn->row = (int)i;
+    status = 405;
+    if (conn->http.method.size == strlen(route->method) &&
+        memcmp(conn->http.method.data, route->method, conn->http.method.size) == 0)
+      return 200;
+  }
+  return status;
+}
+
+/** After a refusal: read on only where the rest of the request is short, so that the next fits. */
+static void swerex__srv_refused(swerex__srv_conn *conn) {
+  bool body = conn->http.chunked || conn->http.left > 0;
+  conn->draining = body;
+  if (body && (conn->http.chunked || conn->http.left > SWEREX__SOCK_CHUNK || conn->http.expects))
+    conn->last = true;
+  conn->busy = false;
+}
+
+/** Refuse by the head alone; true: refused. */
+static bool swerex__srv_check(swerex__srv_conn *conn) {
+  const swerex_server *server = conn->server;
+  swerex__http_text key = swerex__http_find(&conn->http, "x-api-key");
+  const char *allow = "", *detail = NULL;
+  char headers[64] = "";
+  int status = 200;
+  if (server->token != NULL && key.data == NULL) {
+    status = 401;
+    detail = "Not authenticated";
+    snprintf(headers, sizeof headers, "www-authenticate: APIKey\r\n");
+  } else if (server->token != NULL && !swerex__srv_is_token(server->token, key)) {
+    status = 401;
+    detail = "Invalid API Key";
+  } else if ((status = swerex__srv_find_route(conn, &allow)) != 200) {
+    detail = swerex__http_phrase(status);
+    if (status == 405) snprintf(headers, sizeof headers, "allow: %s\r\n", allow);
+  } else if (conn->http.sized && conn->http.left > server->options.max_body &&
+             swerex__srv_routes[conn->row].body != SWEREX__SRV_FORM) {
+    status = 413;
+    detail = "the body is larger than the server's limit";
+  }
+  if (status == 200) return false;
+  swerex__srv_refused(conn);
+  swerex__srv_refuse(conn, status, headers, detail);
+  swerex__srv_end_request(conn);
+  return true;
+}
+
+/* --- uploads ------------------------------------------------------------------------------ */
+
+/** Do a bounded part of an upload, and come back for the rest. */
+static void swerex__srv_on_step(swerex__loop_timer *timer) {
+  swerex__srv_op *op = (swerex__srv_op *)timer->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__fs_progress progress = swerex__form_step(op->form, &error);
+  if (progress == SWEREX__FS_MORE) {
+    swerex__loop_arm(op->server->loop, timer, 0, swerex__srv_on_step, op);
+    return;
+  }
+  swerex__form_free(op->form);
+  op->form = NULL;
+  swerex__srv_end_with(op, progress == SWEREX__FS_DONE ? NULL : &error);
+  swerex__err_clear(&error);
+}
+
+/** Answer a form that is broken, or lacks something; true: it does. */
+static bool swerex__srv_refuse_form(swerex__srv_conn *conn, const swerex__form *form) {
+  swerex__str body = swerex__str_new(&conn->server->loop->allocator, 65536);
+  bool whole = swerex__multi_complete(&form->multi), bad = swerex__form_describe(form, &body);
+  if (body.failed) conn->stream.broken = true;
+  if (!whole)
+    swerex__srv_refuse(conn, 400, "", form->multi.why != NULL
+                                        ? form->multi.why
+                                        : "There was an error parsing the body");
+  else if (bad && !body.failed)
+    swerex__srv_reply(conn, 422, "", body.data, body.size);
+  swerex__str_clear(&body);
+  if (!whole || bad) swerex__srv_end_request(conn);
+  return !whole || bad;
+}
+
+/** A form has come: bring its file to its place, step by step. */
+static void swerex__srv_run_form(swerex__srv_conn *conn) {
+  swerex__form *form = conn->form;
+  conn->form = NULL;
+  if (swerex__srv_refuse_form(conn, form)) {
+    swerex__form_free(form);
+    return;
+  }
+  swerex__srv_op *op = NULL;
+  if (form->error.code == SWEREX_E_OK && (op = swerex__srv_new_op(conn->server, conn->id)) == NULL)
+    swerex__err_memory(&form->error);
+  if (op == NULL) {
+    swerex__srv_reply_error(conn, &form->error);
+    swerex__form_free(form);
+    return;
+  }
+  swerex__form_finish(form);
+  op->form = form;
+  swerex__loop_arm(conn->server->loop, &op->step, 0, swerex__srv_on_step, op);
+  swerex__srv_join(conn, op);
+}
+
+/* --- connections -------------------------------------------------------------------------- */
+
+/** Note what a head says, before it is overwritten. */
+static void swerex__srv_on_head(swerex__srv_conn *conn) {
+  swerex__http_text id = swerex__http_find(&conn->http, "x-request-id");
+  swerex__http_text offset = swerex__http_find(&conn->http, "x-stream-offset");
+  swerex__http_text gone = swerex__http_find(&conn->http, "x-on-disconnect");
+  swerex__http_text accept = swerex__http_find(&conn->http, "accept");
+  conn->head_only = conn->http.method.size == 4 && memcmp(conn->http.method.data, "HEAD", 4) == 0;
+  conn->id[0] = '\0';
+  conn->cursor = 0;
+  conn->busy = true;
+  if (swerex__srv_check(conn)) return;
+  if (id.size < sizeof conn->id && id.size > 0) {
+    memcpy(conn->id, id.data, id.size);
+    conn->id[id.size] = '\0';
+  }
+  swerex__rt_verb verb = swerex__srv_routes[conn->row].verb;
+  bool streams = verb == SWEREX__RT_EXECUTE || verb == SWEREX__RT_RUN_IN_SESSION;
+  conn->live = streams && conn->http.minor > 0 && accept.data != NULL &&
+               swerex__http_lists(accept, SWEREX__SRV_LIVE);
+  conn->kill = verb == SWEREX__RT_EXECUTE && gone.data != NULL && swerex__http_is(gone, "kill");
+  if (conn->live && offset.data != NULL) swerex__http_number(offset, &conn->cursor);
+  conn->busy = false;
+  if (swerex__srv_routes[conn->row].body == SWEREX__SRV_FORM) {
+    swerex__http_text type = swerex__http_find(&conn->http, "content-type");
+    conn->form = swerex__form_new(&conn->server->loop->allocator, type);
+    if (conn->form == NULL) conn->stream.broken = true;
+  } else if (conn->http.left > 0 && conn->http.left <= SWEREX__SRV_AT_ONCE) {
+    swerex__str_reserve(&conn->body, (size_t)conn->http.left); /* a larger one has to show first */
+  }
+  if (conn->http.expects && (conn->http.chunked || conn->http.left > 0))
+    swerex__sock_send(&conn->stream, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+}
+
+static void swerex__srv_on_body(swerex__srv_conn *conn) {
+  const swerex__http *http = &conn->http;
+  if (conn->draining) return;
+  if (conn->form != NULL) {
+    swerex__multi_read(&conn->form->multi, http->piece, http->piece_size);
+    return;
+  }
+  swerex__str_add(&conn->body, http->piece, http->piece_size);
+  if (!conn->body.failed) return;
+  conn->draining = conn->last = true;
+  swerex__srv_refuse(conn, 413, "", "the body is larger than the server's limit");
+  swerex__srv_end_request(conn);
+}
+
+/** The request is complete: answer it, or find the operation that does. */
+static void swerex__srv_on_end(swerex__srv_conn *conn) {
+  static const char hello[] = "{\"message\":\"hello world\"}";
+  swerex__rt_verb verb = swerex__srv_routes[conn->row].verb;
+  if (conn->draining) {
+    conn->draining = false;
+    swerex__http_restart(&conn->http);
+    return;
+  }
+  conn->busy = true;
+  swerex__srv_op *known = swerex__srv_find_op(conn->server, conn->id);
+  if (known != NULL) {
+    swerex__form_free(conn->form);
+    conn->form = NULL;
+    swerex__srv_join(conn, known);
+  } else if (verb == SWEREX__RT_COUNT) {
+    swerex__srv_reply(conn, 200, "", hello, sizeof hello - 1);
+    swerex__srv_end_request(conn);
+  } else if (conn->form != NULL) {
+    swerex__srv_run_form(conn);
+  } else {
+    swerex__srv_run(conn);
+  }
+}
+
+/** Refuse what is not HTTP, and say why. */
+static void swerex__srv_on_broken(swerex__srv_conn *conn) {
+  conn->last = conn->draining = true;
+  swerex__srv_refuse(conn, conn->http.fault, "", conn->http.why);
+  swerex__srv_end_request(conn);
+}
+
+/** Handle bytes until a request is being answered; returns how many. */
+static size_t swerex__srv_feed(swerex__srv_conn *conn, const char *data, size_t size) {
+  const char *start = data;
+  while (!conn->busy && !conn->closed) {
+    if (conn->lingering) return (size_t)(data - start) + size;
+    switch (swerex__http_read(&conn->http, &data, &size)) {
+    case SWEREX__HTTP_HEAD: swerex__srv_on_head(conn); break;
+    case SWEREX__HTTP_BODY: swerex__srv_on_body(conn); break;
+    case SWEREX__HTTP_END: swerex__srv_on_end(conn); break;
+    case SWEREX__HTTP_BROKEN:
+      if (!conn->last) swerex__srv_on_broken(conn);
+      return (size_t)(data - start) + size;
+    default: return (size_t)(data - start);
+    }
+  }
+  return (size_t)(data - start);
+}
+
+/** Go on with what came while a request was answered. */
+static void swerex__srv_go_on(swerex__srv_conn *conn) {
+  while (!conn->closed && !conn->busy && conn->rest.size > 0) {
+    size_t used = swerex__srv_feed(conn, conn->rest.data, conn->rest.size);
+    swerex__str_drop(&conn->rest, used);
+    if (used == 0) break;
+  }
+  if (conn->closed) return;
+  if (!conn->ended && conn->rest.size < SWEREX__SOCK_CHUNK && !conn->stream.reading)
+    swerex__sock_set_reading(&conn->stream, true);
+  if (conn->ended && !conn->busy && swerex__sock_waiting(&conn->stream) == 0)
+    swerex__srv_close_conn(conn);
+}
+
+/** The peer sends no more. */
+static void swerex__srv_on_eof(swerex__srv_conn *conn) {
+  conn->ended = true;
+  swerex__sock_set_reading(&conn->stream, false);
+  bool waits = conn->busy || swerex__sock_waiting(&conn->stream) > 0;
+  if (conn->kill && conn->op != NULL) waits = false;
+  if (!waits || conn->stream.broken) swerex__srv_close_conn(conn);
+}
+
+/** Watch over the time that a peer takes for what it sends. */
+static void swerex__srv_rearm(swerex__srv_conn *conn) {
+  if (conn->closed || conn->lingering || conn->op != NULL) return;
+  if (conn->http.state == SWEREX__HTTP_IN_HEAD && !swerex__http_is_idle(&conn->http)) {
+    if (!conn->in_head) swerex__srv_arm(conn, SWEREX__SRV_HEAD_TIME);
+    conn->in_head = true;
+  } else {
+    bool idle = swerex__http_is_idle(&conn->http) && swerex__sock_waiting(&conn->stream) == 0;
+    bool only = conn->server->listener.fd < 0; /* of stdio: it may be idle as long as it lives */
+    conn->in_head = false;
+    swerex__srv_arm(conn, !idle  ? SWEREX__SRV_STALL_TIME
+                          : only ? SWEREX__SRV_NO_TIME
+                                 : SWEREX__SRV_IDLE_TIME);
+  }
+}
+
+static void swerex__srv_on_input(swerex__sock_stream *stream) {
+  swerex__srv_conn *conn = (swerex__srv_conn *)stream->owner;
+  char data[SWEREX__SOCK_CHUNK];
+  for (int i = 0; i < SWEREX__SRV_READS && !conn->closed && stream->reading; i++) {
+    ssize_t n = swerex__sock_receive(stream, data, sizeof data);
+    if (n < 0) break;
+    if (n == 0) {
+      swerex__srv_on_eof(conn);
+      return;
+    }
+    size_t used = conn->rest.size > 0 ? 0 : swerex__srv_feed(conn, data, (size_t)n);
+    if (conn->closed) return;
+    swerex__str_add(&conn->rest, data + used, (size_t)n - used);
+    if (conn->rest.size >= SWEREX__SOCK_CHUNK) swerex__sock_set_reading(stream, false);
+    swerex__srv_go_on(conn);
+    if ((size_t)n < sizeof data) break;
+  }
+  swerex__srv_rearm(conn);
+}
+
+static void swerex__srv_on_room(swerex__sock_stream *stream) {
+  swerex__srv_conn *conn = (swerex__srv_conn *)stream->owner;
+  if (stream->broken) {
+    swerex__srv_close_conn(conn);
+    return;
+  }
+  if (conn->op != NULL) swerex__srv_pump(conn);
+  if (!conn->closed && !conn->busy && conn->last && swerex__sock_waiting(stream) == 0)
+    swerex__srv_hang_up(conn);
+  if (!conn->closed && !conn->busy) swerex__srv_go_on(conn);
+}
+
+static void swerex__srv_free_conn(swerex__srv_conn *conn) {
+  swerex_server *server = conn->server;
+  swerex__srv_close_conn(conn);
+  swerex__loop_disarm(server->loop, &conn->timer);
+  swerex__loop_link_remove(&conn->link);
+  swerex__http_free(&conn->http);
+  swerex__str_clear(&conn->rest);
+  swerex__str_clear(&conn->body);
+  swerex__mem_free(conn);
+  server->conn_count--;
+}
+
+/** Time is up for what the connection was waiting for, or it is to go on. */
+static void swerex__srv_on_timer(swerex__loop_timer *timer) {
+  swerex__srv_conn *conn = (swerex__srv_conn *)timer->owner;
+  swerex_server *server = conn->server;
+  size_t unsent = conn->closed ? 0 : swerex__sock_waiting(&conn->stream);
+  double left = conn->due - swerex__util_now();
+  if (conn->closed) {
+    bool only = server->listener.fd < 0;
+    swerex__srv_free_conn(conn);
+    if (only) server->done = true; /* the one client has gone */
+    swerex__srv_check_idle(server);
+  } else if (conn->resume) {
+    conn->resume = false;
+    swerex__srv_go_on(conn);
+    swerex__srv_rearm(conn);
+  } else if (left > 0) {
+    swerex__loop_arm(server->loop, timer, left, swerex__srv_on_timer, conn);
+  } else if (conn->op != NULL && unsent == 0) {
+    swerex__srv_send_chunk(conn, "\n", 1); /* still at work */
+    swerex__srv_arm(conn, SWEREX__SRV_BEAT_TIME);
+  } else if (unsent > 0 && unsent != conn->seen_unsent) {
+    swerex__srv_arm(conn, SWEREX__SRV_STALL_TIME);
+  } else if (conn->in_head) {
+    conn->last = conn->draining = true;
+    swerex__srv_refuse(conn, 408, "", "the request took too long to arrive");
+    swerex__srv_end_request(conn);
+  } else {
+    swerex__srv_close_conn(conn);
+  }
+}
+
+/** Take over a connection (output -1: one descriptor for both ways), or close it. */
+static bool swerex__srv_add_conn(swerex_server *server, int input, int output, swerex_error *err) {
+  const swerex_allocator *memory = &server->loop->allocator;
+  swerex__srv_conn *conn = (swerex__srv_conn *)swerex__mem_new(memory, 1, sizeof *conn);
+  if (conn == NULL) {
+    close(input);
+    return swerex__err_memory(err);
+  }
+  conn->server = server;
+  conn->timer.fire = swerex__srv_on_timer;
+  conn->rest = swerex__str_new(memory, SWEREX__SOCK_CHUNK * 2);
+  conn->body = swerex__str_new(memory, server->options.max_body);
+  swerex__http_init(&conn->http, memory, false);
+  swerex__loop_link_insert(&server->conns, &conn->link);
+  swerex__loop_disarm(server->loop, &server->idle);
+  server->conn_count++;
+  conn->stream.on_input = swerex__srv_on_input;
+  conn->stream.on_room = swerex__srv_on_room;
+  if (!swerex__sock_stream_open(&conn->stream, server->loop, input, output, SIZE_MAX / 2, conn)) {
+    swerex__err_system(err, errno, "a connection");
+    swerex__srv_free_conn(conn);
+    return false;
+  }
+  swerex__srv_arm(conn, output < 0 ? SWEREX__SRV_HEAD_TIME : SWEREX__SRV_NO_TIME);
+  return true;
+}
+
+/* --- the server --------------------------------------------------------------------------- */
+
+static void swerex__srv_on_pause(swerex__loop_timer *timer) {
+  swerex_server *server = (swerex_server *)timer->owner;
+  swerex__poll_set(&server->loop->poll, &server->listener, SWEREX__POLL_READ);
+}
+
+static void swerex__srv_on_connection(swerex__poll_watch *watch) {
+  swerex_server *server = (swerex_server *)watch->owner;
+  for (int i = 0; i < SWEREX__SRV_READS; i++) {
+    int fd = accept(watch->fd, NULL, NULL);
+    if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
+    if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    if (fd < 0) {
+      swerex__log(&server->logger, SWEREX_LOG_WARNING, "no new connections for a moment: %s",
+                  strerror(errno));
+      swerex__poll_set(&server->loop->poll, watch, 0);
+      swerex__loop_arm(server->loop, &server->pause, SWEREX__SRV_PAUSE, swerex__srv_on_pause,
+                       server);
+      return;
+    }
+    if (swerex__sock_prepare(&fd)) swerex__srv_add_conn(server, fd, -1, NULL);
+  }
+}
+
+static void swerex__srv_free(swerex_server *server) {
+  if (server == NULL) return;
+  swerex__loop_link_remove(&server->object.link);
+  while (!swerex__loop_link_empty(&server->conns))
+    swerex__srv_free_conn((swerex__srv_conn *)server->conns.next);
+  while (!swerex__loop_link_empty(&server->ops)) {
+    swerex__srv_op *op = (swerex__srv_op *)server->ops.next;
+    if (op->future != NULL) op->future->then = NULL;
+    swerex__srv_free_op(op);
+  }
+  swerex__loop_disarm(server->loop, &server->idle);
+  swerex__loop_disarm(server->loop, &server->lifetime);
+  swerex__loop_disarm(server->loop, &server->pause);
+  swerex__poll_drop(&server->loop->poll, &server->listener);
+  if (server->unix_path != NULL) unlink(server->unix_path);
+  swerex__rt_free(server->runtime);
+  swerex__mem_free(server->token);
+  swerex__mem_free(server->address);
+  swerex__mem_free(server->unix_path);
+  swerex__mem_free(server);
+}
+
+static void swerex__srv_destroy(swerex__loop_object *object) {
+  swerex__srv_free((swerex_server *)object);
+}
+
+/** Listen where the options say, and write the address. */
+static bool swerex__srv_listen(swerex_server *server, swerex_error *err) {
+  const swerex_server_options *options = &server->options;
+  const swerex_allocator *memory = &server->loop->allocator;
+  const char *host = options->host != NULL ? options->host : "127.0.0.1";
+  char address[SWEREX__SOCK_HOST_MAX + 32];
+  bool loopback = true;
+  int port = 0;
+  if (options->unix_path != NULL) {
+    server->listener.fd = swerex__sock_listen_local(options->unix_path, err);
+    if (server->listener.fd < 0) return false;
+    server->unix_path = swerex__mem_copy(memory, options->unix_path, strlen(options->unix_path));
+    snprintf(address, sizeof address, "unix:%s", options->unix_path);
+  } else {
+    server->listener.fd = swerex__sock_listen(host, options->port, &port, &loopback, err);
+    if (server->listener.fd < 0) return false;
+    snprintf(address, sizeof address, strchr(host, ':') != NULL ? "http://[%s]:%d" : "http://%s:%d",
+             host, port);
+  }
+  if (!loopback && server->token == NULL && !options->no_auth)
+    return swerex__err_set(err, SWEREX_E_VALUE,
+                           "%s can be reached from other machines, which could run anything here: "
+                           "set an auth token, or no_auth if that is wanted",
+                           host);
+  server->address = swerex__mem_copy(memory, address, strlen(address));
+  server->listener.ready = swerex__srv_on_connection;
+  server->listener.owner = server;
+  return (server->address != NULL &&
+          (options->unix_path == NULL || server->unix_path != NULL)) ||
+         swerex__err_memory(err);
+}
+
+/** Take what the options point to, and start to serve. */
+static bool swerex__srv_open(swerex_server *server, swerex_error *err) {
+  const swerex_server_options *options = &server->options;
+  const swerex_allocator *memory = &server->loop->allocator;
+  if (options->auth_token != NULL && options->auth_token[0] != '\0') {
+    server->token = swerex__mem_copy(memory, options->auth_token, strlen(options->auth_token));
+    if (server->token == NULL) return swerex__err_memory(err);
+  }
+  server->runtime = swerex__local_new(server->loop, &options->local, err);
+  if (server->runtime == NULL) return false;
+  swerex__loop_link_remove(&server->runtime->object.link); /* ours to free */
+  if (swerex__local_keep((swerex__local *)server->runtime, err) == NULL) return false;
+  if (options->stdio) {
+    server->address = swerex__mem_copy(memory, "stdio", 5);
+    if (server->address == NULL) return swerex__err_memory(err);
+    if (!swerex__sys_prepare_fd(STDIN_FILENO, true) || !swerex__sys_prepare_fd(STDOUT_FILENO, true))
+      return swerex__err_system(err, errno, "standard input and output");
+    return swerex__srv_add_conn(server, STDIN_FILENO, STDOUT_FILENO, err);
+  }
+  return swerex__srv_listen(server, err) &&
+         (swerex__poll_set(&server->loop->poll, &server->listener, SWEREX__POLL_READ) ||
+          swerex__err_system(err, errno, server->address));
+}
+
+static swerex_server *swerex__srv_new(swerex_loop *loop, const swerex_server_options *options,
+                                      swerex_error *err) {
+  static const swerex_server_options none;
+  swerex_server *server = (swerex_server *)swerex__mem_new(&loop->allocator, 1, sizeof *server);
+  if (server == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  server->loop = loop;
+  server->logger = loop->logger;
+  server->logger.name = "rex-server";
+  server->options = options != NULL ? *options : none;
+  if (server->options.max_body == 0) server->options.max_body = SWEREX_MAX_FILE;
+  server->listener.fd = -1;
+  swerex__loop_link_init(&server->conns);
+  swerex__loop_link_init(&server->ops);
+  server->object.destroy = swerex__srv_destroy;
+  swerex__loop_link_insert(&loop->objects, &server->object.link);
+  if (!swerex__srv_open(server, err)) {
+    swerex__srv_free(server);
+    return NULL;
+  }
+  if (server->options.max_lifetime > 0)
+    swerex__loop_arm(loop, &server->lifetime, server->options.max_lifetime, swerex__srv_on_idle,
+                     server);
+  swerex__srv_check_idle(server);
+  return server;
+}
+
+#endif /* SWEREX_NO_SERVER */
 
 /* =============================================================================================
  * [dep] Deployments
@@ -12285,9 +17721,21 @@ static swerex_runtime *swerex__dep_make_dummy(swerex_deployment *deployment, swe
   return swerex__dummy_new(deployment->loop, &deployment->config.u.dummy, err);
 }
 
+static swerex_runtime *swerex__dep_make_remote(swerex_deployment *deployment, swerex_error *err) {
+#ifdef SWEREX_NO_REMOTE
+  (void)deployment;
+  swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                  "the remote deployment is not in this build: compile without SWEREX_NO_REMOTE");
+  return NULL;
+#else
+  return swerex__remote_new(deployment->loop, &deployment->config.u.remote, err);
+#endif
+}
+
 static const swerex__dep_kind swerex__dep_kinds[] = {
   {"local", swerex__dep_make_local}, /* in the order of swerex_deployment_type */
   {"dummy", swerex__dep_make_dummy},
+  {"remote", swerex__dep_make_remote},
 };
 
 static void swerex__dep_drop_runtime(swerex_deployment *deployment) {
@@ -12487,9 +17935,7 @@ SWEREX_API const char *swerex_code_class_path(swerex_code code) {
 }
 
 SWEREX_API swerex_code swerex_code_from_class_path(const char *class_path) {
-  for (int i = 1; class_path != NULL && i < SWEREX_E_COUNT_; i++)
-    if (strcmp(swerex__err_rows[i].class_path, class_path) == 0) return (swerex_code)i;
-  return SWEREX_E_SWEREX;
+  return swerex__err_code_of_class(class_path);
 }
 
 SWEREX_API swerex_logger swerex_get_logger(swerex_loop *loop, const char *name,
@@ -12656,6 +18102,14 @@ SWEREX_API swerex_runtime *swerex_local_runtime_new(swerex_loop *loop,
 }
 #endif
 
+#ifndef SWEREX_NO_REMOTE
+SWEREX_API swerex_runtime *swerex_remote_runtime_new(swerex_loop *loop,
+                                                     const swerex_remote_config *config,
+                                                     swerex_error *err) {
+  return swerex__remote_new(loop, config, err);
+}
+#endif
+
 SWEREX_API swerex_runtime *swerex_dummy_runtime_new(swerex_loop *loop,
                                                     const swerex_dummy_config *config,
                                                     swerex_error *err) {
@@ -12687,6 +18141,16 @@ SWEREX_API swerex_future *swerex_is_alive_async(swerex_runtime *runtime,
                                                 const swerex_is_alive_request *request,
                                                 swerex_error *err) {
   return swerex__rt_call(runtime, SWEREX__RT_IS_ALIVE, request, err);
+}
+
+SWEREX_API bool swerex_wait_until_alive(swerex_runtime *runtime, double timeout,
+                                        swerex_error *err) {
+  return swerex__loop_take(swerex__rt_wait_until_alive(runtime, timeout, err), NULL, err);
+}
+
+SWEREX_API swerex_future *swerex_wait_until_alive_async(swerex_runtime *runtime, double timeout,
+                                                        swerex_error *err) {
+  return swerex__rt_wait_until_alive(runtime, timeout, err);
 }
 
 SWEREX_API bool swerex_create_session(swerex_runtime *runtime,
@@ -12879,6 +18343,24 @@ SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployme
   return deployment->runtime;
 }
 
+/* --- server ------------------------------------------------------------------------------- */
+
+#ifndef SWEREX_NO_SERVER
+SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
+                                            const swerex_server_options *options,
+                                            swerex_error *err) {
+  return swerex__srv_new(loop, options, err);
+}
+
+SWEREX_API const char *swerex_server_address(const swerex_server *server) {
+  return server->address;
+}
+
+SWEREX_API bool swerex_server_done(const swerex_server *server) { return server->done; }
+
+SWEREX_API void swerex_server_free(swerex_server *server) { swerex__srv_free(server); }
+#endif
+
 /* --- utilities ---------------------------------------------------------------------------- */
 
 /** Ask the system for a free port; 0 on failure, errno says why. */
@@ -12934,6 +18416,9 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
  *   0.1.0  sessions, commands and files on this machine; the dummy deployment
  * ========================================================================================== */
 
+#ifdef SWEREX__SYS_QUIET
+#pragma GCC diagnostic pop
+#endif
 #endif /* SWEREX_IMPLEMENTATION_DONE_ */
 #endif /* SWEREX_IMPLEMENTATION */
 

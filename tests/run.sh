@@ -164,6 +164,61 @@ differ() {
   check "diff_bash" build/diff_bash 1 4000
 }
 
+# --- peers: the Python package on the other side ---
+
+# Install the package, its client's needs, and nothing into the system.
+peers_install() {
+  [ -x build/peers/bin/swerex-remote ] && build/peers/bin/python -c 'import swerex, aiohttp' && return
+  python3 -m venv build/peers && build/peers/bin/pip install -q swe-rex aiohttp requests
+}
+
+# Wait until a server has written its port, alone or behind a last colon, and print it.
+port_of() { # FILE
+  local tries=0
+  until [ -s "$1" ]; do
+    tries=$((tries + 1))
+    [ $tries -gt 400 ] && return 1
+    sleep 0.1
+  done
+  sed -n '1s/.*[^0-9]\([0-9][0-9]*\)$/\1/;1p' "$1"
+}
+
+# Run both clients against one server, which writes its port to build/port and is job $1.
+clients() { # PID LABEL FLAG
+  local port python=build/peers/bin/python
+  if ! port=$(port_of build/port); then
+    count "the $2 server starts" 1 build/server.log
+    return
+  fi
+  $python peers/python_client.py --host http://127.0.0.1 --port "$port" --token token $3 >build/client.log 2>&1
+  add "Python client, $2 server" $? build/client.log
+  if [ -x build/client ]; then
+    build/client http://127.0.0.1 "$port" token $3 >build/client.log 2>&1
+    add "our client, $2 server" $? build/client.log
+  fi
+  kill "$1"
+  wait "$1" 2>/dev/null
+}
+
+peers() {
+  local flags server PATH=$PWD/build/peers/bin:$PATH
+  say "- the Python package, both ways"
+  if ! peers_install >build/peers.log 2>&1; then
+    skip "peers" "swe-rex and aiohttp cannot be installed (tests/build/peers.log says why)"
+    return
+  fi
+  flags=$(sanitizers "$CC")
+  check "our server builds" $CC -std=c99 -g $flags $WARN_C -I.. -o build/remote ../tools/swerex-remote.c -lpthread
+  rm -f build/port
+  HOME=/nonexistent SWEREX_AUTH_TOKEN=token build/remote --host 127.0.0.1 --port 0 >build/port 2>build/server.log </dev/null &
+  server=$!
+  clients $server "our" ""
+  [ -s build/server.log ] && count "our server is silent" 1 build/server.log
+  rm -f build/port
+  bash peers/python_server.sh token build/server.log >build/port 2>/dev/null </dev/null &
+  clients $! "Python" --python-server
+}
+
 fast() {
   local flags
   flags=$(sanitizers "$CC")
@@ -197,6 +252,7 @@ more() {
   fi
   compile
   differ
+  peers
   fuzz "${SECONDS_EACH:-20}"
 }
 
@@ -208,6 +264,7 @@ all)
   more
   ;;
 compile) compile ;;
+peers) peers ;;
 check) rules ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;
 *) say "run.sh: no suite named $1" && exit 2 ;;

@@ -4,13 +4,13 @@
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
-#include <stdio.h>
+#include "serve.h"
 
 enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
 enum { MAX_LIST = 256 };
 
 typedef struct settings {
-  const char *config, *cwd, *encoding, *errors, *content;
+  const char *config, *host, *token, *token_file, *cwd, *encoding, *errors, *content;
   double timeout, idle_timeout;
   size_t max_output;
   const char *env[MAX_LIST + 1], *sources[MAX_LIST + 1];
@@ -169,9 +169,13 @@ static int do_exec(job *j) {
   return code;
 }
 
+static char session_name[64]; /* of this run alone: a server has those of others */
+
 static bool open_session(job *j) {
   swerex_create_bash_session_request request;
   memset(&request, 0, sizeof request);
+  snprintf(session_name, sizeof session_name, "swerex-%ld-%ld", (long)getpid(), (long)time(NULL));
+  request.session = session_name;
   request.startup_source = j->set.sources;
   request.cwd = j->set.cwd;
   request.env = j->set.env;
@@ -208,6 +212,7 @@ static bool run_script(job *j, const char *script, int *code) {
   memset(&action, 0, sizeof action);
   memset(&seen, 0, sizeof seen);
   action.command = script;
+  action.session = session_name;
   action.check = SWEREX_CHECK_SILENT;
   action.timeout = j->set.timeout;
   action.idle_timeout = j->set.idle_timeout;
@@ -228,6 +233,16 @@ static bool run_script(job *j, const char *script, int *code) {
   return !ended && !(j->set.check && *code != 0);
 }
 
+/** End the session, which a server would keep for ever. */
+static void close_session(job *j) {
+  swerex_error ignored = SWEREX_ERROR_INIT;
+  swerex_close_bash_session_request request;
+  memset(&request, 0, sizeof request);
+  request.session = session_name;
+  swerex_close_session(j->runtime, &request, NULL, &ignored);
+  swerex_error_clear(&ignored);
+}
+
 static int do_run(job *j) {
   int code = 0;
   if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
@@ -238,6 +253,7 @@ static int do_run(job *j) {
     free(text);
     if (!more) break;
   }
+  close_session(j);
   return code;
 }
 
@@ -284,16 +300,16 @@ static void follow_window(job *j) {
   struct winsize size;
   window_changed = 0;
   if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0)
-    swerex_session_resize(j->runtime, NULL, size.ws_row, size.ws_col, NULL);
+    swerex_session_resize(j->runtime, session_name, size.ws_row, size.ws_col, NULL);
 }
 
 /** Hand keys on to the session; false: there are no more. */
 static bool pass_keys(job *j) {
   char keys[1024];
   ssize_t n = read(STDIN_FILENO, keys, sizeof keys);
-  if (n > 0) return swerex_session_write(j->runtime, NULL, keys, (size_t)n, NULL);
+  if (n > 0) return swerex_session_write(j->runtime, session_name, keys, (size_t)n, NULL);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
-  swerex_session_write(j->runtime, NULL, "\004", 1, NULL);
+  swerex_session_write(j->runtime, session_name, "\004", 1, NULL);
   return false;
 }
 
@@ -339,6 +355,7 @@ static int do_shell(job *j) {
     raw.c_lflag &= ~(tcflag_t)(ECHO | ICANON | IEXTEN | ISIG);
     tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
   }
+  action.session = session_name;
   swerex_future *future = swerex_run_in_session_async(j->runtime, &action, &j->err);
   if (future != NULL) pump(j, future);
   bool done = future != NULL && swerex_future_done(future);
@@ -370,6 +387,8 @@ static const verb verbs[] = {
    "date | swerex write /tmp/a/b/now.txt"},
   {"upload", "SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
    "swerex upload ./project /tmp/project"},
+  {"serve", "[OPTIONS]", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
+   "swerex serve --host 127.0.0.1 --port 0"},
 };
 
 enum kind { FLAG, TEXT, SECONDS, SIZE, LIST };
@@ -385,6 +404,9 @@ typedef struct option {
 #define OPTION(name, kind, member, verbs, what) {name, kind, offsetof(settings, member), verbs, what}
 static const option options[] = {
   OPTION("--config", TEXT, config, NULL, "JSON|FILE.json  the deployment (default {\"type\":\"local\"})"),
+  OPTION("--host", TEXT, host, NULL, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
+  OPTION("--auth-token", TEXT, token, NULL, "TOKEN  for it (better: SWEREX_AUTH_TOKEN, which `ps` does not show)"),
+  OPTION("--auth-token-file", TEXT, token_file, NULL, "FILE  whose first line is the token"),
   OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
   OPTION("--timeout", SECONDS, timeout, "exec run", "SECONDS  give up after so long (exit code 124)"),
   OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run", "SECONDS  give up after so long without output"),
@@ -526,9 +548,26 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
 
 /* --- the deployment ----------------------------------------------------------------------- */
 
+/** Describe the server that --host names as a deployment; NULL on failure. The caller clears it. */
+static bool describe_remote(job *j, swerex_bytes *json) {
+  char token[SERVE_TOKEN_MAX];
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
+  config.auth_token = j->set.token != NULL ? j->set.token : getenv("SWEREX_AUTH_TOKEN");
+  if (j->set.token_file != NULL && !serve_read_token(j->set.token_file, token))
+    return swerex__err_set(&j->err, SWEREX_E_VALUE, "--auth-token-file: no token in %s",
+                           j->set.token_file);
+  if (j->set.token_file != NULL) config.auth_token = token;
+  if (config.auth_token == NULL) config.auth_token = "";
+  config.host = j->set.host;
+  config.kill_on_disconnect = true; /* Ctrl-C here ends what runs there */
+  return swerex_to_json(SWEREX_MODEL_REMOTE_CONFIG, &config, json, &j->err);
+}
+
 /** Make and start the deployment that the options describe. */
 static bool start(job *j) {
   const char *config = j->set.config != NULL ? j->set.config : "{\"type\":\"local\"}";
+  swerex_bytes remote = {NULL, 0};
   swerex_loop_options loop_options;
   char *owned = NULL;
   size_t size = 0;
@@ -539,6 +578,8 @@ static bool start(job *j) {
   j->loop = swerex_loop_new(&loop_options, &j->err);
   if (j->loop == NULL) return false;
   signal_loop = j->loop;
+  if (j->set.host != NULL && !describe_remote(j, &remote)) return false;
+  if (remote.data != NULL) config = remote.data;
   if (config[strspn(config, " \t\n")] != '{') {
     int fd = open(config, O_RDONLY | O_CLOEXEC);
     owned = fd < 0 ? NULL : read_all(fd, &size);
@@ -548,6 +589,7 @@ static bool start(job *j) {
   }
   swerex_deployment *deployment = swerex_get_deployment_json(j->loop, config, 0, &j->err);
   free(owned);
+  swerex_bytes_clear(&remote);
   if (deployment == NULL || !swerex_deployment_start(deployment, &j->err)) return false;
   j->runtime = swerex_deployment_runtime(deployment, &j->err);
   return j->runtime != NULL;
@@ -556,8 +598,8 @@ static bool start(job *j) {
 int main(int argc, char **argv) {
   job j;
   const verb *chosen;
-  (void)argc;
   memset(&j, 0, sizeof j);
+  if (argc > 1 && strcmp(argv[1], "serve") == 0) return serve("swerex serve", argv + 1);
   int code = read_arguments(&j, argv, &chosen);
   if (code != 0) return code;
   if (j.set.help) return print_help(chosen);

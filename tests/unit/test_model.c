@@ -423,7 +423,7 @@ TEST(unions) {
             "type: Unable to extract tag using discriminator 'type'");
   CHECK_STR(chosen(&swerex__model_deployments, "{\"type\":\"x\\u0000'\"}"),
             "type: Input tag 'x?'' found using 'type' does not match any of the expected tags: "
-            "'local', 'dummy'");
+            "'local', 'dummy', 'remote'");
   CHECK_STR(chosen(&swerex__model_deployments, "[]"),
             "DeploymentConfig: Input should be a valid dictionary or object to extract fields "
             "from");

@@ -1,0 +1,282 @@
+/* The HTTP parser, multipart forms and addresses: what is read, and what is refused. */
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"
+
+#include "test.h"
+
+/** Read a message, `step` bytes at a time, into a line such as "200 [body] end". */
+static void trace(bool response, const char *text, size_t size, size_t step, swerex__str *out) {
+  swerex__http http;
+  bool over = false;
+  out->size = 0;
+  swerex__http_init(&http, NULL, response);
+  for (size_t at = 0; at < size && !over; at += step) {
+    char *copy = swerex__mem_copy(NULL, text + at, size - at < step ? size - at : step);
+    const char *data = copy;
+    size_t left = size - at < step ? size - at : step;
+    for (bool more = true; more;) {
+      swerex__http_event event = swerex__http_read(&http, &data, &left);
+      more = event != SWEREX__HTTP_MORE;
+      if (event == SWEREX__HTTP_HEAD && response) swerex__str_printf(out, "%d ", http.status);
+      if (event == SWEREX__HTTP_HEAD && !response)
+        swerex__str_printf(out, "%.*s ", (int)http.target.size, http.target.data);
+      if (event == SWEREX__HTTP_BODY) swerex__str_add(out, http.piece, http.piece_size);
+      if (event == SWEREX__HTTP_END) {
+        swerex__str_printf(out, " end%s ", http.keep_alive ? "" : " close");
+        swerex__http_restart(&http);
+      }
+      if (event == SWEREX__HTTP_BROKEN) {
+        swerex__str_printf(out, "broken %d", http.fault);
+        more = false;
+        over = true;
+      }
+    }
+    swerex__mem_free(copy);
+  }
+  if (!over && !swerex__http_is_idle(&http))
+    swerex__str_puts(out, swerex__http_close(&http) == SWEREX__HTTP_END ? " closed" : " cut");
+  swerex__http_free(&http);
+}
+
+typedef struct row {
+  const char *text, *expected;
+} row;
+
+static void check_rows(bool response, const row *rows, size_t count) {
+  swerex__str out = swerex__str_new(NULL, 1 << 20);
+  for (size_t i = 0; i < count; i++) {
+    size_t size = strlen(rows[i].text);
+    for (size_t step = 1; step <= size; step += step < 8 ? 1 : size) {
+      trace(response, rows[i].text, size, step, &out);
+      if (out.data == NULL || strcmp(out.data, rows[i].expected) != 0) {
+        printf("# row %zu, step %zu\n", i, step);
+        CHECK_STR(out.data, rows[i].expected);
+        break;
+      }
+    }
+  }
+  swerex__str_clear(&out);
+}
+
+#define HOST "Host: a\r\n"
+
+TEST(requests) {
+  static const row rows[] = {
+    {"GET /x HTTP/1.1\r\n" HOST "\r\n", "/x  end "},
+    {"GET /x HTTP/1.0\r\n\r\n", "/x  end close "},
+    {"GET /x HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "/x  end "},
+    {"GET /x HTTP/1.1\r\n" HOST "Connection: a, close\r\n\r\n", "/x  end close "},
+    {"\r\n\r\nGET /x HTTP/1.1\r\n" HOST "\r\n", "/x  end "},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhello", "/ hello end "},
+    {"POST / HTTP/1.1\r\n" HOST "content-length:0\r\n\r\n", "/  end "},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 2\r\n\r\nabGET /y HTTP/1.1\r\n" HOST "\r\n", "/ ab end /y  end "},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=1\r\n0123456789\r\n0\r\nT: x\r\n\r\n",
+     "/ abc0123456789 end "},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "/  end "},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhel", "/ hel cut"},
+    {"GET / HTTP/1.1\r\nHost", " cut"},
+  };
+  check_rows(false, rows, sizeof rows / sizeof *rows);
+}
+
+TEST(malformed_requests) {
+  static const row rows[] = {
+    {"GET / HTTP/1.1\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST HOST "\r\n", "broken 400"},
+    {"GET / HTTP/2.0\r\n" HOST "\r\n", "broken 505"},
+    {"GET / HTTP/1.1 x\r\n" HOST "\r\n", "broken 505"},
+    {"GET /\r\n\r\n", "broken 400"},
+    {"GET  / HTTP/1.1\r\n" HOST "\r\n", "broken 400"},
+    {"G(T / HTTP/1.1\r\n" HOST "\r\n", "broken 400"},
+    {"GET /\x01 HTTP/1.1\r\n" HOST "\r\n", "broken 400"},
+    {"GET / HTTP/1.1\n" HOST "\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST "\n", "broken 400"},
+    {"GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST "X: a\r\n folded\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST "X : a\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST "no colon\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST "X: a\x01z\r\n\r\n", "broken 400"},
+    {"GET / HTTP/1.1\r\n" HOST ": a\r\n\r\n", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: +1\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: -1\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length:\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\nx", "broken 501"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked\r\n\r\nx", "broken 501"},
+    {"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\nx", "broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Expect: 200-ok\r\n\r\n", "broken 417"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nx\r\n", "/ broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n\r\n", "/ broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n-1\r\n", "/ broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0x1\r\n", "/ broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\nx", "/ broken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n", "/ xbroken 400"},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "/ broken 400"},
+    {"\r\n\r\n\r\n\r\n\r\n\r\n", "broken 400"},
+  };
+  check_rows(false, rows, sizeof rows / sizeof *rows);
+}
+
+TEST(responses) {
+  static const row rows[] = {
+    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 hi end "},
+    {"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "200  end "},
+    {"HTTP/1.1 200 OK\r\n\r\nall of it", "200 all of it closed"},
+    {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 hi end close "},
+    {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n", "100  end 204  end "},
+    {"HTTP/1.1 304 No\r\nContent-Length: 9\r\n\r\n", "304  end "},
+    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", "200 hi end "},
+    {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", "200 hi cut"},
+    {"HTTP/1.1 999 OK\r\n\r\n", "broken 502"},
+    {"HTTP/1.1 20 OK\r\n\r\n", "broken 502"},
+    {"HTP/1.1 200 OK\r\n\r\n", "broken 502"},
+    {"garbage\r\n\r\n", "broken 502"},
+    {"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "broken 400"},
+  };
+  check_rows(true, rows, sizeof rows / sizeof *rows);
+}
+
+/** Feed a head with a long part until it is refused. */
+static int limit_of(const char *start, const char *part, int times) {
+  swerex__str text = swerex__str_new(NULL, 1 << 24), out = swerex__str_new(NULL, 1 << 24);
+  int fault = 0;
+  swerex__str_puts(&text, start);
+  for (int i = 0; i < times; i++) swerex__str_puts(&text, part);
+  trace(false, text.data, text.size, text.size, &out);
+  if (sscanf(out.data, "broken %d", &fault) != 1) fault = 0;
+  swerex__str_clear(&text);
+  swerex__str_clear(&out);
+  return fault;
+}
+
+TEST(limits) {
+  CHECK_INT(limit_of("GET /", "x", 70000), 414);
+  CHECK_INT(limit_of("GET / HTTP/1.1\r\nX: ", "x", 70000), 431);
+  CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 200), 0);
+  CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 20000), 431);
+}
+
+/* --- forms --- */
+
+typedef struct form_log {
+  swerex__str text;
+  swerex__multi *multi;
+} form_log;
+
+static bool log_content(void *owner, const char *data, size_t size, bool last) {
+  form_log *log = (form_log *)owner;
+  if (size == 0 && !last && log->text.size == 0) swerex__str_puts(&log->text, "");
+  swerex__str_add(&log->text, data, size);
+  if (last) swerex__str_printf(&log->text, "<%s|%s>", log->multi->name, log->multi->file);
+  return true;
+}
+
+static void check_form(const char *type, const char *text, size_t size, const char *expected) {
+  for (size_t step = 1; step <= size; step += step < 8 ? 1 : size) {
+    swerex__multi multi;
+    form_log log = {swerex__str_new(NULL, 1 << 20), &multi};
+    swerex__http_text header = {type, strlen(type)};
+    swerex__multi_init(&multi, NULL, header);
+    multi.content = log_content;
+    multi.owner = &log;
+    bool ok = multi.state != SWEREX__MULTI_FAILED;
+    for (size_t at = 0; ok && at < size; at += step) {
+      char *copy = swerex__mem_copy(NULL, text + at, size - at < step ? size - at : step);
+      ok = swerex__multi_read(&multi, copy, size - at < step ? size - at : step);
+      swerex__mem_free(copy);
+    }
+    swerex__str_puts(&log.text, !ok ? " broken" : swerex__multi_complete(&multi) ? " complete" : " cut");
+    if (strcmp(log.text.data, expected) != 0) {
+      printf("# step %zu\n", step);
+      CHECK_STR(log.text.data, expected);
+    }
+    swerex__str_clear(&log.text);
+    swerex__multi_free(&multi);
+  }
+}
+
+#define FORM "multipart/form-data; boundary=AB"
+#define PART(name, text) "--AB\r\nContent-Disposition: form-data; name=\"" name "\"\r\n\r\n" text "\r\n"
+#define FILE_PART(file, text) \
+  "--AB\r\nContent-Type: x/y\r\ncontent-disposition: form-data; filename=\"" file "\"; name=f\r\n\r\n" text "\r\n"
+#define CHECK_FORM(type, text, expected) check_form(type, text, sizeof(text) - 1, expected)
+
+TEST(forms) {
+  CHECK_FORM(FORM, PART("a", "1") PART("b", "") "--AB--\r\n", "1<a|><b|> complete");
+  CHECK_FORM(FORM, FILE_PART("x.txt", "a\r\n--A\r\n--ABB") "--AB--", "a\r\n--A<f|x.txt> broken");
+  CHECK_FORM(FORM, FILE_PART("x.txt", "a\r\r\n\r\n--A\r\n-") "--AB--", "a\r\r\n\r\n--A\r\n-<f|x.txt> complete");
+  CHECK_FORM("Multipart/Form-Data; charset=x; boundary=\"A B\"", "--A B\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--A B--", "x<a|> complete");
+  CHECK_FORM(FORM, "preamble\r\n" PART("a", "1") "--AB--epilogue", "1<a|> complete");
+  CHECK_FORM(FORM, PART("a", "1"), "1 cut");
+  CHECK_FORM(FORM, "--AB\r\nX: y\r\n\r\n1\r\n--AB--", " broken");
+  CHECK_FORM(FORM, "--AB\r\nnonsense\r\n\r\n1\r\n--AB--", " broken");
+  CHECK_FORM("multipart/form-data", PART("a", "1"), " broken");
+  CHECK_FORM("text/plain", "x", " complete");
+  CHECK_FORM(FORM, "--AB\r\nContent-Disposition: form-data; name=\"q\\\"\\\\\"\r\n\r\n1\r\n--AB--", "1<q\"\\|> complete");
+}
+
+/* --- addresses --- */
+
+TEST(addresses) {
+  static const struct {
+    const char *text;
+    int port;
+    const char *host;
+    int wanted;
+    const char *prefix;
+    bool tls;
+  } rows[] = {
+    {"http://127.0.0.1", 0, "127.0.0.1", 80, "", false},
+    {"127.0.0.1", 8000, "127.0.0.1", 8000, "", false},
+    {"https://a.b/c/d/", 0, "a.b", 443, "/c/d", true},
+    {"http://a:81/x", 0, "a", 81, "/x", false},
+    {"http://[::1]:99", 0, "::1", 99, "", false},
+    {"http://a:81", 82, "a", 82, "", false},
+    {"unix:/tmp/a b", 0, NULL, 0, NULL, false},
+    {"unix:/tmp/s", 0, "unix:/tmp/s", 80, "", false},
+    {"ftp://a", 0, NULL, 0, NULL, false},
+    {"http://", 0, NULL, 0, NULL, false},
+    {"", 0, NULL, 0, NULL, false},
+    {"http://a:x", 0, NULL, 0, NULL, false},
+    {"http://a:70000", 0, NULL, 0, NULL, false},
+    {"http://user@a", 0, NULL, 0, NULL, false},
+    {"http://a?b", 0, NULL, 0, NULL, false},
+    {"http://a b", 0, NULL, 0, NULL, false},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    swerex__web_url url;
+    bool ok = swerex__web_parse_url(NULL, rows[i].text, rows[i].port, &url, &err);
+    CHECK(ok == (rows[i].host != NULL));
+    if (ok && rows[i].host != NULL) {
+      CHECK_STR(url.host, rows[i].host);
+      CHECK_STR(url.prefix, rows[i].prefix);
+      CHECK_INT(url.port, rows[i].wanted);
+      CHECK(url.tls == rows[i].tls);
+    } else {
+      CHECK(err.message != NULL);
+    }
+    if (ok) swerex__web_clear_url(&url);
+    swerex_error_clear(&err);
+  }
+}
+
+TEST(paths) {
+  static const row rows[] = {
+    {"/a", "/a"}, {"/a?b", "/a"}, {"/%61", "/a"}, {"http://h/a", "/a"}, {"/%2", NULL},
+    {"/%zz", NULL}, {"/%00", NULL}, {"/%-1", NULL}, {"http://h", NULL},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char path[64];
+    swerex__http_text target = {rows[i].text, strlen(rows[i].text)};
+    bool ok = swerex__srv_path(target, path, sizeof path);
+    CHECK(ok == (rows[i].expected != NULL));
+    if (ok) CHECK_STR(path, rows[i].expected == NULL ? "" : rows[i].expected);
+  }
+}
+
+TEST_MAIN()

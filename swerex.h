@@ -15268,11 +15268,25 @@ static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip
   return folder;
 }
 
+static void swerex__zip_get_times(const swerex__zip_entry *entry, struct timespec times[2]) {
+  times[0].tv_sec = times[1].tv_sec = (time_t)entry->time;
+  times[0].tv_nsec = times[1].tv_nsec = 0;
+}
+
+/** Make a link, with its time where the file system has one for links. */
+static bool swerex__zip_make_link(const swerex__zip_entry *entry, const char *target, int folder,
+                                  const char *name) {
+  struct timespec times[2];
+  swerex__zip_get_times(entry, times);
+  if (symlinkat(target, folder, name) != 0) return false;
+  if (entry->time > 0 && utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) != 0) errno = 0;
+  return true;
+}
+
 /** Set mode and times of a file or folder that was written. File systems without them: fine. */
 static void swerex__zip_set_mode(int fd, const swerex__zip_entry *entry) {
   struct timespec times[2];
-  times[0].tv_sec = times[1].tv_sec = (time_t)entry->time;
-  times[0].tv_nsec = times[1].tv_nsec = 0;
+  swerex__zip_get_times(entry, times);
   if ((entry->mode & 0777U) != 0 && fchmod(fd, (mode_t)(entry->mode & 0777U)) != 0) errno = 0;
   if (entry->time > 0 && futimens(fd, times) != 0) errno = 0;
 }
@@ -15291,7 +15305,7 @@ static bool swerex__zip_begin(swerex__zip_unpack *unpack, swerex__zip_entry *ent
     ok = mkdirat(folder, name, 0777) == 0 || errno == EEXIST;
   } else {
     ok = unlinkat(folder, name, 0) == 0 || errno == ENOENT;
-    if (ok && entry->link) ok = symlinkat(target, folder, name) == 0;
+    if (ok && entry->link) ok = swerex__zip_make_link(entry, target, folder, name);
     if (ok && !entry->link) {
       unpack->out = swerex__fs_open(folder, name,
                                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);

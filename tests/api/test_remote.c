@@ -1,0 +1,526 @@
+/* The server and the remote runtime: what one connection, many, or broken ones get. */
+#include "world.h"
+
+#include <arpa/inet.h>
+#include <stdarg.h>
+
+#include "test.h"
+
+/* --- a server in a process of its own --- */
+
+typedef struct server {
+  pid_t pid;
+  int stop; /* closing it ends the server */
+  int port;
+} server;
+
+static void serve_until(int stop, int ready, const swerex_server_options *options) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_server *srv = loop == NULL ? NULL : swerex_server_new(loop, options, &err);
+  int port = 0;
+  char byte;
+  if (srv == NULL) _exit(3);
+  const char *colon = strrchr(swerex_server_address(srv), ':');
+  if (colon != NULL) port = atoi(colon + 1);
+  if (write(ready, &port, sizeof port) != (ssize_t)sizeof port) _exit(4);
+  fcntl(stop, F_SETFL, O_NONBLOCK);
+  while (!swerex_server_done(srv) && (read(stop, &byte, 1) < 0)) swerex_loop_run(loop, 0.02, &err);
+  swerex_server_free(srv);
+  swerex_loop_free(loop);
+  exit(0); /* with the sanitizer's look at leaks */
+}
+
+static server start_server(const swerex_server_options *options) {
+  int stop[2], ready[2];
+  server s = {-1, -1, 0};
+  if (pipe(stop) != 0 || pipe(ready) != 0) return s;
+  s.pid = fork();
+  if (s.pid == 0) {
+    close(stop[1]);
+    close(ready[0]);
+    serve_until(stop[0], ready[1], options);
+  }
+  close(stop[0]);
+  close(ready[1]);
+  s.stop = stop[1];
+  CHECK(read(ready[0], &s.port, sizeof s.port) == (ssize_t)sizeof s.port);
+  close(ready[0]);
+  return s;
+}
+
+static void stop_server(server *s) {
+  int status = -1;
+  close(s->stop);
+  CHECK(waitpid(s->pid, &status, 0) == s->pid);
+  CHECK_INT(status, 0);
+}
+
+static swerex_runtime *connect_to(swerex_loop *loop, const server *s, const char *token,
+                                  swerex_error *err) {
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
+  config.auth_token = token;
+  config.port = s->port;
+  return swerex_remote_runtime_new(loop, &config, err);
+}
+
+/* --- plain sockets --- */
+
+static int dial(const server *s) {
+  struct sockaddr_in address;
+  struct timeval patience = {5, 0};
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof address);
+  address.sin_family = AF_INET;
+  address.sin_port = htons((uint16_t)s->port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+  return fd;
+}
+
+static void say(int fd, const char *format, ...) {
+  char text[4096];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  CHECK(send(fd, text, (size_t)n, MSG_NOSIGNAL) == n);
+}
+
+/** Read until a text has come, the connection ends, or 5 s are over; returns what came. */
+static const char *hear(int fd, const char *until) {
+  static char text[1 << 16];
+  size_t size = 0;
+  text[0] = '\0';
+  while (size + 1 < sizeof text && (until == NULL || strstr(text, until) == NULL)) {
+    ssize_t n = recv(fd, text + size, sizeof text - 1 - size, 0);
+    if (n <= 0) break;
+    size += (size_t)n;
+    text[size] = '\0';
+  }
+  return text;
+}
+
+#define GET_ALIVE "GET /is_alive HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static void post(int fd, const char *path, const char *headers, const char *body) {
+  say(fd, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: %zu\r\n\r\n%s", path, headers,
+      strlen(body), body);
+}
+
+/* --- tests --- */
+
+TEST(both_ends_in_one_loop) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_server *srv = swerex_server_new(loop, NULL, &err);
+  CHECK(srv != NULL && strncmp(swerex_server_address(srv), "http://127.0.0.1:", 17) == 0);
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
+  config.auth_token = "";
+  config.host = swerex_server_address(srv);
+  swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
+  CHECK(swerex_wait_until_alive(runtime, 5, &err));
+  CHECK(swerex_create_session(runtime, NULL, NULL, &err));
+  swerex_bash_action action;
+  swerex_bash_observation seen;
+  memset(&action, 0, sizeof action);
+  memset(&seen, 0, sizeof seen);
+  action.command = "echo hi; (exit 3)";
+  action.check = SWEREX_CHECK_SILENT;
+  CHECK(swerex_run_in_session(runtime, &action, &seen, &err));
+  CHECK_STR(seen.output.data, "hi\n");
+  CHECK_INT(seen.exit_code, 3);
+  swerex_bash_observation_clear(&seen);
+  action.session = "none";
+  CHECK(!swerex_run_in_session(runtime, &action, &seen, &err));
+  CHECK_INT(err.code, SWEREX_E_SESSION_DOES_NOT_EXIST);
+  CHECK_INT(err.http_status, 511);
+  CHECK_STR(err.message, "session 'none' does not exist");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(an_open_door_is_refused) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_server_options options;
+  memset(&options, 0, sizeof options);
+  options.host = "0.0.0.0";
+  CHECK(swerex_server_new(loop, &options, &err) == NULL);
+  CHECK_INT(err.code, SWEREX_E_VALUE);
+  options.no_auth = true;
+  CHECK(swerex_server_new(loop, &options, &err) != NULL);
+  options.host = "256.1.1.1";
+  CHECK(swerex_server_new(loop, &options, &err) == NULL);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(pipelined_requests_are_answered_in_order) {
+  server s = start_server(NULL);
+  int fd = dial(&s);
+  say(fd, "POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 41\r\n\r\n"
+          "{\"command\":\"sleep 0.2; echo 1\",\"shell\":1}" GET_ALIVE "GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
+          "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  const char *text = hear(fd, NULL);
+  const char *one = strstr(text, "\"stdout\":\"1"), *two = strstr(text, "is_alive");
+  const char *three = strstr(text, "Not Found"), *four = strstr(text, "hello world");
+  CHECK(one != NULL && two > one && three > two && four > three);
+  close(fd);
+  stop_server(&s);
+}
+
+TEST(requests_in_pieces_and_with_continue) {
+  server s = start_server(NULL);
+  int fd = dial(&s);
+  const char *whole = GET_ALIVE;
+  for (const char *c = whole; *c != '\0'; c++) say(fd, "%c", *c);
+  CHECK(strstr(hear(fd, "\"is_alive\":true"), "200 OK") != NULL);
+  say(fd, "POST /execute HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+  CHECK(strstr(hear(fd, "\r\n\r\n"), "100 Continue") != NULL);
+  say(fd, "12\r\n{\"command\":[\"true\"\r\n");
+  say(fd, "2;x\r\n]}\r\n0\r\n\r\n");
+  CHECK(strstr(hear(fd, "exit_code"), "200 OK") != NULL);
+  close(fd);
+  stop_server(&s);
+}
+
+TEST(what_is_no_request_is_refused_and_others_are_served) {
+  static const struct {
+    const char *text;
+    int status;
+  } rows[] = {
+    {"nonsense\r\n\r\n", 400},
+    {"GET / HTTP/1.1\r\n\r\n", 400},
+    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
+    {"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400},
+    {"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+    {"POST /execute HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
+    {"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"PUT /execute HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+    {"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413},
+    {"POST /execute HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n{", 422},
+    {"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\nx", 400},
+    {"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", 422},
+  };
+  server s = start_server(NULL);
+  int other = dial(&s);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    int status = 0, fd = dial(&s);
+    say(fd, "%s", rows[i].text);
+    sscanf(hear(fd, "\r\n\r\n"), "HTTP/1.1 %d", &status);
+    if (status != rows[i].status) printf("# row %zu\n", i);
+    CHECK_INT(status, rows[i].status);
+    close(fd);
+    say(other, GET_ALIVE);
+    CHECK(strstr(hear(other, "\"is_alive\":true,\"message\":\"\"}"), "200 OK") != NULL);
+  }
+  close(other);
+  stop_server(&s);
+}
+
+TEST(the_token_is_asked_for) {
+  swerex_server_options options;
+  memset(&options, 0, sizeof options);
+  options.auth_token = "sesame";
+  server s = start_server(&options);
+  static const char *const keys[] = {"", "X-API-Key: \r\n", "X-API-Key: sesam\r\n",
+                                     "X-API-Key: sesamesesame\r\n", "x-api-key: sesame\r\n"};
+  for (int i = 0; i < 5; i++) {
+    int fd = dial(&s);
+    post(fd, "/execute", keys[i], "{\"command\":[\"true\"]}");
+    const char *text = hear(fd, "}");
+    CHECK(strncmp(text, i == 4 ? "HTTP/1.1 200" : "HTTP/1.1 401", 12) == 0);
+    CHECK(i != 0 || strstr(text, "Not authenticated") != NULL);
+    close(fd);
+  }
+  int fd = dial(&s); /* the token is in no child's environment */
+  post(fd, "/execute", "x-api-key: sesame\r\n", "{\"command\":[\"env\"]}");
+  CHECK(strstr(hear(fd, "exit_code"), "sesame") == NULL);
+  close(fd);
+  stop_server(&s);
+}
+
+TEST(a_repeated_id_runs_once) {
+  server s = start_server(NULL);
+  char path[] = "/tmp/swerex-once-XXXXXX", body[256];
+  int file = mkstemp(path), fds[8];
+  snprintf(body, sizeof body, "{\"command\":\"sleep 0.3; echo x >>%s; echo done\",\"shell\":true}", path);
+  for (int i = 0; i < 8; i++) post(fds[i] = dial(&s), "/execute", "X-Request-ID: one\r\n", body);
+  for (int i = 0; i < 8; i++) {
+    CHECK(strstr(hear(fds[i], "exit_code"), "done") != NULL);
+    close(fds[i]);
+  }
+  int late = dial(&s); /* long over: the same answer */
+  post(late, "/execute", "X-Request-ID: one\r\n", body);
+  CHECK(strstr(hear(late, "exit_code"), "done") != NULL);
+  close(late);
+  struct stat info;
+  CHECK(fstat(file, &info) == 0);
+  CHECK_INT(info.st_size, 2);
+  unlink(path);
+  close(file);
+  stop_server(&s);
+}
+
+TEST(a_client_that_vanishes) {
+  server s = start_server(NULL);
+  char path[] = "/tmp/swerex-gone-XXXXXX", body[256];
+  int file = mkstemp(path);
+  struct stat info;
+  snprintf(body, sizeof body, "{\"command\":\"sleep 0.3; echo x >>%s\",\"shell\":true}", path);
+  int fd = dial(&s);
+  post(fd, "/execute", "", body); /* goes on */
+  usleep(100000);
+  close(fd);
+  usleep(600000);
+  CHECK(fstat(file, &info) == 0 && info.st_size == 2);
+  fd = dial(&s);
+  post(fd, "/execute", "X-On-Disconnect: kill\r\n", body); /* does not */
+  usleep(100000);
+  close(fd);
+  usleep(600000);
+  CHECK(fstat(file, &info) == 0 && info.st_size == 2);
+  unlink(path);
+  close(file);
+  stop_server(&s);
+}
+
+TEST(a_stream_is_taken_up_where_it_ended) {
+  static const char body[] =
+    "{\"command\":\"for i in 1 2 3 4; do echo line$i; sleep 0.1; done; exit 5\",\"shell\":true}";
+  static const char accept[] = "X-Request-ID: s1\r\nAccept: application/x-ndjson\r\n";
+  server s = start_server(NULL);
+  int fd = dial(&s);
+  post(fd, "/execute", accept, body);
+  const char *text = hear(fd, "line2");
+  CHECK(strstr(text, "application/x-ndjson") != NULL);
+  close(fd);
+  size_t first = strlen("{\"stdout\":\"line1\\n\"}\n");
+  char headers[200];
+  snprintf(headers, sizeof headers, "%sX-Stream-Offset: %zu\r\n", accept, first);
+  fd = dial(&s);
+  post(fd, "/execute", headers, body);
+  text = hear(fd, "\r\n0\r\n\r\n");
+  CHECK(strstr(text, "line1\\n\"}\n") == NULL && strstr(text, "{\"stdout\":\"line2\\n\"}") != NULL);
+  CHECK(strstr(text, "{\"status\":200,\"answer\":{\"stdout\":\"line1\\nline2\\nline3\\nline4\\n\"") != NULL);
+  close(fd);
+  stop_server(&s);
+}
+
+static void collect(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  swerex__str *out = (swerex__str *)user_data;
+  if (out->size == 0) out->max = (size_t)1 << 26;
+  swerex__str_add(out, stream == SWEREX_STDERR ? "!" : "", stream == SWEREX_STDERR);
+  swerex__str_add(out, text, size);
+}
+
+TEST(live_output_over_the_wire) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  server s = start_server(NULL);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex__str seen = swerex__str_new(NULL, 1 << 26);
+  swerex_command command;
+  swerex_command_response ran;
+  memset(&command, 0, sizeof command);
+  memset(&ran, 0, sizeof ran);
+  command.command = "echo a; sleep 0.3; echo b >&2; seq 100000";
+  command.shell = true;
+  command.watch.on_output = collect;
+  command.watch.user_data = &seen;
+  swerex_future *future = swerex_execute_async(runtime, &command, &err);
+  double start = swerex__util_now();
+  while (seen.size == 0 && swerex__util_now() - start < 5) swerex_loop_run(loop, 0.1, &err);
+  CHECK(!swerex_future_done(future));
+  CHECK(swerex_future_take(future, &ran, &err));
+  CHECK_INT(seen.size, ran.stdout_text.size + ran.stderr_text.size + 1);
+  CHECK(strncmp(seen.data, "a\n!b\n1\n2\n", 9) == 0);
+  swerex_command_response_clear(&ran);
+  seen.size = 0;
+  CHECK(swerex_create_session(runtime, NULL, NULL, &err));
+  swerex_bash_action action;
+  swerex_bash_observation observed;
+  memset(&action, 0, sizeof action);
+  memset(&observed, 0, sizeof observed);
+  action.command = "seq 200000; false";
+  action.watch = command.watch;
+  CHECK(!swerex_run_in_session(runtime, &action, &observed, &err));
+  CHECK_INT(err.code, SWEREX_E_NON_ZERO_EXIT_CODE);
+  CHECK_INT(seen.size, 1288895);
+  swerex_error_clear(&err);
+  swerex__str_clear(&seen);
+  swerex_loop_free(loop);
+  stop_server(&s);
+}
+
+TEST(a_thousand_connections) {
+  enum { COUNT = 1000 };
+  static int fds[COUNT];
+  struct rlimit files;
+  CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
+  struct rlimit more = {files.rlim_max < 4096 ? files.rlim_max : 4096, files.rlim_max};
+  if (more.rlim_cur < 2 * COUNT) SKIP("ulimit -n cannot be raised");
+  setrlimit(RLIMIT_NOFILE, &more);
+  server s = start_server(NULL);
+  for (int i = 0; i < COUNT; i++) fds[i] = dial(&s);
+  for (int i = 0; i < COUNT; i++) say(fds[i], "GET /is_alive HTTP/1.1\r\n"); /* slow ones */
+  int other = dial(&s);
+  say(other, GET_ALIVE);
+  CHECK(strstr(hear(other, "true"), "200 OK") != NULL);
+  for (int i = 0; i < COUNT; i++) say(fds[i], "Host: a\r\n\r\n");
+  for (int i = 0; i < COUNT; i++) {
+    CHECK(strstr(hear(fds[i], "true"), "200 OK") != NULL);
+    close(fds[i]);
+  }
+  close(other);
+  stop_server(&s);
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
+TEST(nothing_waits_for_another) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  server s = start_server(NULL);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex_future *futures[8];
+  char names[8][8];
+  swerex_create_bash_session_request create;
+  swerex_bash_action action;
+  memset(&create, 0, sizeof create);
+  memset(&action, 0, sizeof action);
+  for (int i = 0; i < 8; i++) {
+    snprintf(names[i], sizeof names[i], "s%d", i);
+    create.session = names[i];
+    CHECK(swerex_create_session(runtime, &create, NULL, &err));
+  }
+  action.command = "sleep 1";
+  double start = swerex__util_now();
+  for (int i = 0; i < 8; i++) {
+    action.session = names[i];
+    futures[i] = swerex_run_in_session_async(runtime, &action, &err);
+  }
+  swerex_is_alive_response alive;
+  memset(&alive, 0, sizeof alive);
+  CHECK(swerex_is_alive(runtime, NULL, &alive, &err) && alive.is_alive);
+  swerex_is_alive_response_clear(&alive);
+  CHECK(swerex__util_now() - start < 0.9);
+  for (int i = 0; i < 8; i++) CHECK(swerex_future_take(futures[i], NULL, &err));
+  CHECK(swerex__util_now() - start < 3);
+  swerex_loop_free(loop);
+  stop_server(&s);
+}
+
+TEST(local_sockets_and_ends) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_server_options options;
+  char path[64], host[80];
+  memset(&options, 0, sizeof options);
+  snprintf(path, sizeof path, "/tmp/swerex-sock-%ld", (long)getpid());
+  snprintf(host, sizeof host, "unix:%s", path);
+  options.unix_path = path;
+  options.idle_timeout = 0.3;
+  server s = start_server(&options);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
+  config.auth_token = "";
+  config.host = host;
+  swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
+  CHECK(swerex_wait_until_alive(runtime, 5, &err));
+  swerex_server *second = swerex_server_new(loop, &options, &err);
+  CHECK(second == NULL && err.sys_errno == EADDRINUSE);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  int status = -1; /* nobody is there any more: it ends by itself */
+  CHECK(waitpid(s.pid, &status, 0) == s.pid && status == 0);
+  CHECK(access(path, F_OK) != 0);
+  close(s.stop);
+}
+
+TEST(the_dead_and_the_deaf) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_remote_config config;
+  swerex_is_alive_response alive;
+  swerex_command command;
+  static const char *const argv[] = {"true", NULL};
+  memset(&config, 0, sizeof config);
+  memset(&command, 0, sizeof command);
+  memset(&alive, 0, sizeof alive);
+  command.argv = argv;
+  config.auth_token = "";
+  config.port = swerex_find_free_port(loop, 0, 0, &err);
+  config.num_retries = -1;
+  config.request_timeout = 0.3;
+  swerex_runtime *dead = swerex_remote_runtime_new(loop, &config, &err);
+  CHECK(swerex_is_alive(dead, NULL, &alive, &err) && !alive.is_alive);
+  CHECK(strstr(alive.message.data, "Failed to connect") != NULL);
+  swerex_is_alive_response_clear(&alive);
+  CHECK(!swerex_execute(dead, &command, NULL, &err) && err.sys_errno == ECONNREFUSED);
+  CHECK(!swerex_wait_until_alive(dead, 0.2, &err) && err.code == SWEREX_E_TIMEOUT);
+  int deaf = socket(AF_INET, SOCK_STREAM, 0); /* connects, and never says a word */
+  struct sockaddr_in address;
+  memset(&address, 0, sizeof address);
+  address.sin_family = AF_INET;
+  address.sin_port = htons((uint16_t)config.port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(bind(deaf, (struct sockaddr *)&address, sizeof address) == 0 && listen(deaf, 5) == 0);
+  CHECK(swerex_is_alive(dead, NULL, &alive, &err) && !alive.is_alive);
+  swerex_is_alive_response_clear(&alive);
+  double start = swerex__util_now();
+  CHECK(!swerex_execute(dead, &command, NULL, &err) && err.code == SWEREX_E_TIMEOUT);
+  CHECK(swerex__util_now() - start < 2);
+  swerex_future *future = swerex_execute_async(dead, &command, &err);
+  swerex_future_cancel(future);
+  CHECK(!swerex_future_take(future, NULL, &err) && err.code == SWEREX_E_CANCELLED);
+  swerex_execute_async(dead, &command, &err); /* left to the loop */
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  close(deaf);
+}
+
+TEST(uploads_come_whole) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  server s = start_server(NULL);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex_command command;
+  swerex_upload_request upload;
+  swerex_command_response ran;
+  memset(&command, 0, sizeof command);
+  memset(&ran, 0, sizeof ran);
+  command.shell = true;
+  command.check = true;
+  command.command = "rm -rf /tmp/swerex-up; mkdir -p /tmp/swerex-up/from/a/b /tmp/swerex-up/from/empty; "
+                    "cd /tmp/swerex-up/from; seq 300000 >a/b/big; echo x >a/'na me'; chmod 750 a/'na me'; "
+                    "ln -s b/big a/link; touch -d 2001-02-03 a/b/big; head -c 100000 /dev/urandom >noise";
+  CHECK(swerex_execute(runtime, &command, NULL, &err));
+  upload.source_path = "/tmp/swerex-up/from";
+  upload.target_path = "/tmp/swerex-up/x/to";
+  CHECK(swerex_upload(runtime, &upload, NULL, &err));
+  upload.source_path = "/tmp/swerex-up/from/noise";
+  upload.target_path = "/tmp/swerex-up/y/z/noise";
+  CHECK(swerex_upload(runtime, &upload, NULL, &err));
+  command.command = "cd /tmp/swerex-up && diff -r from x/to && cmp from/noise y/z/noise && "
+                    "stat -c '%n %a %Y' x/to/a/* x/to/a/b/big >two && cd from && "
+                    "stat -c 'x/to/%n %a %Y' a/* a/b/big | diff - ../two && readlink ../x/to/a/link";
+  CHECK(swerex_execute(runtime, &command, &ran, &err));
+  if (err.message != NULL) printf("# %s\n", err.message);
+  CHECK_STR(ran.stdout_text.data, "b/big\n");
+  swerex_command_response_clear(&ran);
+  upload.source_path = "/nonexistent";
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_FILE_NOT_FOUND);
+  upload.source_path = "/dev/null";
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_VALUE);
+  command.command = "rm -rf /tmp/swerex-up";
+  CHECK(swerex_execute(runtime, &command, NULL, &err));
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  stop_server(&s);
+}
+
+TEST_MAIN()

@@ -77,7 +77,7 @@
  *   Public half: options, version, basics, errors, logging, loop and futures, models, runtime,
  *   deployments, utilities. Implementation half, each section calling only those above it:
  *   sys     The system: headers, and what differs             uses: -
- *   mem     Memory blocks that know their allocator           uses: -
+ *   mem     Memory blocks that know their allocator           uses: sys
  *   log     Messages                                          uses: sys
  *   err     Errors                                            uses: sys mem
  *   str     Growing strings                                   uses: mem err
@@ -1282,6 +1282,36 @@ static bool swerex__sys_terminal_name(int master, char *path, size_t room) {
 #endif
 }
 
+/** Ask for large pages in a large block: the system then clears it in few steps, not thousands. */
+static void swerex__sys_advise(void *block, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  uintptr_t page = 4096, start = ((uintptr_t)block + page - 1) & ~(page - 1);
+  uintptr_t end = ((uintptr_t)block + size) & ~(page - 1);
+  int saved = errno;
+  if (madvise((void *)start, end - start, MADV_HUGEPAGE) != 0) errno = saved; /* fine */
+#else
+  (void)block, (void)size;
+#endif
+}
+
+/** Tell whether a process has something to do now, as far as the system says. */
+static bool swerex__sys_is_running(pid_t pid) {
+#if defined(__linux__)
+  char path[48], text[512];
+  snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+  swerex__sys_close(&fd);
+  if (n <= 0) return false;
+  text[n] = '\0';
+  const char *name_end = strrchr(text, ')'); /* the state follows the name */
+  return name_end != NULL && (name_end[1] != '\0' && name_end[2] != 'S');
+#else
+  (void)pid;
+  return false;
+#endif
+}
+
 /** Write everything to a descriptor that blocks, such as a file. */
 static bool swerex__sys_write_all(int fd, const char *data, size_t size) {
   while (size > 0) {
@@ -1306,6 +1336,8 @@ static bool swerex__sys_fill_scratch(int fd, const char *data, size_t size) {
 /* Each block has a header with its allocator, so that anything can be released without a loop at
  * hand. Sizes are count * size, checked for overflow. A NULL allocator is SWEREX_MALLOC's. */
 
+enum { SWEREX__MEM_LARGE = 4 << 20 };
+
 typedef union swerex__mem_header {
   swerex_allocator allocator;
   long double align_; /* keeps what follows aligned as malloc would */
@@ -1319,7 +1351,9 @@ static void *swerex__mem_raw(const swerex_allocator *allocator, void *raw, size_
     SWEREX_FREE(raw);
     return NULL;
   }
-  return raw == NULL ? SWEREX_MALLOC(size) : SWEREX_REALLOC(raw, size);
+  raw = raw == NULL ? SWEREX_MALLOC(size) : SWEREX_REALLOC(raw, size);
+  if (raw != NULL && size >= SWEREX__MEM_LARGE) swerex__sys_advise(raw, size);
+  return raw;
 }
 
 /** Resize a block (NULL: make one) to count * size bytes; NULL leaves the old one as it was. */
@@ -2841,6 +2875,7 @@ typedef struct swerex__valid_reader {
   swerex__str more, context;   /* of the next one: behind its words; its ctx */
   size_t problems;
   bool quiet;          /* only find out whether the value fits */
+  bool borrow;         /* let bytes stay in the document */
   bool no_memory;
   const char *refused; /* the name of a field whose text C cannot hold, and why */
   const char *why;
@@ -3481,16 +3516,20 @@ static bool swerex__model_encode(const swerex__model *model, const void *value, 
 
 /* --- copy and clear --- */
 
-/** Release what a struct owns, and reset it to zero. */
-static void swerex__model_clear(const swerex__model *model, void *value) {
+/** Release what a struct owns, all of it or all but its BYTES, and reset it to zero. */
+static void swerex__model_release(const swerex__model *model, bool borrowed, void *value) {
   for (size_t i = 0; i < model->count; i++) {
     const swerex__model_row *row = &model->rows[i];
     if (swerex__model_is_pointer(row))
       swerex__mem_free(swerex__model_pointer(row, value));
-    else if (row->kind == SWEREX__MODEL_BYTES)
+    else if (row->kind == SWEREX__MODEL_BYTES && !borrowed)
       swerex__mem_free(((const swerex_bytes *)swerex__model_member(row, value))->data);
   }
   memset(value, 0, model->size);
+}
+
+static void swerex__model_clear(const swerex__model *model, void *value) {
+  swerex__model_release(model, false, value);
 }
 
 /** Set a member; `pointer` becomes the struct's. False if it is NULL. */
@@ -3665,7 +3704,9 @@ static bool swerex__model_read_string(swerex__valid_reader *reader, const swerex
                                       const char *label, const swerex__json *node, void *value) {
   if (node->type != SWEREX__JSON_STRING)
     return swerex__model_problem(reader, row, label, SWEREX__VALID_NO_STRING, node);
-  char *text = swerex__mem_copy(reader->allocator, node->string, node->size);
+  bool borrow = reader->borrow && row->kind == SWEREX__MODEL_BYTES;
+  char *text = borrow ? (char *)(uintptr_t)node->string
+                      : swerex__mem_copy(reader->allocator, node->string, node->size);
   if (text == NULL) {
     reader->no_memory = true;
   } else if (row->kind == SWEREX__MODEL_BYTES) {
@@ -3708,7 +3749,9 @@ static void swerex__model_read_nothing(swerex__valid_reader *reader, const swere
   bool bytes = row->kind == SWEREX__MODEL_BYTES;
   if (!bytes && (row->kind != SWEREX__MODEL_STRING || row->text == NULL)) return;
   const char *text = bytes ? "" : row->text;
-  const void *copy = swerex__mem_copy(reader->allocator, text, strlen(text));
+  const void *copy = bytes && reader->borrow
+                       ? text
+                       : swerex__mem_copy(reader->allocator, text, strlen(text));
   if (!swerex__model_set(row, value, copy)) reader->no_memory = true; /* data comes first */
 }
 
@@ -3786,19 +3829,30 @@ static void swerex__model_read_object(swerex__valid_reader *reader, const swerex
     swerex__model_refuse_extras(reader, model, node);
 }
 
-/** Fill a struct from JSON; it is then to be cleared. On failure it is zero. */
-static bool swerex__model_decode(const swerex_allocator *allocator, const swerex__model *model,
-                                 const swerex__json *node, void *out, swerex_error *err) {
+/**
+ * Fill a struct from JSON; it is then to be released. On failure it is zero. borrow: its BYTES,
+ * which may be large, point into the document.
+ */
+static bool swerex__model_decode_as(const swerex_allocator *allocator, const swerex__model *model,
+                                    const swerex__json *node, bool borrow, void *out,
+                                    swerex_error *err) {
   swerex__valid_reader reader = swerex__valid_new_reader(allocator, model->tag);
   swerex__valid_place place = {model->name, strlen(model->name), true, NULL, NULL, 0};
+  reader.borrow = borrow;
   memset(out, 0, model->size);
   if (node->type == SWEREX__JSON_OBJECT)
     swerex__model_read_object(&reader, model, node, out);
   else
     swerex__valid_report(&reader, &place, SWEREX__VALID_NO_OBJECT, node);
   if (swerex__valid_finish(&reader, err)) return true;
-  swerex__model_clear(model, out);
+  swerex__model_release(model, borrow, out);
   return false;
+}
+
+/** The same, for a struct that owns all it has. */
+static bool swerex__model_decode(const swerex_allocator *allocator, const swerex__model *model,
+                                 const swerex__json *node, void *out, swerex_error *err) {
+  return swerex__model_decode_as(allocator, model, node, false, out, err);
 }
 
 /* --- unions of models, told apart by a field --- */
@@ -5986,6 +6040,11 @@ static bool swerex__fs_read_text(const swerex_allocator *a,
                                  swerex_bytes *out, swerex_error *err) {
   swerex_bytes raw = {NULL, 0};
   if (!swerex__fs_read(a, request->path, max, &raw, err)) return false;
+  bool plain = request->encoding == NULL || strcmp(request->encoding, "utf-8") == 0;
+  if (plain && request->errors == NULL && swerex__text_run(raw.data, raw.size, true) == raw.size) {
+    *out = raw; /* nothing to change */
+    return true;
+  }
   bool ok = swerex__text_decode(a, raw.data, raw.size, request->encoding, request->errors, out,
                                 err);
   swerex__mem_free(raw.data);
@@ -10480,6 +10539,7 @@ enum {
 #define SWEREX__SESS_CODE_TIME 1.5    /* for the exit code after `expect`; the original: 1 */
 #define SWEREX__SESS_DRAIN_TIME 0.02  /* for the last output of a shell that has exited */
 #define SWEREX__SESS_PAUSE_TIME 0.005 /* before Ctrl-C for a shell that may be forking */
+#define SWEREX__SESS_PAUSES 20        /* for one that is busy; a loop of builtins stays so */
 #define SWEREX__SESS_KILL_TIME 1.0    /* for the end of what was killed by an interrupt */
 
 enum swerex__sess_front {
@@ -10525,7 +10585,7 @@ typedef struct swerex__sess_action {
   size_t held;                 /* of those, bytes that still stand at the start of sess->in */
   size_t pattern;              /* which one has matched */
   int tries;                   /* INTERRUPT: steps taken */
-  bool paused;                 /* INTERRUPT: has given the shell time to start a program */
+  int pauses;                  /* INTERRUPT: given to the shell, to start a program */
   swerex__text_filter filter;
   swerex__text_keep keep;
   swerex__loop_timer deadline, idle;
@@ -11409,8 +11469,9 @@ static void swerex__sess_on_deadline(swerex__loop_timer *timer) {
 static void swerex__sess_step_interrupt(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   double wait = action->timeout;
-  if (!action->paused && swerex__sess_shell_in_front(sess)) {
-    action->paused = true; /* it may be about to start a program, and would lose its terminal */
+  bool busy = action->pauses == 0 || swerex__sys_is_running(sess->pid);
+  if (action->pauses < SWEREX__SESS_PAUSES && swerex__sess_shell_in_front(sess) && busy) {
+    action->pauses++; /* it may be about to start a program, and would lose its terminal */
     swerex__loop_arm(sess->loop, &action->deadline, SWEREX__SESS_PAUSE_TIME,
                      swerex__sess_on_deadline, action);
     return;
@@ -17098,11 +17159,12 @@ static bool swerex__srv_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex
   const swerex__model *model = swerex__rt_request_model(verb);
   swerex_output_watch watch = {swerex__srv_on_output, op, false};
   memset(&request, 0, sizeof request);
-  if (root != NULL && !swerex__model_decode(memory, model, root, &request, err)) return false;
+  if (root != NULL && !swerex__model_decode_as(memory, model, root, true, &request, err))
+    return false;
   if (conn->live && verb == SWEREX__RT_EXECUTE) request.command.watch = watch;
   if (conn->live && verb == SWEREX__RT_RUN_IN_SESSION) request.action.watch = watch;
   op->future = swerex__rt_call(server->runtime, verb, &request, err);
-  swerex__model_clear(model, &request);
+  swerex__model_release(model, true, &request);
   if (op->future == NULL) return false;
   op->future->then = swerex__srv_on_answer;
   op->future->user_data = op;

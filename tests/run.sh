@@ -219,6 +219,38 @@ peers() {
   clients $! "Python" --python-server
 }
 
+# The server as it goes into images: small, static, and at work, on the other processor too.
+statics() {
+  local machine emulator file server port
+  say "- static servers"
+  for machine in x86_64 aarch64; do
+    emulator="" file=../tools/build/swerex-remote-$machine
+    if [ $machine = x86_64 ] && ! have musl-gcc; then
+      skip "static x86_64" "musl-gcc is not here" && continue
+    elif [ $machine = aarch64 ] && ! python3 -m ziglang version >/dev/null 2>&1; then
+      skip "static aarch64" "ziglang is not here (pip install ziglang)" && continue
+    fi
+    check "make $file" make -C ../tools "build/swerex-remote-$machine"
+    [ -x "$file" ] || continue
+    check "$machine: under 500 KB" test "$(wc -c <"$file")" -lt 500000
+    check "$machine: no interpreter, no symbols" sh -c "! grep -aq 'ld-linux\|ld-musl\|swerex__' $file"
+    if [ "$(uname -m)" != $machine ]; then
+      emulator=qemu-$machine-static
+      have $emulator || { skip "$machine" "$emulator is not here"; continue; }
+    fi
+    rm -f build/port
+    HOME=/nonexistent $emulator $file --host 127.0.0.1 --port 0 >build/port 2>build/server.log </dev/null &
+    server=$!
+    port=$(port_of build/port)
+    check "$machine: runs commands, files and sessions" ../tools/build/swerex run \
+      --host "127.0.0.1:$port" --check 'test "$(echo $((6 * 7)))" = 42' 'cd /tmp' 'test $PWD = /tmp'
+    check "$machine: says its version" sh -c "$emulator $file --version | grep -q '^[0-9.]*$'"
+    kill $server
+    wait $server
+    check "$machine: ends well" test $? -eq 0
+  done
+}
+
 fast() {
   local flags
   flags=$(sanitizers "$CC")
@@ -253,6 +285,7 @@ more() {
   compile
   differ
   peers
+  statics
   fuzz "${SECONDS_EACH:-20}"
 }
 
@@ -265,6 +298,7 @@ all)
   ;;
 compile) compile ;;
 peers) peers ;;
+statics) statics ;;
 check) rules ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;
 *) say "run.sh: no suite named $1" && exit 2 ;;

@@ -67,6 +67,9 @@
  *   SWEREX_NO_LOCAL          leave out the local runtime and deployment, and the server with them
  *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment
  *   SWEREX_NO_SERVER         leave out the server
+ *   SWEREX_USE_CURL          who speaks https for the remote runtime: 0, nobody (default); 1,
+ *                            libcurl, linked with -lcurl; 2, libcurl.so.4, loaded when it is
+ *                            needed, without its headers (-ldl before glibc 2.34)
  *   SWEREX_POLLER            SWEREX_POLLER_EPOLL, _KQUEUE or _POLL   (default: the system's best)
  *   SWEREX_LOG_LEVEL         lowest level compiled in                (default SWEREX_LOG_DEBUG)
  *   SWEREX_MAX_JSON_DEPTH    nesting accepted in JSON                (default 128)
@@ -110,8 +113,9 @@
  *   inflate Inflate                                           uses: deflate
  *   zip     Zip archives                                      uses: sys mem err str fs deflate
  *                                                                 inflate
+ *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock
  *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
- *                                                                 http
+ *                                                                 http curl
  *   remote  The remote runtime                                uses: sys mem log err str util json
  *                                                                 model loop rt fs zip web
  *   form    Files that come as forms                          uses: sys mem err str util json
@@ -173,6 +177,10 @@ extern "C" {
 
 #if defined(SWEREX_NO_LOCAL) && !defined(SWEREX_NO_SERVER)
 #define SWEREX_NO_SERVER
+#endif
+
+#ifndef SWEREX_USE_CURL
+#define SWEREX_USE_CURL 0
 #endif
 
 #define SWEREX_POLLER_AUTO 0   /**< epoll on Linux, kqueue on macOS and the BSDs, else poll. */
@@ -1136,6 +1144,12 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #include <sys/timerfd.h> /* timerfd_create */
 #elif SWEREX__SYS_POLLER == SWEREX_POLLER_KQUEUE
 #include <sys/event.h> /* kqueue */
+#endif
+
+#if SWEREX_USE_CURL == 1
+#include <curl/curl.h> /* https */
+#elif SWEREX_USE_CURL == 2
+#include <dlfcn.h> /* dlopen of libcurl */
 #endif
 
 #define SWEREX__SYS_COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -15474,6 +15488,780 @@ static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, s
 #ifndef SWEREX_NO_REMOTE
 
 /* =============================================================================================
+ * [curl] HTTPS calls by libcurl
+ * ========================================================================================== */
+/* A curl is a multi handle that our loop drives, with the connections it keeps; a job is one call.
+ * libcurl must not be called from its own callbacks: what they start and stop there is only noted,
+ * and done as soon as libcurl has returned. Certificates are checked; redirects, cookies and what
+ * else a browser would do are off, as they are in libcurl; proxies come from the environment.
+ *
+ * SWEREX_USE_CURL 1 takes the prototypes from <curl/curl.h>; 2 needs no header, and loads the
+ * library when it is first needed. All else is the same, and 1 checks the numbers of 2. libcurl is
+ * prepared with curl_global_init, which counts: under a lock of ours, once for each curl, and never
+ * undone, as others in the process may use it. Hosts whose other threads call curl_global_init at
+ * the same time need libcurl 7.84, or call it before any other thread. No curl is ever unloaded:
+ * its name lookups run in threads. Before libcurl 7.87 the end of a call whose name is still looked
+ * up waits for that. */
+
+#if SWEREX_USE_CURL
+
+#define SWEREX__CURL_UNKNOWN UINT64_MAX /* a body's length: sent in chunks */
+
+enum {
+  SWEREX__CURL_IDLE_MAX = 64,
+  SWEREX__CURL_WORDS = 256,       /* CURL_ERROR_SIZE */
+  SWEREX__CURL_ABORT = 0x10000000 /* CURL_READFUNC_ABORT */
+};
+
+/** The numbers of libcurl that are used, by their names behind CURL. */
+#define SWEREX__CURL_NUMBERS(X)                                                                    \
+  X(OPT_POST, 47)                                                                                  \
+  X(OPT_FRESH_CONNECT, 74)                                                                         \
+  X(OPT_FORBID_REUSE, 75)                                                                          \
+  X(OPT_HTTPGET, 80)                                                                               \
+  X(OPT_HTTP_VERSION, 84)                                                                          \
+  X(OPT_NOSIGNAL, 99)                                                                              \
+  X(OPT_CONNECTTIMEOUT_MS, 156)                                                                    \
+  X(OPT_PATH_AS_IS, 234)                                                                           \
+  X(OPT_PIPEWAIT, 237)                                                                             \
+  X(OPT_SUPPRESS_CONNECT_HEADERS, 265)                                                             \
+  X(OPT_WRITEDATA, 10001)                                                                          \
+  X(OPT_URL, 10002)                                                                                \
+  X(OPT_READDATA, 10009)                                                                           \
+  X(OPT_ERRORBUFFER, 10010)                                                                        \
+  X(OPT_HTTPHEADER, 10023)                                                                         \
+  X(OPT_HEADERDATA, 10029)                                                                         \
+  X(OPT_CUSTOMREQUEST, 10036)                                                                      \
+  X(OPT_CAINFO, 10065)                                                                             \
+  X(OPT_CAPATH, 10097)                                                                             \
+  X(OPT_PRIVATE, 10103)                                                                            \
+  X(OPT_COPYPOSTFIELDS, 10165)                                                                     \
+  X(OPT_WRITEFUNCTION, 20011)                                                                      \
+  X(OPT_READFUNCTION, 20012)                                                                       \
+  X(OPT_HEADERFUNCTION, 20079)                                                                     \
+  X(OPT_OPENSOCKETFUNCTION, 20163)                                                                 \
+  X(OPT_POSTFIELDSIZE_LARGE, 30120)                                                                \
+  X(MOPT_MAXCONNECTS, 6)                                                                           \
+  X(MOPT_SOCKETDATA, 10002)                                                                        \
+  X(MOPT_TIMERDATA, 10005)                                                                         \
+  X(MOPT_SOCKETFUNCTION, 20001)                                                                    \
+  X(MOPT_TIMERFUNCTION, 20004)                                                                     \
+  X(INFO_EFFECTIVE_URL, 0x100001)                                                                  \
+  X(INFO_PRIVATE, 0x100015)                                                                        \
+  X(INFO_REQUEST_SIZE, 0x20000C)                                                                   \
+  X(MSG_DONE, 1)                                                                                   \
+  X(_HTTP_VERSION_1_1, 2)                                                                          \
+  X(_HTTP_VERSION_2TLS, 4)                                                                         \
+  X(_GLOBAL_ALL, 3)                                                                                \
+  X(_POLL_REMOVE, 4)                                                                               \
+  X(_SOCKET_TIMEOUT, -1)                                                                           \
+  X(E_OK, 0)                                                                                       \
+  X(E_UNSUPPORTED_PROTOCOL, 1)                                                                     \
+  X(E_NOT_BUILT_IN, 4)                                                                             \
+  X(E_WEIRD_SERVER_REPLY, 8)                                                                       \
+  X(E_HTTP2, 16)                                                                                   \
+  X(E_PARTIAL_FILE, 18)                                                                            \
+  X(E_OUT_OF_MEMORY, 27)                                                                           \
+  X(E_OPERATION_TIMEDOUT, 28)                                                                      \
+  X(E_UNKNOWN_OPTION, 48)                                                                          \
+  X(E_GOT_NOTHING, 52)                                                                             \
+  X(E_SEND_ERROR, 55)                                                                              \
+  X(E_RECV_ERROR, 56)                                                                              \
+  X(E_PEER_FAILED_VERIFICATION, 60)                                                                \
+  X(E_BAD_CONTENT_ENCODING, 61)                                                                    \
+  X(E_HTTP2_STREAM, 92)                                                                            \
+  X(M_OK, 0)
+
+#define SWEREX__CURL_ROW(name, number) SWEREX__CURL_##name = number,
+enum { SWEREX__CURL_NUMBERS(SWEREX__CURL_ROW) SWEREX__CURL_OPT_QUICK_EXIT = 322 /* 7.87 */ };
+#undef SWEREX__CURL_ROW
+
+#if SWEREX_USE_CURL == 1
+
+#define SWEREX__CURL_ROW(name, number)                                                             \
+  SWEREX__SYS_STATIC_ASSERT((int)CURL##name == (number), curl_##name);
+SWEREX__CURL_NUMBERS(SWEREX__CURL_ROW)
+#undef SWEREX__CURL_ROW
+
+typedef CURL swerex__curl_easy;
+typedef CURLM swerex__curl_multi;
+typedef CURLcode swerex__curl_code;
+typedef CURLMcode swerex__curl_status;
+typedef CURLoption swerex__curl_option;
+typedef CURLMoption swerex__curl_setting;
+typedef CURLINFO swerex__curl_info;
+typedef CURLMsg swerex__curl_message;
+typedef curlsocktype swerex__curl_purpose;
+typedef struct curl_slist swerex__curl_list;
+typedef struct curl_sockaddr swerex__curl_address;
+
+#else
+
+typedef void swerex__curl_easy;
+typedef void swerex__curl_multi;
+typedef int swerex__curl_code, swerex__curl_status, swerex__curl_option, swerex__curl_setting;
+typedef int swerex__curl_info, swerex__curl_purpose;
+typedef struct swerex__curl_list swerex__curl_list;
+
+typedef struct swerex__curl_message {
+  int msg;
+  swerex__curl_easy *easy_handle;
+  union {
+    void *whatever;
+    swerex__curl_code result;
+  } data;
+} swerex__curl_message;
+
+typedef struct swerex__curl_address {
+  int family, socktype, protocol;
+  unsigned addrlen;
+  struct sockaddr addr;
+} swerex__curl_address;
+
+#endif
+
+/** The functions of libcurl that are used: type, name behind curl_, arguments. */
+#define SWEREX__CURL_CALLS(X)                                                                      \
+  X(swerex__curl_code, global_init, (long flags))                                                  \
+  X(swerex__curl_easy *, easy_init, (void))                                                        \
+  X(swerex__curl_code, easy_setopt, (swerex__curl_easy * easy, swerex__curl_option option, ...))   \
+  X(swerex__curl_code, easy_getinfo, (swerex__curl_easy * easy, swerex__curl_info info, ...))      \
+  X(void, easy_cleanup, (swerex__curl_easy * easy))                                                \
+  X(const char *, easy_strerror, (swerex__curl_code code))                                         \
+  X(swerex__curl_list *, slist_append, (swerex__curl_list * list, const char *text))               \
+  X(void, slist_free_all, (swerex__curl_list * list))                                              \
+  X(swerex__curl_multi *, multi_init, (void))                                                      \
+  X(swerex__curl_status, multi_setopt,                                                             \
+    (swerex__curl_multi * multi, swerex__curl_setting setting, ...))                               \
+  X(swerex__curl_status, multi_assign, (swerex__curl_multi * multi, int fd, void *pointer))        \
+  X(swerex__curl_status, multi_add_handle, (swerex__curl_multi * multi, swerex__curl_easy * easy)) \
+  X(swerex__curl_status, multi_remove_handle,                                                      \
+    (swerex__curl_multi * multi, swerex__curl_easy * easy))                                        \
+  X(swerex__curl_status, multi_socket_action,                                                      \
+    (swerex__curl_multi * multi, int fd, int events, int *running))                                \
+  X(swerex__curl_message *, multi_info_read, (swerex__curl_multi * multi, int *left))              \
+  X(swerex__curl_status, multi_cleanup, (swerex__curl_multi * multi))
+
+#define SWEREX__CURL_ROW(type, name, arguments) type(*name) arguments;
+typedef struct swerex__curl_api {
+  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
+} swerex__curl_api;
+#undef SWEREX__CURL_ROW
+
+/** What to call, and whom to tell. Strings are borrowed for swerex__curl_start. */
+typedef struct swerex__curl_request {
+  const char *method, *url;
+  const char *headers; /* lines, each with its CR LF */
+  size_t headers_size;
+  const char *body;
+  size_t body_size;
+  uint64_t length; /* of a body from `read` */
+  double connect_timeout; /* seconds; < 0: none */
+  bool reuse; /* a connection that was used before may serve, and may be kept */
+  bool http2; /* where the server speaks it; else HTTP/1.1 */
+  /** Give the next bytes of the body; *got 0: its end. NULL: `body` is it. */
+  bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
+  void (*on_status)(void *owner, int status);
+  /** Take a header, or after the body a trailer. */
+  void (*on_header)(void *owner, const char *name, size_t name_size, const char *value,
+                    size_t value_size);
+  /** Take a piece of the answer's body. False: give up. */
+  bool (*on_data)(void *owner, const char *data, size_t size, swerex_error *err);
+  /** Called once, from the loop, the job being freed; sent: the request may have arrived. */
+  void (*done)(void *owner, bool sent, swerex_error *error);
+  void *owner;
+} swerex__curl_request;
+
+/** What was set aside while SIGPIPE is held back. */
+typedef struct swerex__curl_guard {
+  sigset_t mask;
+  bool pending;
+} swerex__curl_guard;
+
+typedef struct swerex__curl {
+  swerex_loop *loop;
+  swerex__curl_api api;
+  swerex__curl_multi *multi;
+  swerex__loop_timer timer;
+  swerex__loop_link jobs, watches;
+  swerex__curl_guard guard;
+  bool inside; /* libcurl runs: it must not be called */
+  bool busy;   /* so it does, or calls are being ended */
+  bool noted;  /* a job waits to be added, or to be freed */
+  bool closed; /* free it when it is not busy any more */
+  int number;  /* errno of a watch that failed */
+} swerex__curl;
+
+typedef struct swerex__curl_job {
+  swerex__loop_link link; /* first member */
+  swerex__curl *curl;
+  swerex__curl_request request;
+  swerex__curl_easy *easy;
+  swerex__curl_list *headers;
+  bool added, stopped;
+  swerex__curl_code refused; /* the first option that was not taken */
+  int status;
+  uint64_t body_sent;
+  swerex_error error; /* of read and on_data */
+  char words[SWEREX__CURL_WORDS];
+} swerex__curl_job;
+
+typedef struct swerex__curl_watch {
+  swerex__loop_link link; /* first member */
+  swerex__poll_watch poll;
+} swerex__curl_watch;
+
+/* --- the library -------------------------------------------------------------------------- */
+
+#if SWEREX_USE_CURL == 1
+
+static bool swerex__curl_load(swerex__curl_api *api, swerex_error *err) {
+#define SWEREX__CURL_ROW(type, name, arguments) api->name = curl_##name;
+  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
+#undef SWEREX__CURL_ROW
+  (void)err;
+  return true;
+}
+
+#else
+
+static bool swerex__curl_load(swerex__curl_api *api, swerex_error *err) {
+  static const char *const files[] = {"libcurl.so.4", "libcurl-gnutls.so.4", "libcurl.4.dylib"};
+  char why[256] = "";
+  void *library = NULL, *symbol;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(files) && library == NULL; i++) {
+    library = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
+    const char *text = library == NULL && i == 0 ? dlerror() : NULL;
+    if (text != NULL) snprintf(why, sizeof why, "%s", text);
+  }
+  if (library == NULL)
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                           "libcurl.so.4 is not installed: apt-get install libcurl4, or what the "
+                           "system's package is called; https needs it (%s)",
+                           why);
+#define SWEREX__CURL_ROW(type, name, arguments)                                                    \
+  symbol = dlsym(library, "curl_" #name);                                                          \
+  if (symbol == NULL)                                                                              \
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "libcurl has no curl_" #name);               \
+  memcpy(&api->name, &symbol, sizeof symbol);
+  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
+#undef SWEREX__CURL_ROW
+  return true;
+}
+
+#endif
+
+/** Hold SIGPIPE back from this thread: TLS libraries write to sockets like to files. */
+static void swerex__curl_enter(swerex__curl_guard *guard) {
+  sigset_t broken, pending;
+  sigemptyset(&broken);
+  sigaddset(&broken, SIGPIPE);
+  sigemptyset(&pending);
+  sigpending(&pending);
+  guard->pending = sigismember(&pending, SIGPIPE) == 1;
+  pthread_sigmask(SIG_BLOCK, &broken, &guard->mask);
+}
+
+/** Forget a SIGPIPE that came meanwhile, and let later ones in. */
+static void swerex__curl_leave(const swerex__curl_guard *guard) {
+  sigset_t broken, pending;
+  int number;
+  sigemptyset(&broken);
+  sigaddset(&broken, SIGPIPE);
+  sigemptyset(&pending);
+  sigpending(&pending);
+  if (!guard->pending && sigismember(&pending, SIGPIPE) == 1) sigwait(&broken, &number);
+  pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
+}
+
+/* --- jobs --------------------------------------------------------------------------------- */
+
+static void swerex__curl_free_job(swerex__curl_job *job) {
+  const swerex__curl_api *api = &job->curl->api;
+  swerex__curl_guard guard;
+  job->stopped = true; /* should a callback still come */
+  swerex__curl_enter(&guard);
+  if (job->added) api->multi_remove_handle(job->curl->multi, job->easy);
+  if (job->easy != NULL) api->easy_cleanup(job->easy);
+  api->slist_free_all(job->headers);
+  swerex__curl_leave(&guard);
+  swerex__loop_link_remove(&job->link);
+  swerex__err_clear(&job->error);
+  swerex__mem_free(job);
+}
+
+/** Stop a call without a word, at once; NULL is allowed. */
+static void swerex__curl_stop(swerex__curl_job *job) {
+  if (job == NULL) return;
+  job->stopped = true;
+  if (job->curl->inside)
+    job->curl->noted = true;
+  else
+    swerex__curl_free_job(job);
+}
+
+/** Let the job's connection serve others behind it, whatever its request says. */
+static void swerex__curl_keep(swerex__curl_job *job) {
+  job->curl->api.easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_FORBID_REUSE, 0L);
+}
+
+/** Describe why a call failed. */
+static void swerex__curl_describe(swerex__curl_job *job, swerex__curl_code result,
+                                  swerex_error *error) {
+  static const struct {
+    int result;
+    swerex_code code;
+  } codes[] = {
+    {SWEREX__CURL_E_UNSUPPORTED_PROTOCOL, SWEREX_E_HTTP}, /* an answer of HTTP/0.9 */
+    {SWEREX__CURL_E_WEIRD_SERVER_REPLY, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_HTTP2, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_PARTIAL_FILE, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_GOT_NOTHING, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_SEND_ERROR, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_RECV_ERROR, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_BAD_CONTENT_ENCODING, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_HTTP2_STREAM, SWEREX_E_HTTP},
+    {SWEREX__CURL_E_OPERATION_TIMEDOUT, SWEREX_E_TIMEOUT},
+    {SWEREX__CURL_E_NOT_BUILT_IN, SWEREX_E_UNSUPPORTED},
+    {SWEREX__CURL_E_UNKNOWN_OPTION, SWEREX_E_UNSUPPORTED},
+  };
+  const swerex__curl_api *api = &job->curl->api;
+  char *url = NULL;
+  swerex_code code = SWEREX_E_OS;
+  if ((int)result == SWEREX__CURL_E_OUT_OF_MEMORY) {
+    swerex__err_memory(error);
+    return;
+  }
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(codes); i++)
+    if (codes[i].result == (int)result) code = codes[i].code;
+  api->easy_getinfo(job->easy, (swerex__curl_info)SWEREX__CURL_INFO_EFFECTIVE_URL, &url);
+  swerex__err_set(error, code, "%s: %s%s", url == NULL ? "https" : url,
+                  job->words[0] != '\0' ? job->words : api->easy_strerror(result),
+                  (int)result == SWEREX__CURL_E_PEER_FAILED_VERIFICATION
+                    ? " (SSL_CERT_FILE may name the certificates to trust)"
+                    : "");
+}
+
+/** End a call, and free its job. */
+static void swerex__curl_end(swerex__curl_job *job, swerex__curl_code result,
+                             swerex_error *error) {
+  swerex__curl_request request = job->request;
+  long sent = 0;
+  job->curl->api.easy_getinfo(job->easy, (swerex__curl_info)SWEREX__CURL_INFO_REQUEST_SIZE, &sent);
+  if (error->code != SWEREX_E_OK)
+    (void)result; /* known already */
+  else if (job->error.code != SWEREX_E_OK)
+    swerex__err_move(error, &job->error);
+  else if ((int)result != SWEREX__CURL_E_OK)
+    swerex__curl_describe(job, result, error);
+  else if (job->status == 0)
+    swerex__curl_describe(job, (swerex__curl_code)SWEREX__CURL_E_WEIRD_SERVER_REPLY, error);
+  swerex__curl_free_job(job);
+  request.done(request.owner, sent > 0, error);
+  swerex__err_clear(error);
+}
+
+/* --- what libcurl calls ------------------------------------------------------------------- */
+
+static size_t swerex__curl_on_read(char *out, size_t size, size_t count, void *user) {
+  swerex__curl_job *job = (swerex__curl_job *)user;
+  const swerex__curl_request *request = &job->request;
+  size_t got = 0, more = 0;
+  char extra;
+  if (job->stopped) return SWEREX__CURL_ABORT;
+  bool ok = request->read(request->owner, out, size * count, &got, &job->error);
+  job->body_sent += got;
+  if (ok && request->length != SWEREX__CURL_UNKNOWN) {
+    if (got > 0 && job->body_sent == request->length) /* libcurl will not ask for its end */
+      ok = request->read(request->owner, &extra, 1, &more, &job->error);
+    if (ok && (more > 0 || job->body_sent > request->length ||
+               (got == 0 && job->body_sent < request->length)))
+      ok = swerex__err_set(&job->error, SWEREX_E_OS, "the file changed its size while it was sent");
+  }
+  return ok && !job->stopped ? got : SWEREX__CURL_ABORT;
+}
+
+static size_t swerex__curl_on_write(char *data, size_t size, size_t count, void *user) {
+  swerex__curl_job *job = (swerex__curl_job *)user;
+  swerex__curl *curl = job->curl;
+  if (size * count == 0) return 0;
+  if (job->stopped) return 0;
+  swerex__curl_leave(&curl->guard); /* the host's own code may run */
+  bool ok = job->request.on_data(job->request.owner, data, size * count, &job->error);
+  swerex__curl_enter(&curl->guard);
+  return ok && !job->stopped ? size * count : 0;
+}
+
+static size_t swerex__curl_on_header(char *line, size_t unit, size_t count, void *user) {
+  swerex__curl_job *job = (swerex__curl_job *)user;
+  const swerex__curl_request *request = &job->request;
+  size_t total = unit * count, size = total;
+  if (job->stopped) return 0;
+  while (size > 0 && (line[size - 1] == '\r' || line[size - 1] == '\n' || line[size - 1] == ' ' ||
+                      line[size - 1] == '\t'))
+    size--;
+  const char *colon = size == 0 ? NULL : (const char *)memchr(line, ':', size);
+  if (job->status < 200 && size > 5 && memcmp(line, "HTTP/", 5) == 0) { /* 100 and such go by */
+    const char *space = (const char *)memchr(line, ' ', size);
+    job->status = 0;
+    for (const char *c = space == NULL ? line + size : space + 1; c < line + size; c++) {
+      if (*c < '0' || *c > '9' || job->status > 99) break;
+      job->status = job->status * 10 + (*c - '0');
+    }
+    if (job->status >= 200) request->on_status(request->owner, job->status);
+  } else if (job->status >= 200 && colon != NULL) {
+    const char *value = colon + 1;
+    while (value < line + size && (*value == ' ' || *value == '\t')) value++;
+    request->on_header(request->owner, line, (size_t)(colon - line), value,
+                       (size_t)(line + size - value));
+  }
+  return job->stopped ? 0 : total;
+}
+
+static int swerex__curl_open_socket(void *user, swerex__curl_purpose purpose,
+                                    swerex__curl_address *address) {
+  int fd = socket(address->family, address->socktype, address->protocol);
+  (void)user;
+  (void)purpose;
+  return swerex__sock_prepare(&fd) ? fd : -1;
+}
+
+/* --- driving libcurl ---------------------------------------------------------------------- */
+
+static void swerex__curl_destroy(swerex__curl *curl) {
+  swerex__curl_guard guard;
+  while (!swerex__loop_link_empty(&curl->jobs))
+    swerex__curl_free_job((swerex__curl_job *)curl->jobs.next);
+  swerex__curl_enter(&guard);
+  if (curl->multi != NULL) curl->api.multi_cleanup(curl->multi);
+  swerex__curl_leave(&guard);
+  while (!swerex__loop_link_empty(&curl->watches)) {
+    swerex__curl_watch *watch = (swerex__curl_watch *)curl->watches.next;
+    swerex__poll_set(&curl->loop->poll, &watch->poll, 0);
+    swerex__loop_link_remove(&watch->link);
+    swerex__mem_free(watch);
+  }
+  swerex__loop_disarm(curl->loop, &curl->timer);
+  swerex__mem_free(curl);
+}
+
+/** Stop all calls, close the connections; NULL is allowed. */
+static void swerex__curl_close(swerex__curl *curl) {
+  if (curl == NULL) return;
+  for (swerex__loop_link *link = curl->jobs.next; link != &curl->jobs; link = link->next)
+    ((swerex__curl_job *)link)->stopped = true;
+  curl->closed = curl->noted = true;
+  if (!curl->busy) swerex__curl_destroy(curl);
+}
+
+/** Hand a job to libcurl. */
+static bool swerex__curl_add(swerex__curl_job *job) {
+  swerex__curl *curl = job->curl;
+  swerex__curl_guard guard;
+  swerex__curl_enter(&guard);
+  job->added =
+    (int)curl->api.multi_add_handle(curl->multi, job->easy) == (int)SWEREX__CURL_M_OK;
+  swerex__curl_leave(&guard);
+  return job->added;
+}
+
+/** Do what callbacks could only note. */
+static void swerex__curl_catch_up(swerex__curl *curl) {
+  while (curl->noted) {
+    swerex__loop_link *link = curl->jobs.next;
+    curl->noted = false;
+    while (link != &curl->jobs) {
+      swerex__curl_job *job = (swerex__curl_job *)link;
+      swerex_error error = SWEREX_ERROR_INIT;
+      link = link->next;
+      if (job->stopped) {
+        swerex__curl_free_job(job);
+      } else if (!job->added && !swerex__curl_add(job)) {
+        swerex__err_memory(&error);
+        swerex__curl_end(job, (swerex__curl_code)SWEREX__CURL_E_OK, &error);
+        link = curl->jobs.next; /* other jobs may have gone */
+      }
+    }
+  }
+}
+
+/** End the calls that are over. */
+static void swerex__curl_settle(swerex__curl *curl) {
+  swerex__curl_message *message;
+  swerex_error error = SWEREX_ERROR_INIT;
+  int left;
+  swerex__curl_catch_up(curl);
+  while (!curl->closed &&
+         (message = curl->api.multi_info_read(curl->multi, &left)) != NULL) {
+    char *job = NULL;
+    if ((int)message->msg != SWEREX__CURL_MSG_DONE) continue;
+    swerex__curl_code result = message->data.result;
+    curl->api.easy_getinfo(message->easy_handle, (swerex__curl_info)SWEREX__CURL_INFO_PRIVATE,
+                           &job);
+    swerex__curl_end((swerex__curl_job *)(void *)job, result, &error);
+  }
+  while (!curl->closed && curl->number != 0 && !swerex__loop_link_empty(&curl->jobs)) {
+    swerex__err_system(&error, curl->number, "a connection of libcurl");
+    swerex__curl_end((swerex__curl_job *)curl->jobs.next, (swerex__curl_code)SWEREX__CURL_E_OK,
+                     &error);
+  }
+  curl->number = 0;
+}
+
+/** Let libcurl work on a descriptor, or on what is due (fd: SWEREX__CURL__SOCKET_TIMEOUT). */
+static void swerex__curl_act(swerex__curl *curl, int fd) {
+  int running;
+  curl->busy = curl->inside = true;
+  swerex__curl_enter(&curl->guard);
+  curl->api.multi_socket_action(curl->multi, fd, 0, &running);
+  swerex__curl_leave(&curl->guard);
+  curl->inside = false;
+  swerex__curl_settle(curl);
+  curl->busy = false;
+  if (curl->closed) swerex__curl_destroy(curl);
+}
+
+static void swerex__curl_on_ready(swerex__poll_watch *watch) {
+  swerex__curl_act((swerex__curl *)watch->owner, watch->fd);
+}
+
+static void swerex__curl_on_time(swerex__loop_timer *timer) {
+  swerex__curl_act((swerex__curl *)timer->owner, SWEREX__CURL__SOCKET_TIMEOUT);
+}
+
+static int swerex__curl_on_socket(swerex__curl_easy *easy, int fd, int what, void *user,
+                                  void *pointer) {
+  swerex__curl *curl = (swerex__curl *)user;
+  swerex__curl_watch *watch = (swerex__curl_watch *)pointer;
+  (void)easy;
+  if (watch == NULL && what != SWEREX__CURL__POLL_REMOVE) {
+    watch = (swerex__curl_watch *)swerex__mem_new(&curl->loop->allocator, 1, sizeof *watch);
+    if (watch == NULL) {
+      curl->number = ENOMEM;
+      return 0;
+    }
+    watch->poll.fd = fd;
+    watch->poll.ready = swerex__curl_on_ready;
+    watch->poll.owner = curl;
+    swerex__loop_link_insert(&curl->watches, &watch->link);
+    curl->api.multi_assign(curl->multi, fd, watch);
+  }
+  if (what != SWEREX__CURL__POLL_REMOVE) { /* the bits for in and out are the poller's too */
+    if (!swerex__poll_set(&curl->loop->poll, &watch->poll, (unsigned)what)) curl->number = errno;
+  } else if (watch != NULL) {
+    swerex__poll_set(&curl->loop->poll, &watch->poll, 0);
+    swerex__loop_link_remove(&watch->link);
+    swerex__mem_free(watch);
+  }
+  return 0;
+}
+
+static int swerex__curl_on_timer(swerex__curl_multi *multi, long milliseconds, void *user) {
+  swerex__curl *curl = (swerex__curl *)user;
+  (void)multi;
+  swerex__loop_arm(curl->loop, &curl->timer,
+                   milliseconds < 0 ? -1 : (double)milliseconds / 1000.0, swerex__curl_on_time,
+                   curl);
+  return 0;
+}
+
+/** Load libcurl and make a multi handle. */
+static swerex__curl *swerex__curl_new(swerex_loop *loop, swerex_error *err) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  swerex__curl *curl = (swerex__curl *)swerex__mem_new(&loop->allocator, 1, sizeof *curl);
+  if (curl == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  const swerex__curl_api *api = &curl->api;
+  curl->loop = loop;
+  swerex__loop_link_init(&curl->jobs);
+  swerex__loop_link_init(&curl->watches);
+  bool ok = swerex__curl_load(&curl->api, err);
+  if (!ok) {
+    swerex__mem_free(curl);
+    return NULL;
+  }
+  pthread_mutex_lock(&lock);
+  ok = (int)api->global_init(SWEREX__CURL__GLOBAL_ALL) == SWEREX__CURL_E_OK;
+  pthread_mutex_unlock(&lock);
+  curl->multi = ok ? api->multi_init() : NULL;
+  if (curl->multi == NULL) {
+    swerex__err_set(err, SWEREX_E_OS, "libcurl cannot be prepared");
+    swerex__curl_destroy(curl);
+    return NULL;
+  }
+  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_SOCKETDATA,
+                    (void *)curl);
+  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_SOCKETFUNCTION,
+                    swerex__curl_on_socket);
+  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_TIMERDATA, (void *)curl);
+  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_TIMERFUNCTION,
+                    swerex__curl_on_timer);
+  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_MAXCONNECTS,
+                    (long)SWEREX__CURL_IDLE_MAX);
+  return curl;
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+/** Remember the first option that was refused. */
+static void swerex__curl_note(swerex__curl_job *job, swerex__curl_code code) {
+  if ((int)job->refused == SWEREX__CURL_E_OK) job->refused = code;
+}
+
+static void swerex__curl_set_number(swerex__curl_job *job, int option, long value) {
+  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__curl_option)option, value));
+}
+
+static void swerex__curl_set_pointer(swerex__curl_job *job, int option, const void *value) {
+  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__curl_option)option, value));
+}
+
+/** Add one line to the request's head; "Name:" keeps libcurl's own out. */
+static void swerex__curl_add_line(swerex__curl_job *job, const char *line) {
+  swerex__curl_list *list =
+    line == NULL ? NULL : job->curl->api.slist_append(job->headers, line);
+  if (list == NULL)
+    swerex__curl_note(job, (swerex__curl_code)SWEREX__CURL_E_OUT_OF_MEMORY);
+  else
+    job->headers = list;
+}
+
+static void swerex__curl_set_headers(swerex__curl_job *job) {
+  static const char *const unwanted[] = {"Accept:", "Content-Type:", "Expect:"};
+  const swerex__curl_request *request = &job->request;
+  const char *at = request->headers, *end = at + request->headers_size;
+  while (request->headers_size > 0 && at < end) {
+    const char *stop = (const char *)memchr(at, '\r', (size_t)(end - at));
+    if (stop == NULL) stop = end;
+    char *line = swerex__mem_copy(&job->curl->loop->allocator, at, (size_t)(stop - at));
+    swerex__curl_add_line(job, line);
+    swerex__mem_free(line);
+    at = end - stop > 2 ? stop + 2 : end;
+  }
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(unwanted); i++) swerex__curl_add_line(job, unwanted[i]);
+  if (request->read != NULL && request->length == SWEREX__CURL_UNKNOWN && !request->http2)
+    swerex__curl_add_line(job, "Transfer-Encoding: chunked");
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_HTTPHEADER, job->headers);
+}
+
+/** Say what is sent. */
+static void swerex__curl_set_body(swerex__curl_job *job) {
+  const swerex__curl_api *api = &job->curl->api;
+  const swerex__curl_request *request = &job->request;
+  bool unknown = request->length == SWEREX__CURL_UNKNOWN;
+  if (strcmp(request->method, "GET") == 0) {
+    swerex__curl_set_number(job, SWEREX__CURL_OPT_HTTPGET, 1);
+    return;
+  }
+  swerex__curl_set_number(job, SWEREX__CURL_OPT_POST, 1);
+  int64_t size = request->read == NULL ? (int64_t)request->body_size
+                 : unknown             ? -1
+                                       : (int64_t)request->length;
+  swerex__curl_note(job, api->easy_setopt(
+                           job->easy, (swerex__curl_option)SWEREX__CURL_OPT_POSTFIELDSIZE_LARGE,
+                           size));
+  if (request->read == NULL) { /* a copy: the caller may stop the call and free the body */
+    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_COPYPOSTFIELDS,
+                             request->body_size > 0 ? request->body : "");
+  } else {
+    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_READDATA, job);
+    swerex__curl_note(job, api->easy_setopt(job->easy,
+                                            (swerex__curl_option)SWEREX__CURL_OPT_READFUNCTION,
+                                            swerex__curl_on_read));
+  }
+  if (strcmp(request->method, "POST") != 0)
+    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_CUSTOMREQUEST, request->method);
+}
+
+/** Say whom to trust, as the programs curl and openssl do. */
+static void swerex__curl_set_trust(swerex__curl_job *job) {
+  const char *file = getenv("CURL_CA_BUNDLE"), *folder = getenv("SSL_CERT_DIR");
+  if (file == NULL || file[0] == '\0') file = getenv("SSL_CERT_FILE");
+  if (file != NULL && file[0] != '\0')
+    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_CAINFO, file);
+  if (folder != NULL && folder[0] != '\0') /* not every TLS library can do that */
+    job->curl->api.easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_CAPATH, folder);
+}
+
+/** Say how the call is made. A body from a reader cannot be sent twice: it gets a new connection,
+ * as only on one that was used before libcurl tries again by itself. */
+static void swerex__curl_set_options(swerex__curl_job *job) {
+  const swerex__curl_api *api = &job->curl->api;
+  const swerex__curl_request *request = &job->request;
+  double patience = request->connect_timeout;
+  long limit = swerex__poll_milliseconds(patience < 0 ? 1e6 : patience);
+  const struct {
+    int option;
+    long value;
+  } numbers[] = {
+    {SWEREX__CURL_OPT_NOSIGNAL, 1},
+    {SWEREX__CURL_OPT_PATH_AS_IS, 1},
+    {SWEREX__CURL_OPT_SUPPRESS_CONNECT_HEADERS, 1},
+    {SWEREX__CURL_OPT_CONNECTTIMEOUT_MS, limit > 0 ? limit : 1},
+    {SWEREX__CURL_OPT_HTTP_VERSION,
+     request->http2 ? SWEREX__CURL__HTTP_VERSION_2TLS : SWEREX__CURL__HTTP_VERSION_1_1},
+    {SWEREX__CURL_OPT_PIPEWAIT, request->http2},
+    {SWEREX__CURL_OPT_FRESH_CONNECT, !request->reuse || (request->read != NULL && !request->http2)},
+    {SWEREX__CURL_OPT_FORBID_REUSE, !request->reuse},
+  };
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(numbers); i++)
+    swerex__curl_set_number(job, numbers[i].option, numbers[i].value);
+  api->easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_QUICK_EXIT, 1L);
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_URL, request->url);
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_PRIVATE, job);
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_ERRORBUFFER, job->words);
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_WRITEDATA, job);
+  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_HEADERDATA, job);
+  swerex__curl_note(job, api->easy_setopt(job->easy,
+                                          (swerex__curl_option)SWEREX__CURL_OPT_WRITEFUNCTION,
+                                          swerex__curl_on_write));
+  swerex__curl_note(job, api->easy_setopt(job->easy,
+                                          (swerex__curl_option)SWEREX__CURL_OPT_HEADERFUNCTION,
+                                          swerex__curl_on_header));
+  swerex__curl_note(job, api->easy_setopt(job->easy,
+                                          (swerex__curl_option)SWEREX__CURL_OPT_OPENSOCKETFUNCTION,
+                                          swerex__curl_open_socket));
+}
+
+/** Start a call. It is the caller's to stop until `done`, which is never called from here. */
+static swerex__curl_job *swerex__curl_start(swerex__curl *curl,
+                                            const swerex__curl_request *request,
+                                            swerex_error *err) {
+  swerex__curl_job *job =
+    (swerex__curl_job *)swerex__mem_new(&curl->loop->allocator, 1, sizeof *job);
+  if (job != NULL) job->easy = curl->api.easy_init();
+  if (job == NULL || job->easy == NULL) {
+    swerex__mem_free(job);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  job->curl = curl;
+  job->request = *request;
+  swerex__loop_link_insert(&curl->jobs, &job->link);
+  swerex__curl_set_options(job);
+  swerex__curl_set_trust(job);
+  swerex__curl_set_headers(job);
+  swerex__curl_set_body(job);
+  job->request.method = job->request.url = job->request.headers = job->request.body = NULL;
+  if ((int)job->refused != SWEREX__CURL_E_OK) {
+    swerex__curl_describe(job, job->refused, err);
+  } else if (curl->inside) {
+    curl->noted = true;
+    return job;
+  } else if (swerex__curl_add(job)) {
+    return job;
+  } else {
+    swerex__err_memory(err);
+  }
+  swerex__curl_free_job(job);
+  return NULL;
+}
+
+#endif /* SWEREX_USE_CURL */
+
+/* =============================================================================================
  * [web] HTTP calls to one server
  * ========================================================================================== */
 /* A web is a server's address and the connections to it that are open and idle. A call sends one
@@ -15503,6 +16291,9 @@ typedef struct swerex__web {
   swerex__loop_link idle; /* swerex__web_conn, the last used at the end */
   size_t idle_count;
   bool reuse; /* connections may serve more than one call */
+#if SWEREX_USE_CURL
+  swerex__curl *curl; /* NULL: not needed yet */
+#endif
 } swerex__web;
 
 typedef struct swerex__web_conn swerex__web_conn;
@@ -15518,6 +16309,10 @@ struct swerex__web_call {
   bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
   /** Take answer bytes of status 200; NULL: they are kept in `answer`. False: give up. */
   bool (*on_data)(void *owner, const char *data, size_t size, swerex_error *err);
+  /** Take a header of the answer or, behind its body, of the trailer; https only. May be NULL. */
+  void (*on_header)(void *owner, const char *name, size_t name_size, const char *value,
+                    size_t value_size);
+  bool http2; /* https: where the server speaks it */
   /** Called once, from the loop; error code OK: there is an answer, of any status. */
   void (*done)(void *owner, swerex_error *error);
   void *owner;
@@ -15532,6 +16327,9 @@ struct swerex__web_call {
   swerex__web *web;
   swerex__sock_dial *dial;
   swerex__web_conn *conn;
+#if SWEREX_USE_CURL
+  swerex__curl_job *job;
+#endif
   swerex__loop_timer timer;
   bool body_over;
   uint64_t body_sent;
@@ -15635,6 +16433,10 @@ static void swerex__web_detach(swerex__web_call *call, bool keep) {
   swerex__sock_dial_free(call->dial);
   call->dial = NULL;
   call->conn = NULL;
+#if SWEREX_USE_CURL
+  swerex__curl_stop(call->job);
+  call->job = NULL;
+#endif
   if (conn == NULL) return;
   conn->call = NULL;
   if (!keep || !web->reuse || web->idle_count >= SWEREX__WEB_IDLE_MAX) {
@@ -15715,28 +16517,38 @@ static void swerex__web_send(swerex__web_call *call) {
   if (call->read != NULL) swerex__web_send_body(call);
 }
 
-/** Take what the head of an answer says. */
-static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http) {
-  swerex__http_text type = swerex__http_find(http, "content-type");
-  swerex__http_text server = swerex__http_find(http, "server");
+static void swerex__web_take_type(swerex__web_call *call, swerex__http_text type) {
   size_t size = 0;
-  call->status = http->status;
-  call->ours = server.size > 7 && memcmp(server.data, "swerex/", 7) == 0;
-  if (call->ours) call->web->reuse = true;
   while (size < type.size && size + 1 < sizeof call->type && type.data[size] != ';') size++;
   if (size > 0) memcpy(call->type, type.data, size);
   call->type[size] = '\0';
 }
 
+static void swerex__web_take_server(swerex__web_call *call, swerex__http_text server) {
+  call->ours = server.size > 7 && memcmp(server.data, "swerex/", 7) == 0;
+  if (call->ours) call->web->reuse = true;
+}
+
+/** Take what the head of an answer says. */
+static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http) {
+  call->status = http->status;
+  swerex__web_take_type(call, swerex__http_find(http, "content-type"));
+  swerex__web_take_server(call, swerex__http_find(http, "server"));
+}
+
+/** Hand a piece of an answer's body over, or keep it. */
+static bool swerex__web_take_body(swerex__web_call *call, const char *data, size_t size,
+                                  swerex_error *err) {
+  if (call->on_data != NULL && call->status == 200)
+    return call->on_data(call->owner, data, size, err);
+  swerex__str_add(&call->answer, data, size);
+  return !call->answer.failed || swerex__err_memory(err);
+}
+
 /** Take a piece of an answer's body; false: the call has ended. */
 static bool swerex__web_on_body(swerex__web_call *call, const swerex__http *http) {
   swerex_error error = SWEREX_ERROR_INIT;
-  bool ok = true;
-  if (call->on_data != NULL && call->status == 200)
-    ok = call->on_data(call->owner, http->piece, http->piece_size, &error);
-  else
-    swerex__str_add(&call->answer, http->piece, http->piece_size);
-  if (call->answer.failed) ok = swerex__err_memory(&error);
+  bool ok = swerex__web_take_body(call, http->piece, http->piece_size, &error);
   if (!ok) swerex__web_end(call, false, &error);
   return ok;
 }
@@ -15862,6 +16674,90 @@ static void swerex__web_clear_call(swerex__web_call *call) {
   swerex__str_clear(&call->answer);
 }
 
+#if SWEREX_USE_CURL
+
+static bool swerex__web_tls_read(void *owner, char *out, size_t room, size_t *got,
+                                 swerex_error *err) {
+  swerex__web_call *call = (swerex__web_call *)owner;
+  return call->read(call->owner, out, room, got, err);
+}
+
+static void swerex__web_tls_on_status(void *owner, int status) {
+  swerex__web_call *call = (swerex__web_call *)owner;
+  call->status = status;
+  call->sent = true;
+  call->ours = false;
+}
+
+static void swerex__web_tls_on_header(void *owner, const char *name, size_t name_size,
+                                      const char *value, size_t value_size) {
+  swerex__web_call *call = (swerex__web_call *)owner;
+  swerex__http_text key = {name, name_size}, text = {value, value_size};
+  if (swerex__http_is(key, "content-type")) swerex__web_take_type(call, text);
+  if (swerex__http_is(key, "server")) swerex__web_take_server(call, text);
+  if (call->ours) swerex__curl_keep(call->job);
+  if (call->on_header != NULL)
+    call->on_header(call->owner, name, name_size, value, value_size);
+}
+
+static bool swerex__web_tls_on_data(void *owner, const char *data, size_t size,
+                                    swerex_error *err) {
+  return swerex__web_take_body((swerex__web_call *)owner, data, size, err);
+}
+
+static void swerex__web_tls_on_done(void *owner, bool sent, swerex_error *error) {
+  swerex__web_call *call = (swerex__web_call *)owner;
+  call->job = NULL;
+  call->sent = call->sent || sent;
+  swerex__web_end(call, false, error);
+}
+
+/** Start a call by libcurl. */
+static bool swerex__web_start_tls(swerex__web_call *call, swerex_error *err) {
+  swerex__web *web = call->web;
+  swerex__curl_request request;
+  swerex__str url = swerex__str_new(&web->loop->allocator, 65536);
+  if (web->curl == NULL) web->curl = swerex__curl_new(web->loop, err);
+  if (web->curl == NULL) return false;
+  memset(&request, 0, sizeof request);
+  swerex__str_printf(&url, "https://%s%s%s", web->url.text, web->url.prefix, call->path);
+  request.method = call->method;
+  request.url = url.data;
+  request.headers = call->headers.data;
+  request.headers_size = call->headers.size;
+  request.body = call->body.data;
+  request.body_size = call->body.size;
+  request.length = call->length;
+  request.connect_timeout = call->connect_timeout;
+  request.reuse = web->reuse;
+  request.http2 = call->http2;
+  request.read = call->read == NULL ? NULL : swerex__web_tls_read;
+  request.on_status = swerex__web_tls_on_status;
+  request.on_header = swerex__web_tls_on_header;
+  request.on_data = swerex__web_tls_on_data;
+  request.done = swerex__web_tls_on_done;
+  request.owner = call;
+  if (url.failed)
+    swerex__err_memory(err);
+  else
+    call->job = swerex__curl_start(web->curl, &request, err);
+  swerex__str_clear(&url);
+  if (call->job != NULL)
+    swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
+  return call->job != NULL;
+}
+
+#else
+
+static bool swerex__web_start_tls(swerex__web_call *call, swerex_error *err) {
+  return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                         "%s: https is not in this build: compile with -DSWEREX_USE_CURL=1 and "
+                         "-lcurl, or with -DSWEREX_USE_CURL=2 to load libcurl when it is needed",
+                         call->web->url.text);
+}
+
+#endif
+
 /** Start a call, or start it again. `done` is called from the loop, unless this fails. */
 static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
   swerex__web *web = call->web;
@@ -15870,11 +16766,7 @@ static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
   call->body_sent = 0;
   call->answer.size = 0;
   call->type[0] = '\0';
-  if (web->url.tls)
-    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
-                           "%s: https is not in this build: compile with -DSWEREX_USE_CURL=1 and "
-                           "-lcurl, or with -DSWEREX_USE_CURL=2 to load libcurl when it is needed",
-                           web->url.text);
+  if (web->url.tls) return swerex__web_start_tls(call, err);
   swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
   if (web->reuse && !swerex__loop_link_empty(&web->idle)) {
     swerex__web_conn *conn = (swerex__web_conn *)web->idle.previous;
@@ -15900,6 +16792,10 @@ static bool swerex__web_open(swerex__web *web, swerex_loop *loop, const char *ho
 static void swerex__web_close(swerex__web *web) {
   while (web->idle.next != NULL && !swerex__loop_link_empty(&web->idle))
     swerex__web_free_conn((swerex__web_conn *)web->idle.next);
+#if SWEREX_USE_CURL
+  swerex__curl_close(web->curl);
+  web->curl = NULL;
+#endif
   swerex__web_clear_url(&web->url);
 }
 

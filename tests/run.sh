@@ -168,8 +168,8 @@ differ() {
 
 # Install the package, its client's needs, and nothing into the system.
 peers_install() {
-  [ -x build/peers/bin/swerex-remote ] && build/peers/bin/python -c 'import swerex, aiohttp' && return
-  python3 -m venv build/peers && build/peers/bin/pip install -q swe-rex aiohttp requests
+  [ -x build/peers/bin/swerex-remote ] && build/peers/bin/python -c 'import swerex, aiohttp, h2' && return
+  python3 -m venv build/peers && build/peers/bin/pip install -q swe-rex aiohttp requests h2
 }
 
 # Wait until a server has written its port, alone or behind a last colon, and print it.
@@ -217,6 +217,21 @@ peers() {
   rm -f build/port
   bash peers/python_server.sh token build/server.log >build/port 2>/dev/null </dev/null &
   clients $! "Python" --python-server
+}
+
+# https, with libcurl linked and loaded, against servers with certificates of their own making.
+https() {
+  say "- https by libcurl"
+  if ! have openssl || ! printf '#include <curl/curl.h>\n' | $CC -E - >/dev/null 2>&1; then
+    skip "https" "openssl or libcurl's headers are not here (apt-get install openssl libcurl4-openssl-dev)"
+    return
+  fi
+  peers_install >build/peers.log 2>&1 || { skip "https" "the module h2 cannot be installed"; return; }
+  mkdir -p build/https
+  ln -sfn ../../.. build/https/inc
+  check "a server to stand behind" $CC -std=c99 -g -w -I.. -o build/https/remote ../tools/swerex-remote.c -lpthread
+  build/peers/bin/python peers/https.py "$PWD/build/https" >build/https.log 2>&1 </dev/null
+  add "peers/https.py" $? build/https.log
 }
 
 # The server as it goes into images: small, static, and at work, on the other processor too.
@@ -285,6 +300,7 @@ more() {
   compile
   differ
   peers
+  https
   statics
   fuzz "${SECONDS_EACH:-20}"
 }
@@ -298,6 +314,7 @@ all)
   ;;
 compile) compile ;;
 peers) peers ;;
+https) https ;;
 statics) statics ;;
 check) rules ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;

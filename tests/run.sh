@@ -208,6 +208,7 @@ peers() {
     return
   fi
   flags=$(sanitizers "$CC")
+  check "our client builds" $CC -std=c99 -g $flags -Wall -Wextra -I.. -I. -o build/client peers/client.c -lpthread
   check "our server builds" $CC -std=c99 -g $flags $WARN_C -I.. -o build/remote ../tools/swerex-remote.c -lpthread
   rm -f build/port
   HOME=/nonexistent SWEREX_AUTH_TOKEN=token build/remote --host 127.0.0.1 --port 0 >build/port 2>build/server.log </dev/null &

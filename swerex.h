@@ -74,7 +74,8 @@
  *   SWEREX_LOG_LEVEL         lowest level compiled in                (default SWEREX_LOG_DEBUG)
  *   SWEREX_MAX_JSON_DEPTH    nesting accepted in JSON                (default 128)
  *   SWEREX_MAX_OUTPUT        bytes of output kept per command        (default 1 GiB)
- *   SWEREX_MAX_FILE          bytes of a file that read_file accepts  (default 1 GiB)
+ *   SWEREX_MAX_FILE          bytes of a file that read_file accepts, of a request that the server
+ *                            does, and of an answer that the remote runtime does  (default 1 GiB)
  *
  * CONTENTS
  *   Public half: options, version, basics, errors, logging, loop and futures, models, runtime,
@@ -16272,10 +16273,12 @@ static swerex__curl_job *swerex__curl_start(swerex__curl *curl,
 enum {
   SWEREX__WEB_IDLE_MAX = 64,
   SWEREX__WEB_AHEAD = 262144, /* of a body from a reader */
-  SWEREX__WEB_TYPE = 64
+  SWEREX__WEB_TYPE = 64,
+  SWEREX__WEB_INTERIM_MAX = 16
 };
 
 #define SWEREX__WEB_UNKNOWN UINT64_MAX /* a body's length: sent in chunks */
+#define SWEREX__WEB_ANSWER_MAX (SWEREX_MAX_FILE + SWEREX_MAX_FILE / 8) /* with JSON's escapes */
 
 typedef struct swerex__web_url {
   bool tls;
@@ -16341,6 +16344,7 @@ struct swerex__web_conn {
   swerex__sock_stream stream;
   swerex__http http;
   swerex__web_call *call; /* NULL: idle */
+  int interim;            /* answers before the real one */
 };
 
 /* --- addresses ---------------------------------------------------------------------------- */
@@ -16536,13 +16540,21 @@ static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http
   swerex__web_take_server(call, swerex__http_find(http, "server"));
 }
 
+/** Keep a piece of an answer's body. */
+static bool swerex__web_keep(swerex__web_call *call, const char *data, size_t size,
+                             swerex_error *err) {
+  swerex__str_add(&call->answer, data, size);
+  if (!call->answer.failed) return true;
+  return swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s is larger than %zu bytes",
+                         call->web->url.text, call->path, call->answer.max);
+}
+
 /** Hand a piece of an answer's body over, or keep it. */
 static bool swerex__web_take_body(swerex__web_call *call, const char *data, size_t size,
                                   swerex_error *err) {
   if (call->on_data != NULL && call->status == 200)
     return call->on_data(call->owner, data, size, err);
-  swerex__str_add(&call->answer, data, size);
-  return !call->answer.failed || swerex__err_memory(err);
+  return swerex__web_keep(call, data, size, err);
 }
 
 /** Take a piece of an answer's body; false: the call has ended. */
@@ -16566,7 +16578,8 @@ static void swerex__web_feed(swerex__web_conn *conn, const char *data, size_t si
       if (!swerex__web_on_body(call, http)) return;
       break;
     case SWEREX__HTTP_END:
-      if (http->status < 200) { /* 100 Continue and its like: the answer follows */
+      if (http->status < 200 && conn->interim++ < SWEREX__WEB_INTERIM_MAX) {
+        /* 100 Continue and its like: the answer follows */
         swerex__http_restart(http);
         break;
       }
@@ -16641,6 +16654,7 @@ static void swerex__web_use(swerex__web_call *call, swerex__web_conn *conn) {
   call->conn = conn;
   conn->call = call;
   conn->http.to_head = false;
+  conn->interim = 0;
   swerex__web_send(call);
 }
 
@@ -16662,7 +16676,7 @@ static void swerex__web_init_call(swerex__web_call *call, swerex__web *web, void
   call->owner = owner;
   call->headers = swerex__str_new(memory, 65536);
   call->body = swerex__str_new(memory, SIZE_MAX / 2);
-  call->answer = swerex__str_new(memory, SIZE_MAX / 2);
+  call->answer = swerex__str_new(memory, SWEREX__WEB_ANSWER_MAX);
 }
 
 /** Stop a call without a word, and release what it holds. */
@@ -17043,14 +17057,15 @@ static bool swerex__remote_on_data(void *owner, const char *data, size_t size, s
   swerex__remote_call *call = (swerex__remote_call *)owner;
   call->live = strcmp(call->web.type, "application/x-ndjson") == 0;
   if (!call->live) {
-    swerex__str_add(&call->web.answer, data, size);
-    return !call->web.answer.failed || swerex__err_memory(err);
+    return swerex__web_keep(&call->web, data, size, err);
   }
   while (size > 0) {
     const char *feed = (const char *)memchr(data, '\n', size);
     size_t count = feed == NULL ? size : (size_t)(feed - data) + 1;
     swerex__str_add(&call->line, data, count);
-    if (call->line.failed) return swerex__err_memory(err);
+    if (call->line.failed)
+      return swerex__err_set(err, SWEREX_E_HTTP, "a line of the answer of %s%s is too long",
+                             call->remote->web.url.text, call->path);
     data += count;
     size -= count;
     if (feed == NULL) break;
@@ -17303,7 +17318,7 @@ static bool swerex__remote_start(swerex_runtime *runtime, swerex__rt_verb verb,
   call->future = future;
   call->fd = -1;
   call->delay = SWEREX__REMOTE_FIRST_DELAY;
-  call->line = call->last = call->fields = swerex__str_new(memory, SIZE_MAX / 2);
+  call->line = call->last = call->fields = swerex__str_new(memory, SWEREX__WEB_ANSWER_MAX);
   snprintf(call->path, sizeof call->path, "/%s", swerex__rt_rows[verb].name);
   swerex__loop_link_insert(&remote->calls, &call->link);
   swerex__web_init_call(&call->web, &remote->web, call);

@@ -215,6 +215,14 @@ peers() {
   server=$!
   clients $server "our" ""
   [ -s build/server.log ] && count "our server is silent" 1 build/server.log
+  check "the test of broken servers builds" $CC -std=c99 -g $flags -Wall -Wextra -I.. -I. -o build/client_faults \
+    peers/client_faults.c -lpthread
+  rm -f build/port
+  python3 peers/fake_servers.py 0 >build/port 2>/dev/null </dev/null &
+  server=$!
+  build/client_faults "$(port_of build/port)" >build/client.log 2>&1
+  add "broken servers" $? build/client.log
+  kill $server
   rm -f build/port
   bash peers/python_server.sh token build/server.log >build/port 2>/dev/null </dev/null &
   clients $! "Python" --python-server

@@ -112,7 +112,7 @@
  *   multi   multipart/form-data                               uses: str sock http
  *   deflate CRC-32, deflate                                   uses: str
  *   inflate Inflate                                           uses: deflate
- *   zip     Zip archives                                      uses: sys mem err str fs deflate
+ *   zip     Zip archives                                      uses: sys mem err str text fs deflate
  *                                                                 inflate
  *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock
  *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
@@ -14718,7 +14718,8 @@ static bool swerex__zip_is_big(const struct stat *info) { return info->st_size >
 static void swerex__zip_pack_common(const swerex__zip_pack *pack, swerex__str *out, bool deflated,
                                     bool big) {
   swerex__zip_put(out, big ? 45 : 20, 2);
-  swerex__zip_put(out, 0x800U | (deflated ? 8U : 0U), 2); /* UTF-8; sizes come behind the data */
+  bool utf_8 = swerex__text_run(pack->path.data, pack->path.size, false) == pack->path.size;
+  swerex__zip_put(out, (utf_8 ? 0x800U : 0U) | (deflated ? 8U : 0U), 2); /* sizes follow the data */
   swerex__zip_put(out, deflated ? 8 : 0, 2);
   swerex__zip_put(out, swerex__zip_dos_time(pack->info.st_mtime), 4);
 }
@@ -14951,9 +14952,38 @@ typedef struct swerex__zip_unpack {
   swerex__inflate inflate;
 } swerex__zip_unpack;
 
+/** Open the folder that an entry is in, making what is missing; *name is the entry's last part. */
+static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
+                                   const char **name) {
+  int folder = fcntl(unpack->target, F_DUPFD_CLOEXEC, 3);
+  char *at = entry->name, *slash;
+  while (folder >= 0 && (slash = strchr(at, '/')) != NULL) {
+    *slash = '\0';
+    if (mkdirat(folder, at, 0777) != 0 && errno != EEXIST) swerex__sys_close(&folder);
+    int next =
+      folder < 0 ? -1 : swerex__fs_open(folder, at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    *slash = '/';
+    swerex__sys_close(&folder);
+    folder = next;
+    at = slash + 1;
+  }
+  *name = at;
+  return folder;
+}
+
+/** Remove a file that did not come whole. */
+static void swerex__zip_drop_file(swerex__zip_unpack *unpack, swerex__zip_entry *entry) {
+  const char *name = NULL;
+  swerex__sys_close(&unpack->out);
+  if (entry->folder || entry->link || entry->name_size == 0) return;
+  int folder = swerex__zip_open_parent(unpack, entry, &name);
+  if (folder >= 0) unlinkat(folder, name, 0);
+  swerex__sys_close(&folder);
+}
+
 static void swerex__zip_unpack_free(swerex__zip_unpack *unpack) {
   if (unpack == NULL) return;
-  swerex__sys_close(&unpack->out);
+  if (unpack->out >= 0) swerex__zip_drop_file(unpack, &unpack->entries[unpack->next - 1]);
   swerex__sys_close(&unpack->target);
   swerex__mem_free(unpack->target_path);
   swerex__mem_free(unpack->entries);
@@ -15030,7 +15060,6 @@ static bool swerex__zip_find_directory(swerex__zip_unpack *unpack, uint64_t *siz
 static bool swerex__zip_clean(char *name, size_t *size, bool *folder) {
   size_t out = 0, at = 0;
   if (*size == 0 || name[0] == '/' || memchr(name, '\0', *size) != NULL) return false;
-  if (memchr(name, '\\', *size) != NULL || (*size >= 2 && name[1] == ':')) return false;
   *folder = name[*size - 1] == '/';
   while (at < *size) {
     size_t length = 0;
@@ -15227,18 +15256,22 @@ static bool swerex__zip_read_small(swerex__zip_unpack *unpack, const swerex__zip
   return true;
 }
 
-/** Check that a link stays in the folder, wherever its own name is. */
+/**
+ * Check that a link stays in the folder: ".." may only lead its target, and not too often. Behind
+ * another name it would depend on where that name, perhaps a link too, leads.
+ */
 static bool swerex__zip_check_target(const swerex__zip_entry *entry, const char *target,
                                      swerex_error *err) {
   int depth = 0;
+  bool out = target[0] == '/' || strlen(target) != entry->size, named = false;
   for (const char *c = entry->name; *c != '\0'; c++) depth += *c == '/';
-  bool out = target[0] == '/' || strlen(target) != entry->size;
   for (const char *at = target; *at != '\0' && !out;) {
     size_t length = strcspn(at, "/");
-    if (length == 2 && at[0] == '.' && at[1] == '.')
-      out = --depth < 0;
-    else if (length > 0 && !(length == 1 && at[0] == '.'))
-      depth++;
+    bool up = length == 2 && at[0] == '.' && at[1] == '.';
+    if (up)
+      out = named || --depth < 0;
+    else
+      named = named || (length > 0 && !(length == 1 && at[0] == '.'));
     at += length;
     while (*at == '/') at++;
   }
@@ -15323,25 +15356,6 @@ static bool swerex__zip_unpack_fail(const swerex__zip_unpack *unpack,
   swerex__err_system(err, number, path.failed ? unpack->target_path : path.data);
   swerex__str_clear(&path);
   return false;
-}
-
-/** Open the folder that an entry is in, making what is missing; *name is the entry's last part. */
-static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
-                                   const char **name) {
-  int folder = fcntl(unpack->target, F_DUPFD_CLOEXEC, 3);
-  char *at = entry->name, *slash;
-  while (folder >= 0 && (slash = strchr(at, '/')) != NULL) {
-    *slash = '\0';
-    if (mkdirat(folder, at, 0777) != 0 && errno != EEXIST) swerex__sys_close(&folder);
-    int next =
-      folder < 0 ? -1 : swerex__fs_open(folder, at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    *slash = '/';
-    swerex__sys_close(&folder);
-    folder = next;
-    at = slash + 1;
-  }
-  *name = at;
-  return folder;
 }
 
 static void swerex__zip_get_times(const swerex__zip_entry *entry, struct timespec times[2]) {
@@ -15478,7 +15492,10 @@ static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, s
     if (begin) unpack->next++;
     if (begin && !swerex__zip_begin(unpack, entry, err)) return SWEREX__FS_FAILED;
     while (unpack->out >= 0) {
-      if (!swerex__zip_piece(unpack, entry, err)) return SWEREX__FS_FAILED;
+      if (!swerex__zip_piece(unpack, entry, err)) {
+        swerex__zip_drop_file(unpack, entry);
+        return SWEREX__FS_FAILED;
+      }
       if (unpack->at - before > SWEREX__ZIP_STEP_BYTES) break;
     }
     if (unpack->out >= 0) break;
@@ -16397,7 +16414,8 @@ static bool swerex__web_parse_url(const swerex_allocator *memory, const char *te
     rest = stop;
   }
   if (port > 0) url->port = port;
-  if (end == host || end - host > SWEREX__SOCK_HOST_MAX || (*rest != '\0' && *rest != '/'))
+  if (end == host || (bracket && *end != ']') || (local && host[5] == '\0') ||
+      end - host > SWEREX__SOCK_HOST_MAX || (*rest != '\0' && *rest != '/'))
     return swerex__err_set(err, SWEREX_E_VALUE, "host %s is not a host", text);
   size_t prefix = strlen(rest);
   while (prefix > 0 && rest[prefix - 1] == '/') prefix--;
@@ -16456,8 +16474,9 @@ static void swerex__web_detach(swerex__web_call *call, bool keep) {
 static void swerex__web_end(swerex__web_call *call, bool keep, swerex_error *error) {
   swerex_error none = SWEREX_ERROR_INIT;
   swerex__web_detach(call, keep);
-  call->done(call->owner, error == NULL ? &none : error);
-  if (error != NULL) swerex__err_clear(error);
+  if (error == NULL) error = &none;
+  call->done(call->owner, error);
+  swerex__err_clear(error); /* `done` may have set one of its own */
 }
 
 static void swerex__web_fail(swerex__web_call *call, const char *why) {
@@ -16826,7 +16845,6 @@ static void swerex__web_close(swerex__web *web) {
 #define SWEREX__REMOTE_ALIVE_TIME 0.15
 #define SWEREX__REMOTE_FIRST_DELAY 0.1
 #define SWEREX__REMOTE_MAX_DELAY 5.0
-#define SWEREX__REMOTE_BOUNDARY "swerex-7b1d0f4c5a2e4e0f9c3a"
 
 typedef struct swerex__remote {
   swerex_runtime base; /* first member */
@@ -16865,6 +16883,7 @@ typedef struct swerex__remote_call {
   swerex__zip_pack *pack;
   swerex__remote_part part;
   swerex__str fields; /* what goes before the content */
+  char boundary[40];  /* random: no file can hold it on purpose */
   size_t at;
 } swerex__remote_call;
 
@@ -17027,15 +17046,24 @@ static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *er
   const swerex_output_watch *watch = &call->watch;
   swerex__json_doc doc;
   if (call->line.size <= 1) return true; /* a sign of life */
-  if (!swerex__json_parse(call->line.allocator, call->line.data, call->line.size, &doc, err))
+  if (!swerex__json_parse(call->line.allocator, call->line.data, call->line.size, &doc, err)) {
+    swerex_error why = SWEREX_ERROR_INIT;
+    if (err->code == SWEREX_E_NO_MEMORY) return false;
+    swerex__err_move(&why, err);
+    swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
+                    call->remote->web.url.text, call->path, why.message);
+    swerex__err_clear(&why);
     return false;
+  }
+  const swerex__json *answer = swerex__json_get(doc.root, "answer");
   const swerex__json *status = swerex__json_get(doc.root, "status");
   const swerex__json *lost = swerex__json_get(doc.root, "lost");
   const swerex__json *at = swerex__json_get(doc.root, "at");
-  if (status != NULL) {
+  if (status != NULL && answer != NULL && status->type == SWEREX__JSON_NUMBER &&
+      status->integer >= 100 && status->integer <= 999) {
     call->last_status = (int)status->integer;
     call->last.size = 0;
-    swerex__json_add_node(&call->last, swerex__json_get(doc.root, "answer"));
+    swerex__json_add_node(&call->last, answer);
   } else if (lost != NULL && at != NULL) {
     call->cursor = (uint64_t)at->integer;
   } else {
@@ -17080,8 +17108,9 @@ static bool swerex__remote_on_data(void *owner, const char *data, size_t size, s
 /** Give the next bytes of an upload's body. */
 static bool swerex__remote_read(void *owner, char *out, size_t room, size_t *got,
                                 swerex_error *err) {
-  static const char tail[] = "\r\n--" SWEREX__REMOTE_BOUNDARY "--\r\n";
   swerex__remote_call *call = (swerex__remote_call *)owner;
+  char tail[64];
+  int tail_size = snprintf(tail, sizeof tail, "\r\n--%s--\r\n", call->boundary);
   *got = 0;
   while (*got == 0 && call->part != SWEREX__REMOTE_END) {
     bool fields = call->part == SWEREX__REMOTE_FIELDS;
@@ -17096,7 +17125,7 @@ static bool swerex__remote_read(void *owner, char *out, size_t room, size_t *got
       }
     } else {
       const char *text = fields ? call->fields.data : tail;
-      size_t size = fields ? call->fields.size : sizeof tail - 1;
+      size_t size = fields ? call->fields.size : (size_t)tail_size;
       *got = size - call->at < room ? size - call->at : room;
       memcpy(out, text + call->at, *got);
       call->at += *got;
@@ -17121,11 +17150,10 @@ static void swerex__remote_quote(swerex__str *out, const char *text) {
   }
 }
 
-static void swerex__remote_field(swerex__str *out, const char *name, const char *value) {
-  swerex__str_printf(out,
-                     "--" SWEREX__REMOTE_BOUNDARY
-                     "\r\ncontent-disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n",
-                     name, value);
+static void swerex__remote_field(swerex__remote_call *call, const char *name, const char *value) {
+  swerex__str_printf(&call->fields,
+                     "--%s\r\ncontent-disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n",
+                     call->boundary, name, value);
 }
 
 /** Open the source of an upload, and write what goes before its content. */
@@ -17153,7 +17181,7 @@ static bool swerex__remote_open_source(swerex__remote_call *call, swerex_error *
   if (call->fd < 0 || fstat(call->fd, &info) != 0)
     return swerex__err_system(err, errno, call->source);
   call->web.length = call->fields.size + (uint64_t)info.st_size +
-                     sizeof "\r\n--" SWEREX__REMOTE_BOUNDARY "--\r\n" - 1;
+                     strlen(call->boundary) + sizeof "\r\n----\r\n" - 1;
   return true;
 }
 
@@ -17166,19 +17194,23 @@ static bool swerex__remote_fill_upload(swerex__remote_call *call,
   call->source = swerex__mem_copy(&call->remote->base.loop->allocator, upload->source_path,
                                   strlen(upload->source_path));
   if (call->source == NULL) return swerex__err_memory(err);
+  unsigned char id[16];
+  if (!swerex__util_random(id, sizeof id)) return swerex__err_system(err, errno, "/dev/urandom");
+  memcpy(call->boundary, "swerex-", 8);
+  for (int i = 0; i < 16; i++) snprintf(call->boundary + 7 + 2 * i, 3, "%02x", id[i]);
   if (stat(call->source, &info) != 0) return swerex__err_system(err, errno, call->source);
   bool folder = S_ISDIR(info.st_mode);
   const char *slash = strrchr(call->source, '/');
-  swerex__remote_field(out, "target_path", upload->target_path);
-  swerex__remote_field(out, "unzip", folder ? "true" : "false");
+  swerex__remote_field(call, "target_path", upload->target_path);
+  swerex__remote_field(call, "unzip", folder ? "true" : "false");
   if (!folder) {
     snprintf(number, sizeof number, "%o", (unsigned)info.st_mode & 0777U);
-    swerex__remote_field(out, "mode", number);
+    swerex__remote_field(call, "mode", number);
     snprintf(number, sizeof number, "%lld", (long long)info.st_mtime);
-    swerex__remote_field(out, "mtime", number);
+    swerex__remote_field(call, "mtime", number);
   }
-  swerex__str_puts(out, "--" SWEREX__REMOTE_BOUNDARY
-                        "\r\ncontent-disposition: form-data; name=\"file\"; filename=\"");
+  swerex__str_printf(out, "--%s\r\ncontent-disposition: form-data; name=\"file\"; filename=\"",
+                     call->boundary);
   swerex__remote_quote(out, folder ? "zipped_transfer.zip"
                             : slash != NULL && slash[1] != '\0' ? slash + 1
                                                                 : call->source);
@@ -17267,8 +17299,7 @@ static bool swerex__remote_fill_headers(swerex__remote_call *call, bool json, sw
   if (call->verb == SWEREX__RT_EXECUTE && call->remote->config.kill_on_disconnect)
     swerex__str_puts(out, "x-on-disconnect: kill\r\n");
   if (call->source != NULL)
-    swerex__str_puts(out,
-                     "content-type: multipart/form-data; boundary=" SWEREX__REMOTE_BOUNDARY "\r\n");
+    swerex__str_printf(out, "content-type: multipart/form-data; boundary=%s\r\n", call->boundary);
   if (call->watch.on_output != NULL)
     swerex__str_puts(out, "accept: application/x-ndjson, application/json\r\n");
   return !out->failed || swerex__err_memory(err);
@@ -17846,7 +17877,7 @@ static void swerex__srv_end_request(swerex__srv_conn *conn) {
   swerex__str_clear(&conn->body);
   swerex__srv_leave_op(conn);
   conn->busy = conn->live = conn->kill = false;
-  if (!conn->http.keep_alive || conn->ended) conn->last = true;
+  if (!conn->http.keep_alive || (conn->ended && conn->rest.size == 0)) conn->last = true;
   if (conn->stream.broken || (conn->last && swerex__sock_waiting(&conn->stream) == 0)) {
     swerex__srv_hang_up(conn);
     return;
@@ -17859,7 +17890,7 @@ static void swerex__srv_end_request(swerex__srv_conn *conn) {
 static void swerex__srv_reply(swerex__srv_conn *conn, int status, const char *headers,
                               const char *body, size_t size) {
   char head[512];
-  if (!conn->http.keep_alive || conn->ended) conn->last = true;
+  if (!conn->http.keep_alive || (conn->ended && conn->rest.size == 0)) conn->last = true;
   int n = snprintf(head, sizeof head,
                    "HTTP/1.1 %d %s\r\nserver: swerex/" SWEREX_VERSION
                    "\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n%s%s\r\n",

@@ -11226,7 +11226,7 @@ static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__se
   const char *text = action->run.command;
   swerex__shell_form form = {++sess->seq, action->complete, false, false, 0};
   if (strstr(text, "DEBUG") != NULL) sess->armoured = true;
-  form.armoured = sess->armoured || strpbrk(sess->flags, "xv") != NULL;
+  form.armoured = sess->armoured || sess->prompt_lost || strpbrk(sess->flags, "xv") != NULL;
   form.history = strchr(sess->flags, 'H') != NULL;
   if (sess->last_code != 0 && strstr(text, "$?") != NULL && strchr(sess->flags, 'e') == NULL)
     form.restore = sess->last_code;
@@ -16149,8 +16149,9 @@ static void swerex__curl_add_line(swerex__curl_job *job, const char *line) {
 static void swerex__curl_set_headers(swerex__curl_job *job) {
   static const char *const unwanted[] = {"Accept:", "Content-Type:", "Expect:"};
   const swerex__curl_request *request = &job->request;
-  const char *at = request->headers, *end = at + request->headers_size;
-  while (request->headers_size > 0 && at < end) {
+  const char *at = request->headers_size > 0 ? request->headers : "";
+  const char *end = at + request->headers_size;
+  while (at < end) {
     const char *stop = (const char *)memchr(at, '\r', (size_t)(end - at));
     if (stop == NULL) stop = end;
     char *line = swerex__mem_copy(&job->curl->loop->allocator, at, (size_t)(stop - at));

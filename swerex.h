@@ -94,10 +94,10 @@
  *   rt      Runtimes: one table of verbs                      uses: sys mem err util model loop
  *   text    Encodings and terminal text                       uses: sys mem err str util
  *   fs      Files                                             uses: sys mem err str text
- *   re      Expect patterns                                   uses: sys mem err
- *   bash    Which commands are surely complete                uses: sys str
  *   keep    The keeper, which starts and ends children        uses: sys mem err str poll loop
  *   proc    Commands with pipes                               uses: sys mem err poll loop text keep
+ *   re      Expect patterns                                   uses: sys mem err
+ *   bash    Which commands are surely complete                uses: sys str
  *   shell   What is typed at a shell, and its marks           uses: str bash
  *   pty     Terminals                                         uses: sys
  *   sess    Live sessions                                     uses: sys mem log err str util json
@@ -124,11 +124,12 @@
  *   srv     The server                                        uses: sys mem log err str util json
  *                                                                 model poll loop rt fs local sock
  *                                                                 http multi form
- *   dep     Deployments                                       uses: sys mem log err json model
- *                                                                 loop rt local dummy remote
+ *   dep     Deployments start and stop in steps               uses: mem log err model loop rt
+ *   kinds   Deployments by type                               uses: sys err json model local dummy
+ *                                                                 remote dep
  *   api     The public functions                              uses: sys mem log err str util json
  *                                                                 model poll loop rt local dummy
- *                                                                 remote srv dep
+ *                                                                 remote srv dep kinds
  */
 
 #if defined(SWEREX_IMPLEMENTATION) && !defined(SWEREX_H)
@@ -972,14 +973,21 @@ SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err);
 
-/** Stop the deployment if it runs, and free it with its runtime. NULL is allowed. */
+/**
+ * Stop the deployment if it runs, and free it with its runtime. Waits up to a minute for what has
+ * to be taken back elsewhere (a container, a cloud sandbox); in a callback it does not wait, and
+ * the deployment goes when that is done. NULL is allowed.
+ */
 SWEREX_API void swerex_deployment_free(swerex_deployment *deployment);
 
 /** Have a hook called at each step; hooks are called in the order they were added. */
 SWEREX_API bool swerex_deployment_add_hook(swerex_deployment *deployment,
                                            swerex_deployment_hook hook, swerex_error *err);
 
-/** Start the deployment. Starting a started one again changes nothing. */
+/**
+ * Start the deployment. Starting a started one again changes nothing. A start that fails, or that
+ * is cancelled, takes back all that it has made; swerex_deployment_stop waits for the end of that.
+ */
 SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_error *err);
 /** Start the deployment; no response. */
 SWEREX_API swerex_future *swerex_deployment_start_async(swerex_deployment *deployment,
@@ -1114,6 +1122,10 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #define SWEREX__SYS_QUIET 1 /* what only the left-out parts call is not worth a warning */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
+#ifndef SWEREX_NO_LOCAL
+#define SWEREX__SYS_PROCESSES 1 /* commands are started here */
 #endif
 
 #ifndef SWEREX_ASSERT
@@ -6546,6 +6558,1121 @@ static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_er
   return SWEREX__FS_MORE;
 }
 
+#ifdef SWEREX__SYS_PROCESSES
+
+/* =============================================================================================
+ * [keep] The keeper, which starts and ends children
+ * ========================================================================================== */
+/* The first child that a loop needs makes it fork one keeper, which never execs: it holds nothing
+ * but a socket to us, starts programs on request (by vfork, so that the host's size does not
+ * matter), and reports how they end. A keeper can fork further ones, each with a socket of its own;
+ * a runtime, a session and a command with a time limit have one each. On Linux a keeper adopts the
+ * orphans among its descendants, and so knows them all, setsid or not. When its socket closes
+ * (we asked, or we died) it ends them and exits. Keeper code allocates nothing, as it runs in
+ * the fork of a process that may have threads. Elsewhere than on Linux orphans that left their
+ * session are out of reach. */
+
+enum { SWEREX__KEEP_FDS = 4, SWEREX__KEEP_GRACE_MS = 100, SWEREX__KEEP_END_MS = 5000 };
+
+enum swerex__keep_verb {
+  SWEREX__KEEP_SPAWN = 1, /* fds: plan, and stdin, stdout, stderr or one terminal */
+  SWEREX__KEEP_FORK,      /* fds: socket; flags: the new keeper's policy */
+  SWEREX__KEEP_KILL,      /* end child `id` and its descendants */
+  SWEREX__KEEP_RELEASE    /* exit at once; what is left falls to the keeper above */
+};
+
+enum swerex__keep_flag {
+  SWEREX__KEEP_TERMINAL = 1, /* spawn: the one fd is the controlling terminal */
+  SWEREX__KEEP_SPARE = 2,    /* fork: descendants that left their session may live */
+  SWEREX__KEEP_HANGUP = 4    /* fork: send SIGHUP and wait a little before SIGKILL */
+};
+
+typedef struct swerex__keep_request {
+  int32_t verb, flags;
+  uint32_t id;
+  int32_t fds; /* how many come along */
+} swerex__keep_request;
+
+enum swerex__keep_news {
+  SWEREX__KEEP_STARTED = 1, /* value: process id */
+  SWEREX__KEEP_FAILED,      /* value: errno; stage: which call; id 0: the keeper never was */
+  SWEREX__KEEP_EXITED,      /* value: wait status */
+  SWEREX__KEEP_LOST         /* made on our side: the keeper itself is gone */
+};
+
+enum swerex__keep_stage { SWEREX__KEEP_IN_SYSTEM, SWEREX__KEEP_IN_CHDIR, SWEREX__KEEP_IN_EXEC };
+
+typedef struct swerex__keep_report {
+  int32_t news, value;
+  uint32_t id;
+  int32_t stage;
+} swerex__keep_report;
+
+/** What to start: a file that we write and the keeper maps. Strings stand behind the table. */
+typedef struct swerex__keep_plan {
+  uint32_t argv, envp, paths; /* where each list starts in the table */
+  uint32_t entries;           /* in the table, each an offset in the file; 0 ends a list */
+  uint64_t base, cwd;         /* offsets of folders to change to; 0: none */
+} swerex__keep_plan;
+
+/* --- the keeper's side -------------------------------------------------------------------- */
+
+typedef struct swerex__keep_pair {
+  pid_t pid;
+  uint32_t id; /* 0: a keeper */
+} swerex__keep_pair;
+
+typedef struct swerex__keep_state {
+  int fd;
+  int policy;
+  sigset_t wait_mask;          /* for pselect: SIGCHLD open */
+  swerex__keep_pair *children; /* started here; an mmap, as nothing else is safe */
+  size_t count, room;
+} swerex__keep_state;
+
+static void swerex__keep_on_child(int number) { (void)number; }
+
+/** Close every descriptor from `first` on, but `spare`. */
+static void swerex__keep_close_all(int first, int spare) {
+#if defined(__linux__) && defined(SYS_close_range)
+  if ((spare <= first || syscall(SYS_close_range, (unsigned)first, (unsigned)spare - 1, 0U) == 0) &&
+      syscall(SYS_close_range, (unsigned)(spare < first ? first : spare + 1), ~0U, 0U) == 0)
+    return;
+#endif
+  struct rlimit limit;
+  int last = 65536;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536) last = (int)limit.rlim_cur;
+  for (int fd = first; fd < last; fd++)
+    if (fd != spare) close(fd);
+}
+
+static void swerex__keep_tell(int fd, enum swerex__keep_news news, uint32_t id, int value,
+                              int stage) {
+  swerex__keep_report report = {(int32_t)news, value, id, stage};
+  ssize_t n;
+  do n = send(fd, &report, sizeof report, SWEREX__SYS_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+}
+
+#if defined(__linux__)
+/** Read a small file; returns its size, NUL-terminated in `text`. */
+static size_t swerex__keep_read_file(const char *path, char *text, size_t room) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  size_t size = 0;
+  while (fd >= 0 && size + 1 < room) {
+    ssize_t n = read(fd, text + size, room - 1 - size);
+    if (n <= 0) break;
+    size += (size_t)n;
+  }
+  swerex__sys_close(&fd);
+  text[size] = '\0';
+  return size;
+}
+
+/** Add the process ids in a text to a list. */
+static size_t swerex__keep_add_pids(const char *text, pid_t *list, size_t count, size_t room) {
+  while (*text != '\0') {
+    char *end;
+    long pid = strtol(text, &end, 10);
+    if (end == text) break;
+    if (pid > 0 && count < room) list[count++] = (pid_t)pid;
+    text = end;
+  }
+  return count;
+}
+
+/** Add the children of a process to a list: those of each of its threads. */
+static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
+  char path[96], text[8192];
+  union {
+    long align;
+    char bytes[2048];
+  } entries;
+  snprintf(path, sizeof path, "/proc/%ld/task", (long)parent);
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  for (;;) {
+    long size = fd < 0 ? 0 : syscall(SYS_getdents64, fd, entries.bytes, sizeof entries.bytes);
+    if (size <= 0) break;
+    for (long at = 0; at < size;) {
+      uint16_t length; /* struct linux_dirent64: inode 8, offset 8, length 2, type 1, name */
+      memcpy(&length, entries.bytes + at + 16, sizeof length);
+      const char *name = entries.bytes + at + 19;
+      at += length;
+      if (name[0] < '0' || name[0] > '9') continue;
+      snprintf(path, sizeof path, "/proc/%ld/task/%.20s/children", (long)parent, name);
+      if (swerex__keep_read_file(path, text, sizeof text) > 0)
+        count = swerex__keep_add_pids(text, list, count, room);
+    }
+  }
+  swerex__sys_close(&fd);
+  return count;
+}
+#else
+static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
+  (void)parent, (void)list, (void)room;
+  return count;
+}
+#endif
+
+/** Send SIGKILL to the descendants of a process; with `session` only to those in that one. */
+static void swerex__keep_kill_tree(pid_t root, pid_t session) {
+  pid_t list[1024];
+  size_t count = swerex__keep_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
+  for (size_t i = 0; i < count; i++)
+    count = swerex__keep_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
+  for (size_t i = 0; i < count; i++)
+    if (session == 0 || getsid(list[i]) == session) kill(list[i], SIGKILL);
+}
+
+/** Wait for a message or a child's end, for up to `ms` milliseconds (< 0: no limit). */
+static bool swerex__keep_wait(const swerex__keep_state *keeper, int fd, long ms) {
+  struct timespec limit = {ms / 1000, ms % 1000 * 1000000};
+  fd_set fds;
+  FD_ZERO(&fds);
+  if (fd >= 0) FD_SET((unsigned)fd, &fds);
+  return pselect(fd + 1, fd >= 0 ? &fds : NULL, NULL, NULL, ms < 0 ? NULL : &limit,
+                 &keeper->wait_mask) > 0;
+}
+
+/** Reap what has ended, and report those that were started here; true: nothing is left. */
+static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
+  for (;;) {
+    int status;
+    pid_t pid = waitpid(-1, &status, WNOHANG);
+    if (pid <= 0) return pid < 0 && errno == ECHILD;
+    for (size_t i = 0; i < keeper->count; i++) {
+      if (keeper->children[i].pid != pid) continue;
+      if (report && keeper->children[i].id != 0)
+        swerex__keep_tell(keeper->fd, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
+      keeper->children[i] = keeper->children[--keeper->count];
+      break;
+    }
+  }
+}
+
+/** End what was started here, as the policy says, and exit. */
+static void swerex__keep_end(swerex__keep_state *keeper) {
+  bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
+  long waited = 0;
+  if ((keeper->policy & SWEREX__KEEP_HANGUP) != 0) {
+    for (size_t i = 0; i < keeper->count; i++) {
+      if (keeper->children[i].id == 0) continue;
+      kill(keeper->children[i].pid, SIGHUP);
+      kill(keeper->children[i].pid, SIGCONT);
+    }
+    for (long ms = 0; keeper->count > 0 && ms < SWEREX__KEEP_GRACE_MS; ms += 10) {
+      if (swerex__keep_reap(keeper, false)) break;
+      if (keeper->count > 0) swerex__keep_wait(keeper, -1, 10);
+    }
+  }
+  pid_t self = getpid();
+  while (!swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS) {
+    if (spare && keeper->count == 0) break;
+    for (size_t i = 0; i < keeper->count; i++) {
+      if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
+      if (spare) swerex__keep_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
+      kill(-keeper->children[i].pid, SIGKILL);
+      kill(keeper->children[i].pid, SIGKILL);
+    }
+    if (!spare) swerex__keep_kill_tree(self, 0);
+    swerex__keep_wait(keeper, -1, 2);
+    waited += 2;
+  }
+  _exit(0);
+}
+
+/** Remember a child; false when there is no memory for it. */
+static bool swerex__keep_remember(swerex__keep_state *keeper, pid_t pid, uint32_t id) {
+  if (keeper->count == keeper->room) {
+    size_t room = keeper->room == 0 ? 256 : keeper->room * 2;
+    void *grown = mmap(NULL, room * sizeof(swerex__keep_pair), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | SWEREX__SYS_ANONYMOUS, -1, 0);
+    if (grown == MAP_FAILED) return false;
+    if (keeper->room > 0) {
+      memcpy(grown, keeper->children, keeper->count * sizeof(swerex__keep_pair));
+      munmap(keeper->children, keeper->room * sizeof(swerex__keep_pair));
+    }
+    keeper->children = (swerex__keep_pair *)grown;
+    keeper->room = room;
+  }
+  keeper->children[keeper->count].pid = pid;
+  keeper->children[keeper->count++].id = id;
+  return true;
+}
+
+/** Become the program of a plan: runs in the child, and returns only on failure. */
+static void swerex__keep_become(char *const *table, const swerex__keep_plan *plan, const int *fds,
+                                bool terminal, volatile swerex__keep_report *failure) {
+  const char *map = (const char *)plan;
+  int number = ENOENT; /* of the exec calls, the most telling one */
+  sigset_t none;
+  failure->stage = SWEREX__KEEP_IN_SYSTEM;
+  setsid();
+  for (int i = 0; i < 3; i++)
+    if (fds[terminal ? 0 : i] >= 0 && dup2(fds[terminal ? 0 : i], i) < 0) goto failed;
+  if (terminal && ioctl(0, TIOCSCTTY, 0) < 0) goto failed;
+  failure->stage = SWEREX__KEEP_IN_CHDIR;
+  if (plan->base != 0 && chdir(map + plan->base) < 0 && errno != ENOENT) goto failed;
+  if (plan->cwd != 0 && chdir(map + plan->cwd) < 0) goto failed;
+  failure->stage = SWEREX__KEEP_IN_EXEC;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  for (char *const *path = table + plan->paths; *path != NULL; path++) {
+    execve(*path, table + plan->argv, table + plan->envp);
+    if (errno != ENOENT && (errno != ENOTDIR || table[plan->paths + 1] == NULL)) number = errno;
+  }
+  errno = number;
+failed:
+  failure->value = errno;
+}
+
+/** Start a child that becomes a program; a function of its own, as vfork lends it our stack. */
+static pid_t swerex__keep_fork_program(char *const *table, const swerex__keep_plan *plan,
+                                       const int *fds, bool terminal,
+                                       volatile swerex__keep_report *failure) {
+  pid_t pid = swerex__sys_vfork();
+  if (pid != 0) return pid;
+  swerex__keep_become(table, plan, fds, terminal, failure);
+  _exit(127);
+}
+
+/** Start the program of a plan. */
+static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_request *request,
+                               int *fds) {
+  volatile swerex__keep_report failure = {SWEREX__KEEP_FAILED, 0, request->id, 0};
+  struct stat status;
+  void *map = MAP_FAILED;
+  size_t size = 0;
+  pid_t pid = -1;
+  if (fstat(fds[0], &status) == 0) {
+    size = (size_t)status.st_size;
+    map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
+  }
+  if (map != MAP_FAILED) {
+    const swerex__keep_plan *plan = (const swerex__keep_plan *)map;
+    uintptr_t *table = (uintptr_t *)(void *)((char *)map + sizeof *plan);
+    for (uint32_t i = 0; i < plan->entries; i++)
+      if (table[i] != 0) table[i] += (uintptr_t)map;
+    pid = swerex__keep_fork_program((char *const *)(void *)table, plan, fds + 1,
+                                    (request->flags & SWEREX__KEEP_TERMINAL) != 0, &failure);
+  }
+  if (pid < 0) failure.value = errno;
+  if (map != MAP_FAILED) munmap(map, size);
+  if (failure.value == 0 && !swerex__keep_remember(keeper, pid, request->id)) {
+    kill(pid, SIGKILL);
+    failure.value = ENOMEM;
+  }
+  if (failure.value != 0)
+    swerex__keep_tell(keeper->fd, SWEREX__KEEP_FAILED, request->id, failure.value, failure.stage);
+  else
+    swerex__keep_tell(keeper->fd, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
+}
+
+/** Receive a request and its descriptors; false: the other side has closed. */
+static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_request *request,
+                                 int *fds) {
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
+  } control;
+  struct iovec part = {request, sizeof *request};
+  struct msghdr message;
+  ssize_t n;
+  memset(&message, 0, sizeof message);
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.bytes;
+  message.msg_controllen = sizeof control.bytes;
+  do n = recvmsg(keeper->fd, &message, SWEREX__SYS_CLOEXEC_MESSAGE);
+  while (n < 0 && errno == EINTR);
+  for (int i = 0; i < SWEREX__KEEP_FDS; i++) fds[i] = -1;
+  struct cmsghdr *header = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+  if (header != NULL && header->cmsg_type == SCM_RIGHTS) {
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    if (size > SWEREX__KEEP_FDS * sizeof(int)) size = SWEREX__KEEP_FDS * sizeof(int);
+    memcpy(fds, CMSG_DATA(header), size);
+    for (int i = 0; i < SWEREX__KEEP_FDS; i++)
+      if (SWEREX__SYS_CLOEXEC_MESSAGE == 0 && fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
+  }
+  return n == (ssize_t)sizeof *request;
+}
+
+static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy);
+
+static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_request *request,
+                                int *fds) {
+  if (request->verb == SWEREX__KEEP_SPAWN) {
+    swerex__keep_spawn(keeper, request, fds);
+  } else if (request->verb == SWEREX__KEEP_FORK) {
+    pid_t pid = fork();
+    if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
+    if (pid < 0) swerex__keep_tell(fds[0], SWEREX__KEEP_FAILED, 0, errno, SWEREX__KEEP_IN_SYSTEM);
+    if (pid > 0 && !swerex__keep_remember(keeper, pid, 0)) kill(pid, SIGKILL);
+  } else if (request->verb == SWEREX__KEEP_RELEASE) {
+    _exit(0);
+  } else {
+    for (size_t i = 0; i < keeper->count; i++) {
+      if (keeper->children[i].id != request->id) continue;
+      swerex__keep_kill_tree(keeper->children[i].pid, 0);
+      kill(-keeper->children[i].pid, SIGKILL);
+      kill(keeper->children[i].pid, SIGKILL);
+    }
+  }
+}
+
+static void swerex__keep_serve(swerex__keep_state *keeper) {
+  for (;;) {
+    swerex__keep_request request;
+    int fds[SWEREX__KEEP_FDS];
+    bool message = swerex__keep_wait(keeper, keeper->fd, -1);
+    swerex__keep_reap(keeper, true);
+    if (!message) continue;
+    if (!swerex__keep_receive(keeper, &request, fds)) swerex__keep_end(keeper);
+    swerex__keep_handle(keeper, &request, fds);
+    for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
+  }
+}
+
+/** Be a keeper, in a process just forked: drop what the host had, and serve. Never returns. */
+static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy) {
+  struct sigaction action;
+  sigset_t block;
+  memset(keeper, 0, sizeof *keeper);
+  keeper->fd = fd;
+  keeper->policy = policy;
+  setsid();
+  memset(&action, 0, sizeof action);
+  sigemptyset(&action.sa_mask);
+  action.sa_handler = SIG_DFL;
+  for (int number = 1; number < 65; number++) sigaction(number, &action, NULL);
+  action.sa_handler = swerex__keep_on_child;
+  sigaction(SIGCHLD, &action, NULL);
+  sigemptyset(&block);
+  sigprocmask(SIG_SETMASK, &block, NULL);
+  keeper->wait_mask = block;
+  sigaddset(&block, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &block, NULL);
+  if (keeper->fd != 3 && dup2(keeper->fd, 3) != 3) _exit(1);
+  keeper->fd = 3; /* low, whatever number the host had: pselect counts up to FD_SETSIZE */
+  swerex__sys_prepare_fd(keeper->fd, false);
+  for (int i = 0; i < 3; i++) {
+    close(i);
+    if (open("/dev/null", O_RDWR) != i) _exit(1);
+  }
+  swerex__keep_close_all(3, keeper->fd);
+  int flags = fcntl(keeper->fd, F_GETFL);
+  if (flags >= 0) fcntl(keeper->fd, F_SETFL, flags & ~O_NONBLOCK);
+#if defined(__linux__)
+  prctl(PR_SET_NAME, "swerex-keeper");
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+#endif
+  swerex__keep_serve(keeper);
+}
+
+/* --- our side ----------------------------------------------------------------------------- */
+
+typedef struct swerex__keep swerex__keep;
+typedef struct swerex__keep_child swerex__keep_child;
+
+/** A child that a keeper starts for us; embedded in what owns it. */
+struct swerex__keep_child {
+  swerex__loop_link link; /* first member; in keep->children while reports may come */
+  swerex__keep *keep;
+  uint32_t id;
+  void (*report)(swerex__keep_child *child, const swerex__keep_report *report);
+};
+
+/** A request that waits for room in the socket. */
+typedef struct swerex__keep_pending {
+  swerex__loop_link link; /* first member */
+  swerex__keep_request request;
+  int fds[SWEREX__KEEP_FDS];
+} swerex__keep_pending;
+
+struct swerex__keep {
+  swerex_loop *loop;
+  swerex__poll_watch watch;
+  pid_t pid; /* of the first keeper, which we must reap; 0: another one's child */
+  uint32_t next_id;
+  bool lost;   /* its socket has closed */
+  int refused; /* errno of the fork that should have made it */
+  swerex__loop_link children, pending;
+  size_t partial; /* bytes of a report that came so far */
+  swerex__keep_report report;
+  void (*ended)(swerex__keep *keep); /* after swerex__keep_stop: all is over */
+  void *owner;
+};
+
+static void swerex__keep_drop_pending(swerex__keep_pending *pending) {
+  swerex__loop_link_remove(&pending->link);
+  for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&pending->fds[i]);
+  swerex__mem_free(pending);
+}
+
+static void swerex__keep_free(swerex__keep *keep) {
+  if (keep == NULL) return;
+  while (!swerex__loop_link_empty(&keep->children)) swerex__loop_link_remove(keep->children.next);
+  while (!swerex__loop_link_empty(&keep->pending))
+    swerex__keep_drop_pending((swerex__keep_pending *)keep->pending.next);
+  swerex__poll_drop(&keep->loop->poll, &keep->watch);
+  swerex__mem_free(keep);
+}
+
+/** Note that the keeper is gone: its children hear of it, then the owner. */
+static void swerex__keep_set_lost(swerex__keep *keep) {
+  swerex__keep_report lost = {SWEREX__KEEP_LOST, 0, 0, SWEREX__KEEP_IN_SYSTEM};
+  keep->lost = true;
+  if (keep->refused != 0) lost.news = SWEREX__KEEP_FAILED;
+  lost.value = keep->refused;
+  swerex__poll_drop(&keep->loop->poll, &keep->watch);
+  while (!swerex__loop_link_empty(&keep->children)) {
+    swerex__keep_child *child = (swerex__keep_child *)keep->children.next;
+    swerex__loop_link_remove(&child->link);
+    child->report(child, &lost);
+  }
+  if (keep->ended != NULL) keep->ended(keep);
+}
+
+static void swerex__keep_pass_on(swerex__keep *keep) {
+  if (keep->report.id == 0) keep->refused = keep->report.value;
+  for (swerex__loop_link *link = keep->children.next; link != &keep->children; link = link->next) {
+    swerex__keep_child *child = (swerex__keep_child *)link;
+    if (child->id != keep->report.id) continue;
+    if (keep->report.news != SWEREX__KEEP_STARTED) swerex__loop_link_remove(link);
+    child->report(child, &keep->report);
+    return;
+  }
+}
+
+/** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
+static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *request,
+                             const int *fds) {
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
+  } control;
+  struct iovec part = {(void *)(uintptr_t)request, sizeof *request};
+  struct msghdr message;
+  ssize_t n;
+  memset(&message, 0, sizeof message);
+  memset(&control, 0, sizeof control);
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (request->fds > 0) {
+    size_t size = (size_t)request->fds * sizeof(int);
+    message.msg_control = control.bytes;
+    message.msg_controllen = (socklen_t)CMSG_SPACE(size);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = (socklen_t)CMSG_LEN(size);
+    memcpy(CMSG_DATA(header), fds, size);
+  }
+  do n = sendmsg(keep->watch.fd, &message, SWEREX__SYS_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  if (n == (ssize_t)sizeof *request) return 1;
+  return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : -1;
+}
+
+static void swerex__keep_flush(swerex__keep *keep) {
+  while (!swerex__loop_link_empty(&keep->pending)) {
+    swerex__keep_pending *pending = (swerex__keep_pending *)keep->pending.next;
+    if (swerex__keep_send(keep, &pending->request, pending->fds) == 0) return;
+    swerex__keep_drop_pending(pending);
+  }
+  swerex__poll_set(&keep->loop->poll, &keep->watch, SWEREX__POLL_READ);
+}
+
+static void swerex__keep_on_ready(swerex__poll_watch *watch) {
+  swerex__keep *keep = (swerex__keep *)watch->owner;
+  if (!swerex__loop_link_empty(&keep->pending)) swerex__keep_flush(keep);
+  for (;;) {
+    char *into = (char *)&keep->report + keep->partial;
+    ssize_t n = read(watch->fd, into, sizeof keep->report - keep->partial);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) break;
+    keep->partial += (size_t)n;
+    if (keep->partial < sizeof keep->report) continue;
+    keep->partial = 0;
+    swerex__keep_pass_on(keep);
+    if (watch->fd < 0) return;
+  }
+  swerex__keep_set_lost(keep);
+}
+
+/** Send a request, or keep it (and copies of its descriptors) until there is room. */
+static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *request,
+                                const int *fds, swerex_error *err) {
+  int sent = 0;
+  if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
+  if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds);
+  if (sent > 0) return true;
+  if (sent < 0) {
+    swerex__keep_report last;
+    int number = errno;
+    if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
+      number = last.value;
+    return swerex__err_system(err, number, "a process to start programs from");
+  }
+  swerex__keep_pending *pending =
+    (swerex__keep_pending *)swerex__mem_new(&keep->loop->allocator, 1, sizeof *pending);
+  if (pending == NULL) return swerex__err_memory(err);
+  pending->request = *request;
+  for (int i = 0; i < SWEREX__KEEP_FDS; i++) {
+    pending->fds[i] = i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
+    if (i >= request->fds || pending->fds[i] >= 0) continue;
+    int number = errno;
+    swerex__loop_link_init(&pending->link);
+    swerex__keep_drop_pending(pending);
+    return swerex__err_system(err, number, "a request to the keeper process");
+  }
+  swerex__loop_link_insert(&keep->pending, &pending->link);
+  return swerex__poll_set(&keep->loop->poll, &keep->watch,
+                          SWEREX__POLL_READ | SWEREX__POLL_WRITE) ||
+         swerex__err_system(err, errno, "a request to the keeper process");
+}
+
+/** Make our end of a keeper around a socket, which it owns from now on. */
+static swerex__keep *swerex__keep_wrap(swerex_loop *loop, int fd, swerex_error *err) {
+  swerex__keep *keep = (swerex__keep *)swerex__mem_new(&loop->allocator, 1, sizeof *keep);
+  if (keep == NULL) {
+    swerex__sys_close(&fd);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  keep->loop = loop;
+  keep->watch.fd = fd;
+  keep->watch.ready = swerex__keep_on_ready;
+  keep->watch.owner = keep;
+  swerex__loop_link_init(&keep->children);
+  swerex__loop_link_init(&keep->pending);
+  if (swerex__poll_set(&loop->poll, &keep->watch, SWEREX__POLL_READ)) return keep;
+  swerex__err_system(err, errno, "the keeper process's socket");
+  swerex__keep_free(keep);
+  return NULL;
+}
+
+/** End the loop's first keeper, wait until all that it kept has ended, and reap it. */
+static void swerex__keep_free_root(void *object) {
+  swerex__keep *keep = (swerex__keep *)object;
+  struct pollfd fd;
+  char rest[256];
+  int n;
+  if (keep == NULL) return;
+  if (!keep->lost) {
+    shutdown(keep->watch.fd, SHUT_WR);
+    fd.fd = keep->watch.fd;
+    fd.events = POLLIN;
+    while ((n = poll(&fd, 1, 2 * SWEREX__KEEP_END_MS)) > 0 && read(fd.fd, rest, sizeof rest) > 0)
+      continue;
+    if (n == 0) kill(keep->pid, SIGKILL);
+  }
+  while (waitpid(keep->pid, NULL, 0) < 0 && errno == EINTR) continue;
+  swerex__keep_free(keep);
+}
+
+/** Take in what a keeper has said, and tell whether it still lives. */
+static bool swerex__keep_is_alive(swerex__keep *keep) {
+  if (!keep->lost) keep->watch.ready(&keep->watch);
+  return !keep->lost;
+}
+
+/** Return the loop's first keeper, forked when it is first needed or was lost. */
+static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
+  swerex__keep_state state;
+  swerex__keep *keep = (swerex__keep *)loop->keeper;
+  int ends[2];
+  if (keep != NULL && swerex__keep_is_alive(keep)) return keep;
+  swerex__keep_free_root(keep);
+  loop->keeper = NULL;
+  if (!swerex__sys_socketpair(ends)) {
+    swerex__err_system(err, errno, "the keeper process's socket");
+    return NULL;
+  }
+  keep = swerex__keep_wrap(loop, ends[0], err);
+  if (keep != NULL) {
+    keep->pid = fork();
+    if (keep->pid == 0) swerex__keep_become_keeper(&state, ends[1], SWEREX__KEEP_SPARE);
+    if (keep->pid < 0) {
+      swerex__err_system(err, errno, "fork of the keeper process");
+      swerex__keep_free(keep);
+      keep = NULL;
+    }
+  }
+  swerex__sys_close(&ends[1]);
+  loop->keeper = keep;
+  loop->free_keeper = swerex__keep_free_root;
+  return keep;
+}
+
+/** Have a keeper (NULL: the loop's first) fork one for us, with a policy of its own. */
+static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, int policy,
+                                       swerex_error *err) {
+  swerex__keep_request request = {SWEREX__KEEP_FORK, policy, 0, 1};
+  int ends[2];
+  if (parent == NULL) parent = swerex__keep_root(loop, err);
+  if (parent == NULL) return NULL;
+  if (!swerex__sys_socketpair(ends)) {
+    swerex__err_system(err, errno, "the keeper process's socket");
+    return NULL;
+  }
+  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], err);
+  if (keep != NULL && !swerex__keep_submit(parent, &request, &ends[1], err)) {
+    swerex__keep_free(keep);
+    keep = NULL;
+  }
+  swerex__sys_close(&ends[1]);
+  return keep;
+}
+
+/** Ask a keeper to end all; `ended` is called once it has. */
+static void swerex__keep_stop(swerex__keep *keep, void (*ended)(swerex__keep *), void *owner) {
+  keep->ended = ended;
+  keep->owner = owner;
+  if (!keep->lost) shutdown(keep->watch.fd, SHUT_WR);
+}
+
+/** Have a keeper exit without ending anything. */
+static void swerex__keep_release(swerex__keep *keep) {
+  swerex__keep_request request = {SWEREX__KEEP_RELEASE, 0, 0, 0};
+  if (!keep->lost) swerex__keep_submit(keep, &request, NULL, NULL);
+}
+
+/** Ask a keeper to kill a child and its descendants; its end is reported as usual. */
+static void swerex__keep_kill(swerex__keep_child *child) {
+  swerex__keep_request request = {SWEREX__KEEP_KILL, 0, child->id, 0};
+  if (child->link.next != NULL) swerex__keep_submit(child->keep, &request, NULL, NULL);
+}
+
+/* --- plans -------------------------------------------------------------------------------- */
+
+/** What to start, in the host's terms. */
+typedef struct swerex__keep_program {
+  const char *path; /* NULL: argv[0], looked up in PATH */
+  const char *const *argv;
+  const char *const *env; /* NULL: the host's */
+  const char *cwd;        /* NULL: the host's */
+  int fds[3];             /* -1: /dev/null; with a terminal only the first counts */
+  bool terminal;
+} swerex__keep_program;
+
+/** Find a variable in an environment; NULL: not there. */
+static const char *swerex__keep_getenv(const char *const *env, const char *name) {
+  size_t size = strlen(name);
+  for (; *env != NULL; env++)
+    if (strncmp(*env, name, size) == 0 && (*env)[size] == '=') return *env + size + 1;
+  return NULL;
+}
+
+/** A plan under construction. */
+typedef struct swerex__keep_draft {
+  swerex__str table, text; /* offsets in text so far; made final by adding where text starts */
+} swerex__keep_draft;
+
+/** Note where the next string of a list starts (0: the list's end). */
+static void swerex__keep_draft_entry(swerex__keep_draft *draft, bool end) {
+  uintptr_t offset = end ? 0 : draft->text.size + 1;
+  swerex__str_add(&draft->table, (const char *)&offset, sizeof offset);
+}
+
+static uint32_t swerex__keep_draft_list(swerex__keep_draft *draft, const char *const *items) {
+  uint32_t start = (uint32_t)(draft->table.size / sizeof(uintptr_t));
+  for (; *items != NULL; items++) {
+    swerex__keep_draft_entry(draft, false);
+    swerex__str_add(&draft->text, *items, strlen(*items) + 1);
+  }
+  swerex__keep_draft_entry(draft, true);
+  return start;
+}
+
+/** List where the program may be: itself if it has a slash, else below each folder of PATH. */
+static uint32_t swerex__keep_draft_paths(swerex__keep_draft *draft, const char *name,
+                                         const char *path) {
+  uint32_t start = (uint32_t)(draft->table.size / sizeof(uintptr_t));
+  if (strchr(name, '/') != NULL) path = NULL;
+  do {
+    size_t size = path == NULL ? 0 : strcspn(path, ":");
+    if (name[0] != '\0') {
+      swerex__keep_draft_entry(draft, false);
+      if (path != NULL) swerex__str_add(&draft->text, size > 0 ? path : ".", size > 0 ? size : 1);
+      if (path != NULL) swerex__str_putc(&draft->text, '/');
+      swerex__str_add(&draft->text, name, strlen(name) + 1);
+    }
+    if (path == NULL || path[size] == '\0') break;
+    path += size + 1;
+  } while (true);
+  swerex__keep_draft_entry(draft, true);
+  return start;
+}
+
+static uint64_t swerex__keep_draft_string(swerex__keep_draft *draft, const char *text) {
+  uint64_t offset = text == NULL ? 0 : draft->text.size + 1;
+  if (text != NULL) swerex__str_add(&draft->text, text, strlen(text) + 1);
+  return offset;
+}
+
+/** Put header, table and text together: offsets become those in the file. */
+static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keep_plan *plan,
+                                    swerex__str *out) {
+  size_t start = sizeof *plan + draft->table.size;
+  plan->entries = (uint32_t)(draft->table.size / sizeof(uintptr_t));
+  if (plan->base != 0) plan->base += start - 1;
+  if (plan->cwd != 0) plan->cwd += start - 1;
+  swerex__str_add(out, (const char *)plan, sizeof *plan);
+  for (size_t i = 0; i < draft->table.size; i += sizeof(uintptr_t)) {
+    uintptr_t offset;
+    memcpy(&offset, draft->table.data + i, sizeof offset);
+    if (offset != 0) offset += start - 1;
+    swerex__str_add(out, (const char *)&offset, sizeof offset);
+  }
+  swerex__str_add(out, draft->text.data, draft->text.size);
+  if (draft->table.failed || draft->text.failed) out->failed = true;
+}
+
+/** Write the plan of a program to a scratch file; -1 on failure. */
+static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program *program,
+                                   swerex_error *err) {
+  static const char *const nothing[] = {NULL};
+  const char *const *env = program->env != NULL ? program->env : (const char *const *)environ;
+  swerex__keep_draft draft = {swerex__str_new(&loop->allocator, 1 << 28),
+                              swerex__str_new(&loop->allocator, 1 << 28)};
+  swerex__str out = swerex__str_new(&loop->allocator, (size_t)1 << 30);
+  swerex__keep_plan plan;
+  char base[PATH_MAX], path[PATH_MAX];
+  const char *search = swerex__keep_getenv(env != NULL ? env : nothing, "PATH");
+  int fd = -1;
+  memset(&plan, 0, sizeof plan);
+  plan.argv = swerex__keep_draft_list(&draft, program->argv);
+  plan.envp = swerex__keep_draft_list(&draft, env != NULL ? env : nothing);
+  plan.paths = swerex__keep_draft_paths(&draft,
+                                        program->path != NULL ? program->path : program->argv[0],
+                                        search != NULL ? search : "/bin:/usr/bin");
+  plan.base = swerex__keep_draft_string(&draft, getcwd(base, sizeof base));
+  plan.cwd = swerex__keep_draft_string(&draft, program->cwd);
+  swerex__keep_draft_join(&draft, &plan, &out);
+  if (out.failed) {
+    swerex__err_memory(err);
+  } else {
+    fd = swerex__sys_open_scratch(path, sizeof path);
+    if (fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
+    if (fd >= 0 && !swerex__sys_write_all(fd, out.data, out.size)) swerex__sys_close(&fd);
+    if (fd < 0) swerex__err_system(err, errno, "the plan of a new process");
+  }
+  swerex__str_clear(&draft.table);
+  swerex__str_clear(&draft.text);
+  swerex__str_clear(&out);
+  return fd;
+}
+
+/** Have a keeper start a program; what becomes of it is reported to `child`. */
+static bool swerex__keep_start(swerex__keep *keep, const swerex__keep_program *program,
+                               swerex__keep_child *child, swerex_error *err) {
+  swerex__keep_request request = {SWEREX__KEEP_SPAWN, 0, ++keep->next_id, 0};
+  int fds[SWEREX__KEEP_FDS];
+  int null_fd = -1;
+  bool ok = true;
+  fds[0] = swerex__keep_write_plan(keep->loop, program, err);
+  if (fds[0] < 0) return false;
+  request.fds = program->terminal ? 2 : 4;
+  if (program->terminal) request.flags = SWEREX__KEEP_TERMINAL;
+  for (int i = 1; i < request.fds; i++) {
+    if (program->fds[i - 1] < 0 && null_fd < 0) null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    fds[i] = program->fds[i - 1] < 0 ? null_fd : program->fds[i - 1];
+    ok = ok && (fds[i] >= 0 || swerex__err_system(err, errno, "/dev/null"));
+  }
+  ok = ok && swerex__keep_submit(keep, &request, fds, err);
+  if (ok) {
+    child->keep = keep;
+    child->id = request.id;
+    swerex__loop_link_insert(&keep->children, &child->link);
+  }
+  swerex__sys_close(&null_fd);
+  swerex__sys_close(&fds[0]);
+  return ok;
+}
+
+/** Forget a child: its reports are no longer wanted. */
+static void swerex__keep_forget(swerex__keep_child *child) {
+  swerex__loop_link_remove(&child->link);
+}
+
+/* =============================================================================================
+ * [proc] Commands with pipes
+ * ========================================================================================== */
+/* Runs one program to its end: stdout and stderr collected through pipes (kept up to a cap), a time
+ * limit, an idle limit. Over a limit, or when it is dropped, it is killed with its descendants, and
+ * `done` is called once none of them is left. A program with a limit gets a keeper of its own, so
+ * that also those that left its session and lost their parent are found; one without shares the
+ * parent's, as a fork costs a fifth of the whole start. */
+
+enum { SWEREX__PROC_CHUNK = 65536, SWEREX__PROC_READS = 16 };
+
+typedef enum swerex__proc_end {
+  SWEREX__PROC_EXITED = 1,
+  SWEREX__PROC_NOT_STARTED, /* failed_errno and failed_stage say why */
+  SWEREX__PROC_TIMED_OUT,
+  SWEREX__PROC_IDLE,
+  SWEREX__PROC_BROKEN /* no memory for the output, the keeper was lost: error says what */
+} swerex__proc_end;
+
+typedef struct swerex__proc_spec {
+  const char *path; /* NULL: argv[0], looked up in PATH */
+  const char *const *argv;
+  const char *const *env; /* NULL: the host's */
+  const char *cwd;        /* NULL: the host's */
+  int input;              /* -1: /dev/null */
+  bool merge;
+  double timeout, idle_timeout; /* < 0: none */
+  size_t max_output;            /* of each stream */
+  swerex_output_watch watch;
+} swerex__proc_spec;
+
+typedef struct swerex__proc swerex__proc;
+
+typedef struct swerex__proc_pipe {
+  swerex__poll_watch watch;
+  swerex__proc *proc;
+  swerex_stream stream;
+  swerex__text_filter filter;
+  swerex__text_keep keep;
+} swerex__proc_pipe;
+
+struct swerex__proc {
+  swerex_loop *loop;
+  swerex__keep *own; /* NULL: it shares one */
+  swerex__keep_child child;
+  swerex__proc_pipe pipes[2];
+  swerex__loop_timer deadline, idle;
+  double idle_timeout;
+  swerex_output_watch watch;
+  int status; /* as waitpid gives it */
+  bool exited, own_ended;
+  int failed_errno, failed_stage; /* with NOT_STARTED */
+  swerex__proc_end end; /* 0: still running */
+  swerex_error error;
+  void (*done)(swerex__proc *proc); /* it then belongs to the caller, to be freed */
+  void *owner;
+};
+
+/** Release it; what it left running after a regular end lives on below the parent keeper. */
+static void swerex__proc_free(swerex__proc *proc) {
+  if (proc == NULL) return;
+  swerex__keep_forget(&proc->child);
+  if (proc->own != NULL && proc->end == SWEREX__PROC_EXITED) swerex__keep_release(proc->own);
+  swerex__keep_free(proc->own);
+  swerex__loop_disarm(proc->loop, &proc->deadline);
+  swerex__loop_disarm(proc->loop, &proc->idle);
+  for (int i = 0; i < 2; i++) {
+    swerex__poll_drop(&proc->loop->poll, &proc->pipes[i].watch);
+    swerex__text_keep_clear(&proc->pipes[i].keep);
+  }
+  swerex__err_clear(&proc->error);
+  swerex__mem_free(proc);
+}
+
+/** Return the exit code as subprocess does: -N for signal N. */
+static int swerex__proc_exit_code(int status) {
+  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void swerex__proc_on_done(swerex__loop_timer *timer) {
+  swerex__proc *proc = (swerex__proc *)timer->owner;
+  void (*done)(swerex__proc *) = proc->done;
+  proc->done = NULL;
+  done(proc);
+}
+
+/** Have `done` called once the program has ended and its pipes, or all its kin, are gone. */
+static void swerex__proc_check(swerex__proc *proc) {
+  bool open = proc->pipes[0].watch.fd >= 0 || proc->pipes[1].watch.fd >= 0;
+  if (proc->done == NULL) return;
+  if (proc->end == 0) {
+    if (!proc->exited || open) return;
+    proc->end = SWEREX__PROC_EXITED;
+  }
+  if (proc->end != SWEREX__PROC_EXITED) {
+    if (proc->own != NULL && !proc->own_ended) return;
+    if (proc->own == NULL && !proc->exited) return;
+  }
+  swerex__loop_disarm(proc->loop, &proc->idle);
+  swerex__loop_arm(proc->loop, &proc->deadline, 0, swerex__proc_on_done, proc);
+}
+
+/** All processes are gone: take in what they wrote last. */
+static void swerex__proc_own_ended(swerex__keep *keep) {
+  swerex__proc *proc = (swerex__proc *)keep->owner;
+  proc->exited = true;
+  for (int i = 0; i < 2; i++)
+    if (proc->pipes[i].watch.fd >= 0) proc->pipes[i].watch.ready(&proc->pipes[i].watch);
+  proc->own_ended = true;
+  swerex__proc_check(proc);
+}
+
+/** Stop the program for a reason; `done` follows when all its processes are gone. */
+static void swerex__proc_stop(swerex__proc *proc, swerex__proc_end end) {
+  if (proc->end != 0) return;
+  proc->end = end;
+  swerex__loop_disarm(proc->loop, &proc->deadline);
+  swerex__loop_disarm(proc->loop, &proc->idle);
+  if (proc->own != NULL && !proc->own->lost)
+    swerex__keep_stop(proc->own, swerex__proc_own_ended, proc);
+  else if (proc->own != NULL)
+    proc->own_ended = true;
+  else if (!proc->exited)
+    swerex__keep_kill(&proc->child);
+  swerex__proc_check(proc);
+}
+
+static void swerex__proc_sink(void *user, const char *text, size_t size) {
+  swerex__proc_pipe *pipe = (swerex__proc_pipe *)user;
+  const swerex_output_watch *watch = &pipe->proc->watch;
+  swerex__text_keep_add(&pipe->keep, text, size);
+  if (watch->on_output != NULL && !watch->raw)
+    watch->on_output(watch->user_data, pipe->stream, text, size);
+}
+
+static void swerex__proc_on_idle(swerex__loop_timer *timer) {
+  swerex__proc_stop((swerex__proc *)timer->owner, SWEREX__PROC_IDLE);
+}
+
+static void swerex__proc_on_deadline(swerex__loop_timer *timer) {
+  swerex__proc_stop((swerex__proc *)timer->owner, SWEREX__PROC_TIMED_OUT);
+}
+
+/** Read a pipe until it is empty, or for a while; closes it at its end. */
+static void swerex__proc_read(swerex__poll_watch *watch) {
+  swerex__proc_pipe *pipe = (swerex__proc_pipe *)watch->owner;
+  swerex__proc *proc = pipe->proc;
+  char chunk[SWEREX__PROC_CHUNK];
+  ssize_t n = 1;
+  for (int i = 0; i < SWEREX__PROC_READS && n > 0; i++) {
+    n = read(watch->fd, chunk, sizeof chunk);
+    if (n < 0 && errno == EINTR) n = 1;
+    else if (n > 0) {
+      if (proc->watch.on_output != NULL && proc->watch.raw)
+        proc->watch.on_output(proc->watch.user_data, pipe->stream, chunk, (size_t)n);
+      swerex__text_filter_feed(&pipe->filter, chunk, (size_t)n, swerex__proc_sink, pipe);
+      if (proc->idle_timeout >= 0 && proc->end == 0)
+        swerex__loop_arm(proc->loop, &proc->idle, proc->idle_timeout, swerex__proc_on_idle, proc);
+      if ((size_t)n < sizeof chunk) break;
+    }
+  }
+  if (pipe->keep.failed && proc->end == 0) {
+    swerex__err_memory(&proc->error);
+    swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
+    return;
+  }
+  if (n > 0 || (n < 0 && errno == EAGAIN)) return;
+  swerex__text_filter_finish(&pipe->filter, swerex__proc_sink, pipe);
+  swerex__poll_drop(&proc->loop->poll, watch);
+  swerex__proc_check(proc);
+}
+
+/** Take in what a keeper says about the program. */
+static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keep_report *report) {
+  swerex__proc *proc = (swerex__proc *)(void *)((char *)child - offsetof(swerex__proc, child));
+  switch (report->news) {
+  case SWEREX__KEEP_STARTED: return;
+  case SWEREX__KEEP_EXITED:
+    proc->status = report->value;
+    proc->exited = true;
+    break;
+  case SWEREX__KEEP_FAILED:
+    proc->exited = true;
+    if (proc->end != 0) break;
+    proc->failed_errno = report->value;
+    proc->failed_stage = report->stage;
+    swerex__proc_stop(proc, SWEREX__PROC_NOT_STARTED);
+    return;
+  default:
+    proc->exited = true;
+    if (proc->end != 0) break;
+    swerex__err_set(&proc->error, SWEREX_E_OS,
+                    "the process that starts programs is gone: killed, or refused by a limit");
+    swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
+    return;
+  }
+  swerex__proc_check(proc);
+}
+
+/** Make the pipes; fds receives the ends for the program. */
+static bool swerex__proc_open_pipes(swerex__proc *proc, const swerex__proc_spec *spec, int fds[3],
+                                    swerex_error *err) {
+  for (int i = 0; i < (spec->merge ? 1 : 2); i++) {
+    int ends[2];
+    if (!swerex__sys_pipe(ends)) return swerex__err_system(err, errno, "a pipe");
+    fds[i + 1] = ends[1];
+    proc->pipes[i].watch.fd = ends[0];
+    if (!swerex__poll_set(&proc->loop->poll, &proc->pipes[i].watch, SWEREX__POLL_READ))
+      return swerex__err_system(err, errno, "a pipe");
+  }
+  return true;
+}
+
+static swerex__proc *swerex__proc_new(swerex_loop *loop, const swerex__proc_spec *spec,
+                                      void (*done)(swerex__proc *), void *owner) {
+  swerex__proc *proc = (swerex__proc *)swerex__mem_new(&loop->allocator, 1, sizeof *proc);
+  if (proc == NULL) return NULL;
+  proc->loop = loop;
+  proc->watch = spec->watch;
+  proc->done = done;
+  proc->owner = owner;
+  proc->idle_timeout = spec->idle_timeout;
+  proc->child.report = swerex__proc_on_report;
+  for (int i = 0; i < 2; i++) {
+    swerex__proc_pipe *pipe = &proc->pipes[i];
+    pipe->proc = proc;
+    pipe->stream = i == 0 ? SWEREX_STDOUT : SWEREX_STDERR;
+    pipe->watch.fd = -1;
+    pipe->watch.ready = swerex__proc_read;
+    pipe->watch.owner = pipe;
+    swerex__text_filter_init(&pipe->filter, false);
+    swerex__text_keep_init(&pipe->keep, &loop->allocator, spec->max_output);
+  }
+  return proc;
+}
+
+/**
+ * Start a program below a keeper. `done` is called later, never from here, unless this returns
+ * NULL, when nothing was started.
+ */
+static swerex__proc *swerex__proc_start(swerex_loop *loop, swerex__keep *parent,
+                                        const swerex__proc_spec *spec,
+                                        void (*done)(swerex__proc *), void *owner,
+                                        swerex_error *err) {
+  swerex__keep_program program = {spec->path, spec->argv, spec->env, spec->cwd,
+                                  {spec->input, -1, -1}, false};
+  bool limited = spec->timeout >= 0 || spec->idle_timeout >= 0;
+  int fds[3] = {-1, -1, -1};
+  swerex__proc *proc = swerex__proc_new(loop, spec, done, owner);
+  if (proc == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  bool ok = swerex__proc_open_pipes(proc, spec, fds, err);
+  if (ok && limited) {
+    proc->own = swerex__keep_fork(loop, parent, 0, err);
+    ok = proc->own != NULL;
+  }
+  if (ok) {
+    program.fds[1] = fds[1];
+    program.fds[2] = spec->merge ? fds[1] : fds[2];
+    ok = swerex__keep_start(proc->own != NULL ? proc->own : parent, &program, &proc->child, err);
+  }
+  swerex__sys_close(&fds[1]);
+  swerex__sys_close(&fds[2]);
+  if (!ok) {
+    swerex__proc_free(proc);
+    return NULL;
+  }
+  swerex__loop_arm(loop, &proc->deadline, spec->timeout, swerex__proc_on_deadline, proc);
+  swerex__loop_arm(loop, &proc->idle, spec->idle_timeout, swerex__proc_on_idle, proc);
+  return proc;
+}
+
+#endif /* SWEREX__SYS_PROCESSES */
+
 #ifndef SWEREX_NO_LOCAL /* up to [dummy] */
 
 /* =============================================================================================
@@ -9092,1117 +10219,6 @@ static void swerex__bash_quote_word(swerex__str *out, const char *word) {
   }
   swerex__str_puts(out, word);
   swerex__str_putc(out, '\'');
-}
-
-/* =============================================================================================
- * [keep] The keeper, which starts and ends children
- * ========================================================================================== */
-/* The first child that a loop needs makes it fork one keeper, which never execs: it holds nothing
- * but a socket to us, starts programs on request (by vfork, so that the host's size does not
- * matter), and reports how they end. A keeper can fork further ones, each with a socket of its own;
- * a runtime, a session and a command with a time limit have one each. On Linux a keeper adopts the
- * orphans among its descendants, and so knows them all, setsid or not. When its socket closes
- * (we asked, or we died) it ends them and exits. Keeper code allocates nothing, as it runs in
- * the fork of a process that may have threads. Elsewhere than on Linux orphans that left their
- * session are out of reach. */
-
-enum { SWEREX__KEEP_FDS = 4, SWEREX__KEEP_GRACE_MS = 100, SWEREX__KEEP_END_MS = 5000 };
-
-enum swerex__keep_verb {
-  SWEREX__KEEP_SPAWN = 1, /* fds: plan, and stdin, stdout, stderr or one terminal */
-  SWEREX__KEEP_FORK,      /* fds: socket; flags: the new keeper's policy */
-  SWEREX__KEEP_KILL,      /* end child `id` and its descendants */
-  SWEREX__KEEP_RELEASE    /* exit at once; what is left falls to the keeper above */
-};
-
-enum swerex__keep_flag {
-  SWEREX__KEEP_TERMINAL = 1, /* spawn: the one fd is the controlling terminal */
-  SWEREX__KEEP_SPARE = 2,    /* fork: descendants that left their session may live */
-  SWEREX__KEEP_HANGUP = 4    /* fork: send SIGHUP and wait a little before SIGKILL */
-};
-
-typedef struct swerex__keep_request {
-  int32_t verb, flags;
-  uint32_t id;
-  int32_t fds; /* how many come along */
-} swerex__keep_request;
-
-enum swerex__keep_news {
-  SWEREX__KEEP_STARTED = 1, /* value: process id */
-  SWEREX__KEEP_FAILED,      /* value: errno; stage: which call; id 0: the keeper never was */
-  SWEREX__KEEP_EXITED,      /* value: wait status */
-  SWEREX__KEEP_LOST         /* made on our side: the keeper itself is gone */
-};
-
-enum swerex__keep_stage { SWEREX__KEEP_IN_SYSTEM, SWEREX__KEEP_IN_CHDIR, SWEREX__KEEP_IN_EXEC };
-
-typedef struct swerex__keep_report {
-  int32_t news, value;
-  uint32_t id;
-  int32_t stage;
-} swerex__keep_report;
-
-/** What to start: a file that we write and the keeper maps. Strings stand behind the table. */
-typedef struct swerex__keep_plan {
-  uint32_t argv, envp, paths; /* where each list starts in the table */
-  uint32_t entries;           /* in the table, each an offset in the file; 0 ends a list */
-  uint64_t base, cwd;         /* offsets of folders to change to; 0: none */
-} swerex__keep_plan;
-
-/* --- the keeper's side -------------------------------------------------------------------- */
-
-typedef struct swerex__keep_pair {
-  pid_t pid;
-  uint32_t id; /* 0: a keeper */
-} swerex__keep_pair;
-
-typedef struct swerex__keep_state {
-  int fd;
-  int policy;
-  sigset_t wait_mask;          /* for pselect: SIGCHLD open */
-  swerex__keep_pair *children; /* started here; an mmap, as nothing else is safe */
-  size_t count, room;
-} swerex__keep_state;
-
-static void swerex__keep_on_child(int number) { (void)number; }
-
-/** Close every descriptor from `first` on, but `spare`. */
-static void swerex__keep_close_all(int first, int spare) {
-#if defined(__linux__) && defined(SYS_close_range)
-  if ((spare <= first || syscall(SYS_close_range, (unsigned)first, (unsigned)spare - 1, 0U) == 0) &&
-      syscall(SYS_close_range, (unsigned)(spare < first ? first : spare + 1), ~0U, 0U) == 0)
-    return;
-#endif
-  struct rlimit limit;
-  int last = 65536;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536) last = (int)limit.rlim_cur;
-  for (int fd = first; fd < last; fd++)
-    if (fd != spare) close(fd);
-}
-
-static void swerex__keep_tell(int fd, enum swerex__keep_news news, uint32_t id, int value,
-                              int stage) {
-  swerex__keep_report report = {(int32_t)news, value, id, stage};
-  ssize_t n;
-  do n = send(fd, &report, sizeof report, SWEREX__SYS_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
-}
-
-#if defined(__linux__)
-/** Read a small file; returns its size, NUL-terminated in `text`. */
-static size_t swerex__keep_read_file(const char *path, char *text, size_t room) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  size_t size = 0;
-  while (fd >= 0 && size + 1 < room) {
-    ssize_t n = read(fd, text + size, room - 1 - size);
-    if (n <= 0) break;
-    size += (size_t)n;
-  }
-  swerex__sys_close(&fd);
-  text[size] = '\0';
-  return size;
-}
-
-/** Add the process ids in a text to a list. */
-static size_t swerex__keep_add_pids(const char *text, pid_t *list, size_t count, size_t room) {
-  while (*text != '\0') {
-    char *end;
-    long pid = strtol(text, &end, 10);
-    if (end == text) break;
-    if (pid > 0 && count < room) list[count++] = (pid_t)pid;
-    text = end;
-  }
-  return count;
-}
-
-/** Add the children of a process to a list: those of each of its threads. */
-static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
-  char path[96], text[8192];
-  union {
-    long align;
-    char bytes[2048];
-  } entries;
-  snprintf(path, sizeof path, "/proc/%ld/task", (long)parent);
-  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  for (;;) {
-    long size = fd < 0 ? 0 : syscall(SYS_getdents64, fd, entries.bytes, sizeof entries.bytes);
-    if (size <= 0) break;
-    for (long at = 0; at < size;) {
-      uint16_t length; /* struct linux_dirent64: inode 8, offset 8, length 2, type 1, name */
-      memcpy(&length, entries.bytes + at + 16, sizeof length);
-      const char *name = entries.bytes + at + 19;
-      at += length;
-      if (name[0] < '0' || name[0] > '9') continue;
-      snprintf(path, sizeof path, "/proc/%ld/task/%.20s/children", (long)parent, name);
-      if (swerex__keep_read_file(path, text, sizeof text) > 0)
-        count = swerex__keep_add_pids(text, list, count, room);
-    }
-  }
-  swerex__sys_close(&fd);
-  return count;
-}
-#else
-static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
-  (void)parent, (void)list, (void)room;
-  return count;
-}
-#endif
-
-/** Send SIGKILL to the descendants of a process; with `session` only to those in that one. */
-static void swerex__keep_kill_tree(pid_t root, pid_t session) {
-  pid_t list[1024];
-  size_t count = swerex__keep_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
-  for (size_t i = 0; i < count; i++)
-    count = swerex__keep_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
-  for (size_t i = 0; i < count; i++)
-    if (session == 0 || getsid(list[i]) == session) kill(list[i], SIGKILL);
-}
-
-/** Wait for a message or a child's end, for up to `ms` milliseconds (< 0: no limit). */
-static bool swerex__keep_wait(const swerex__keep_state *keeper, int fd, long ms) {
-  struct timespec limit = {ms / 1000, ms % 1000 * 1000000};
-  fd_set fds;
-  FD_ZERO(&fds);
-  if (fd >= 0) FD_SET((unsigned)fd, &fds);
-  return pselect(fd + 1, fd >= 0 ? &fds : NULL, NULL, NULL, ms < 0 ? NULL : &limit,
-                 &keeper->wait_mask) > 0;
-}
-
-/** Reap what has ended, and report those that were started here; true: nothing is left. */
-static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
-  for (;;) {
-    int status;
-    pid_t pid = waitpid(-1, &status, WNOHANG);
-    if (pid <= 0) return pid < 0 && errno == ECHILD;
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (keeper->children[i].pid != pid) continue;
-      if (report && keeper->children[i].id != 0)
-        swerex__keep_tell(keeper->fd, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
-      keeper->children[i] = keeper->children[--keeper->count];
-      break;
-    }
-  }
-}
-
-/** End what was started here, as the policy says, and exit. */
-static void swerex__keep_end(swerex__keep_state *keeper) {
-  bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
-  long waited = 0;
-  if ((keeper->policy & SWEREX__KEEP_HANGUP) != 0) {
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (keeper->children[i].id == 0) continue;
-      kill(keeper->children[i].pid, SIGHUP);
-      kill(keeper->children[i].pid, SIGCONT);
-    }
-    for (long ms = 0; keeper->count > 0 && ms < SWEREX__KEEP_GRACE_MS; ms += 10) {
-      if (swerex__keep_reap(keeper, false)) break;
-      if (keeper->count > 0) swerex__keep_wait(keeper, -1, 10);
-    }
-  }
-  pid_t self = getpid();
-  while (!swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS) {
-    if (spare && keeper->count == 0) break;
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
-      if (spare) swerex__keep_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
-      kill(-keeper->children[i].pid, SIGKILL);
-      kill(keeper->children[i].pid, SIGKILL);
-    }
-    if (!spare) swerex__keep_kill_tree(self, 0);
-    swerex__keep_wait(keeper, -1, 2);
-    waited += 2;
-  }
-  _exit(0);
-}
-
-/** Remember a child; false when there is no memory for it. */
-static bool swerex__keep_remember(swerex__keep_state *keeper, pid_t pid, uint32_t id) {
-  if (keeper->count == keeper->room) {
-    size_t room = keeper->room == 0 ? 256 : keeper->room * 2;
-    void *grown = mmap(NULL, room * sizeof(swerex__keep_pair), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | SWEREX__SYS_ANONYMOUS, -1, 0);
-    if (grown == MAP_FAILED) return false;
-    if (keeper->room > 0) {
-      memcpy(grown, keeper->children, keeper->count * sizeof(swerex__keep_pair));
-      munmap(keeper->children, keeper->room * sizeof(swerex__keep_pair));
-    }
-    keeper->children = (swerex__keep_pair *)grown;
-    keeper->room = room;
-  }
-  keeper->children[keeper->count].pid = pid;
-  keeper->children[keeper->count++].id = id;
-  return true;
-}
-
-/** Become the program of a plan: runs in the child, and returns only on failure. */
-static void swerex__keep_become(char *const *table, const swerex__keep_plan *plan, const int *fds,
-                                bool terminal, volatile swerex__keep_report *failure) {
-  const char *map = (const char *)plan;
-  int number = ENOENT; /* of the exec calls, the most telling one */
-  sigset_t none;
-  failure->stage = SWEREX__KEEP_IN_SYSTEM;
-  setsid();
-  for (int i = 0; i < 3; i++)
-    if (fds[terminal ? 0 : i] >= 0 && dup2(fds[terminal ? 0 : i], i) < 0) goto failed;
-  if (terminal && ioctl(0, TIOCSCTTY, 0) < 0) goto failed;
-  failure->stage = SWEREX__KEEP_IN_CHDIR;
-  if (plan->base != 0 && chdir(map + plan->base) < 0 && errno != ENOENT) goto failed;
-  if (plan->cwd != 0 && chdir(map + plan->cwd) < 0) goto failed;
-  failure->stage = SWEREX__KEEP_IN_EXEC;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, NULL);
-  for (char *const *path = table + plan->paths; *path != NULL; path++) {
-    execve(*path, table + plan->argv, table + plan->envp);
-    if (errno != ENOENT && (errno != ENOTDIR || table[plan->paths + 1] == NULL)) number = errno;
-  }
-  errno = number;
-failed:
-  failure->value = errno;
-}
-
-/** Start a child that becomes a program; a function of its own, as vfork lends it our stack. */
-static pid_t swerex__keep_fork_program(char *const *table, const swerex__keep_plan *plan,
-                                       const int *fds, bool terminal,
-                                       volatile swerex__keep_report *failure) {
-  pid_t pid = swerex__sys_vfork();
-  if (pid != 0) return pid;
-  swerex__keep_become(table, plan, fds, terminal, failure);
-  _exit(127);
-}
-
-/** Start the program of a plan. */
-static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_request *request,
-                               int *fds) {
-  volatile swerex__keep_report failure = {SWEREX__KEEP_FAILED, 0, request->id, 0};
-  struct stat status;
-  void *map = MAP_FAILED;
-  size_t size = 0;
-  pid_t pid = -1;
-  if (fstat(fds[0], &status) == 0) {
-    size = (size_t)status.st_size;
-    map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
-  }
-  if (map != MAP_FAILED) {
-    const swerex__keep_plan *plan = (const swerex__keep_plan *)map;
-    uintptr_t *table = (uintptr_t *)(void *)((char *)map + sizeof *plan);
-    for (uint32_t i = 0; i < plan->entries; i++)
-      if (table[i] != 0) table[i] += (uintptr_t)map;
-    pid = swerex__keep_fork_program((char *const *)(void *)table, plan, fds + 1,
-                                    (request->flags & SWEREX__KEEP_TERMINAL) != 0, &failure);
-  }
-  if (pid < 0) failure.value = errno;
-  if (map != MAP_FAILED) munmap(map, size);
-  if (failure.value == 0 && !swerex__keep_remember(keeper, pid, request->id)) {
-    kill(pid, SIGKILL);
-    failure.value = ENOMEM;
-  }
-  if (failure.value != 0)
-    swerex__keep_tell(keeper->fd, SWEREX__KEEP_FAILED, request->id, failure.value, failure.stage);
-  else
-    swerex__keep_tell(keeper->fd, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
-}
-
-/** Receive a request and its descriptors; false: the other side has closed. */
-static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_request *request,
-                                 int *fds) {
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
-  } control;
-  struct iovec part = {request, sizeof *request};
-  struct msghdr message;
-  ssize_t n;
-  memset(&message, 0, sizeof message);
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.bytes;
-  message.msg_controllen = sizeof control.bytes;
-  do n = recvmsg(keeper->fd, &message, SWEREX__SYS_CLOEXEC_MESSAGE);
-  while (n < 0 && errno == EINTR);
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) fds[i] = -1;
-  struct cmsghdr *header = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-  if (header != NULL && header->cmsg_type == SCM_RIGHTS) {
-    size_t size = header->cmsg_len - CMSG_LEN(0);
-    if (size > SWEREX__KEEP_FDS * sizeof(int)) size = SWEREX__KEEP_FDS * sizeof(int);
-    memcpy(fds, CMSG_DATA(header), size);
-    for (int i = 0; i < SWEREX__KEEP_FDS; i++)
-      if (SWEREX__SYS_CLOEXEC_MESSAGE == 0 && fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
-  }
-  return n == (ssize_t)sizeof *request;
-}
-
-static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy);
-
-static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_request *request,
-                                int *fds) {
-  if (request->verb == SWEREX__KEEP_SPAWN) {
-    swerex__keep_spawn(keeper, request, fds);
-  } else if (request->verb == SWEREX__KEEP_FORK) {
-    pid_t pid = fork();
-    if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
-    if (pid < 0) swerex__keep_tell(fds[0], SWEREX__KEEP_FAILED, 0, errno, SWEREX__KEEP_IN_SYSTEM);
-    if (pid > 0 && !swerex__keep_remember(keeper, pid, 0)) kill(pid, SIGKILL);
-  } else if (request->verb == SWEREX__KEEP_RELEASE) {
-    _exit(0);
-  } else {
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (keeper->children[i].id != request->id) continue;
-      swerex__keep_kill_tree(keeper->children[i].pid, 0);
-      kill(-keeper->children[i].pid, SIGKILL);
-      kill(keeper->children[i].pid, SIGKILL);
-    }
-  }
-}
-
-static void swerex__keep_serve(swerex__keep_state *keeper) {
-  for (;;) {
-    swerex__keep_request request;
-    int fds[SWEREX__KEEP_FDS];
-    bool message = swerex__keep_wait(keeper, keeper->fd, -1);
-    swerex__keep_reap(keeper, true);
-    if (!message) continue;
-    if (!swerex__keep_receive(keeper, &request, fds)) swerex__keep_end(keeper);
-    swerex__keep_handle(keeper, &request, fds);
-    for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
-  }
-}
-
-/** Be a keeper, in a process just forked: drop what the host had, and serve. Never returns. */
-static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy) {
-  struct sigaction action;
-  sigset_t block;
-  memset(keeper, 0, sizeof *keeper);
-  keeper->fd = fd;
-  keeper->policy = policy;
-  setsid();
-  memset(&action, 0, sizeof action);
-  sigemptyset(&action.sa_mask);
-  action.sa_handler = SIG_DFL;
-  for (int number = 1; number < 65; number++) sigaction(number, &action, NULL);
-  action.sa_handler = swerex__keep_on_child;
-  sigaction(SIGCHLD, &action, NULL);
-  sigemptyset(&block);
-  sigprocmask(SIG_SETMASK, &block, NULL);
-  keeper->wait_mask = block;
-  sigaddset(&block, SIGCHLD);
-  sigprocmask(SIG_BLOCK, &block, NULL);
-  if (keeper->fd != 3 && dup2(keeper->fd, 3) != 3) _exit(1);
-  keeper->fd = 3; /* low, whatever number the host had: pselect counts up to FD_SETSIZE */
-  swerex__sys_prepare_fd(keeper->fd, false);
-  for (int i = 0; i < 3; i++) {
-    close(i);
-    if (open("/dev/null", O_RDWR) != i) _exit(1);
-  }
-  swerex__keep_close_all(3, keeper->fd);
-  int flags = fcntl(keeper->fd, F_GETFL);
-  if (flags >= 0) fcntl(keeper->fd, F_SETFL, flags & ~O_NONBLOCK);
-#if defined(__linux__)
-  prctl(PR_SET_NAME, "swerex-keeper");
-  prctl(PR_SET_CHILD_SUBREAPER, 1);
-#endif
-  swerex__keep_serve(keeper);
-}
-
-/* --- our side ----------------------------------------------------------------------------- */
-
-typedef struct swerex__keep swerex__keep;
-typedef struct swerex__keep_child swerex__keep_child;
-
-/** A child that a keeper starts for us; embedded in what owns it. */
-struct swerex__keep_child {
-  swerex__loop_link link; /* first member; in keep->children while reports may come */
-  swerex__keep *keep;
-  uint32_t id;
-  void (*report)(swerex__keep_child *child, const swerex__keep_report *report);
-};
-
-/** A request that waits for room in the socket. */
-typedef struct swerex__keep_pending {
-  swerex__loop_link link; /* first member */
-  swerex__keep_request request;
-  int fds[SWEREX__KEEP_FDS];
-} swerex__keep_pending;
-
-struct swerex__keep {
-  swerex_loop *loop;
-  swerex__poll_watch watch;
-  pid_t pid; /* of the first keeper, which we must reap; 0: another one's child */
-  uint32_t next_id;
-  bool lost;   /* its socket has closed */
-  int refused; /* errno of the fork that should have made it */
-  swerex__loop_link children, pending;
-  size_t partial; /* bytes of a report that came so far */
-  swerex__keep_report report;
-  void (*ended)(swerex__keep *keep); /* after swerex__keep_stop: all is over */
-  void *owner;
-};
-
-static void swerex__keep_drop_pending(swerex__keep_pending *pending) {
-  swerex__loop_link_remove(&pending->link);
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&pending->fds[i]);
-  swerex__mem_free(pending);
-}
-
-static void swerex__keep_free(swerex__keep *keep) {
-  if (keep == NULL) return;
-  while (!swerex__loop_link_empty(&keep->children)) swerex__loop_link_remove(keep->children.next);
-  while (!swerex__loop_link_empty(&keep->pending))
-    swerex__keep_drop_pending((swerex__keep_pending *)keep->pending.next);
-  swerex__poll_drop(&keep->loop->poll, &keep->watch);
-  swerex__mem_free(keep);
-}
-
-/** Note that the keeper is gone: its children hear of it, then the owner. */
-static void swerex__keep_set_lost(swerex__keep *keep) {
-  swerex__keep_report lost = {SWEREX__KEEP_LOST, 0, 0, SWEREX__KEEP_IN_SYSTEM};
-  keep->lost = true;
-  if (keep->refused != 0) lost.news = SWEREX__KEEP_FAILED;
-  lost.value = keep->refused;
-  swerex__poll_drop(&keep->loop->poll, &keep->watch);
-  while (!swerex__loop_link_empty(&keep->children)) {
-    swerex__keep_child *child = (swerex__keep_child *)keep->children.next;
-    swerex__loop_link_remove(&child->link);
-    child->report(child, &lost);
-  }
-  if (keep->ended != NULL) keep->ended(keep);
-}
-
-static void swerex__keep_pass_on(swerex__keep *keep) {
-  if (keep->report.id == 0) keep->refused = keep->report.value;
-  for (swerex__loop_link *link = keep->children.next; link != &keep->children; link = link->next) {
-    swerex__keep_child *child = (swerex__keep_child *)link;
-    if (child->id != keep->report.id) continue;
-    if (keep->report.news != SWEREX__KEEP_STARTED) swerex__loop_link_remove(link);
-    child->report(child, &keep->report);
-    return;
-  }
-}
-
-/** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
-static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *request,
-                             const int *fds) {
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
-  } control;
-  struct iovec part = {(void *)(uintptr_t)request, sizeof *request};
-  struct msghdr message;
-  ssize_t n;
-  memset(&message, 0, sizeof message);
-  memset(&control, 0, sizeof control);
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  if (request->fds > 0) {
-    size_t size = (size_t)request->fds * sizeof(int);
-    message.msg_control = control.bytes;
-    message.msg_controllen = (socklen_t)CMSG_SPACE(size);
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = (socklen_t)CMSG_LEN(size);
-    memcpy(CMSG_DATA(header), fds, size);
-  }
-  do n = sendmsg(keep->watch.fd, &message, SWEREX__SYS_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
-  if (n == (ssize_t)sizeof *request) return 1;
-  return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : -1;
-}
-
-static void swerex__keep_flush(swerex__keep *keep) {
-  while (!swerex__loop_link_empty(&keep->pending)) {
-    swerex__keep_pending *pending = (swerex__keep_pending *)keep->pending.next;
-    if (swerex__keep_send(keep, &pending->request, pending->fds) == 0) return;
-    swerex__keep_drop_pending(pending);
-  }
-  swerex__poll_set(&keep->loop->poll, &keep->watch, SWEREX__POLL_READ);
-}
-
-static void swerex__keep_on_ready(swerex__poll_watch *watch) {
-  swerex__keep *keep = (swerex__keep *)watch->owner;
-  if (!swerex__loop_link_empty(&keep->pending)) swerex__keep_flush(keep);
-  for (;;) {
-    char *into = (char *)&keep->report + keep->partial;
-    ssize_t n = read(watch->fd, into, sizeof keep->report - keep->partial);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) break;
-    keep->partial += (size_t)n;
-    if (keep->partial < sizeof keep->report) continue;
-    keep->partial = 0;
-    swerex__keep_pass_on(keep);
-    if (watch->fd < 0) return;
-  }
-  swerex__keep_set_lost(keep);
-}
-
-/** Send a request, or keep it (and copies of its descriptors) until there is room. */
-static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *request,
-                                const int *fds, swerex_error *err) {
-  int sent = 0;
-  if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
-  if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds);
-  if (sent > 0) return true;
-  if (sent < 0) {
-    swerex__keep_report last;
-    int number = errno;
-    if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
-      number = last.value;
-    return swerex__err_system(err, number, "a process to start programs from");
-  }
-  swerex__keep_pending *pending =
-    (swerex__keep_pending *)swerex__mem_new(&keep->loop->allocator, 1, sizeof *pending);
-  if (pending == NULL) return swerex__err_memory(err);
-  pending->request = *request;
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) {
-    pending->fds[i] = i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
-    if (i >= request->fds || pending->fds[i] >= 0) continue;
-    int number = errno;
-    swerex__loop_link_init(&pending->link);
-    swerex__keep_drop_pending(pending);
-    return swerex__err_system(err, number, "a request to the keeper process");
-  }
-  swerex__loop_link_insert(&keep->pending, &pending->link);
-  return swerex__poll_set(&keep->loop->poll, &keep->watch,
-                          SWEREX__POLL_READ | SWEREX__POLL_WRITE) ||
-         swerex__err_system(err, errno, "a request to the keeper process");
-}
-
-/** Make our end of a keeper around a socket, which it owns from now on. */
-static swerex__keep *swerex__keep_wrap(swerex_loop *loop, int fd, swerex_error *err) {
-  swerex__keep *keep = (swerex__keep *)swerex__mem_new(&loop->allocator, 1, sizeof *keep);
-  if (keep == NULL) {
-    swerex__sys_close(&fd);
-    swerex__err_memory(err);
-    return NULL;
-  }
-  keep->loop = loop;
-  keep->watch.fd = fd;
-  keep->watch.ready = swerex__keep_on_ready;
-  keep->watch.owner = keep;
-  swerex__loop_link_init(&keep->children);
-  swerex__loop_link_init(&keep->pending);
-  if (swerex__poll_set(&loop->poll, &keep->watch, SWEREX__POLL_READ)) return keep;
-  swerex__err_system(err, errno, "the keeper process's socket");
-  swerex__keep_free(keep);
-  return NULL;
-}
-
-/** End the loop's first keeper, wait until all that it kept has ended, and reap it. */
-static void swerex__keep_free_root(void *object) {
-  swerex__keep *keep = (swerex__keep *)object;
-  struct pollfd fd;
-  char rest[256];
-  int n;
-  if (keep == NULL) return;
-  if (!keep->lost) {
-    shutdown(keep->watch.fd, SHUT_WR);
-    fd.fd = keep->watch.fd;
-    fd.events = POLLIN;
-    while ((n = poll(&fd, 1, 2 * SWEREX__KEEP_END_MS)) > 0 && read(fd.fd, rest, sizeof rest) > 0)
-      continue;
-    if (n == 0) kill(keep->pid, SIGKILL);
-  }
-  while (waitpid(keep->pid, NULL, 0) < 0 && errno == EINTR) continue;
-  swerex__keep_free(keep);
-}
-
-/** Take in what a keeper has said, and tell whether it still lives. */
-static bool swerex__keep_is_alive(swerex__keep *keep) {
-  if (!keep->lost) keep->watch.ready(&keep->watch);
-  return !keep->lost;
-}
-
-/** Return the loop's first keeper, forked when it is first needed or was lost. */
-static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
-  swerex__keep_state state;
-  swerex__keep *keep = (swerex__keep *)loop->keeper;
-  int ends[2];
-  if (keep != NULL && swerex__keep_is_alive(keep)) return keep;
-  swerex__keep_free_root(keep);
-  loop->keeper = NULL;
-  if (!swerex__sys_socketpair(ends)) {
-    swerex__err_system(err, errno, "the keeper process's socket");
-    return NULL;
-  }
-  keep = swerex__keep_wrap(loop, ends[0], err);
-  if (keep != NULL) {
-    keep->pid = fork();
-    if (keep->pid == 0) swerex__keep_become_keeper(&state, ends[1], SWEREX__KEEP_SPARE);
-    if (keep->pid < 0) {
-      swerex__err_system(err, errno, "fork of the keeper process");
-      swerex__keep_free(keep);
-      keep = NULL;
-    }
-  }
-  swerex__sys_close(&ends[1]);
-  loop->keeper = keep;
-  loop->free_keeper = swerex__keep_free_root;
-  return keep;
-}
-
-/** Have a keeper (NULL: the loop's first) fork one for us, with a policy of its own. */
-static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, int policy,
-                                       swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_FORK, policy, 0, 1};
-  int ends[2];
-  if (parent == NULL) parent = swerex__keep_root(loop, err);
-  if (parent == NULL) return NULL;
-  if (!swerex__sys_socketpair(ends)) {
-    swerex__err_system(err, errno, "the keeper process's socket");
-    return NULL;
-  }
-  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], err);
-  if (keep != NULL && !swerex__keep_submit(parent, &request, &ends[1], err)) {
-    swerex__keep_free(keep);
-    keep = NULL;
-  }
-  swerex__sys_close(&ends[1]);
-  return keep;
-}
-
-/** Ask a keeper to end all; `ended` is called once it has. */
-static void swerex__keep_stop(swerex__keep *keep, void (*ended)(swerex__keep *), void *owner) {
-  keep->ended = ended;
-  keep->owner = owner;
-  if (!keep->lost) shutdown(keep->watch.fd, SHUT_WR);
-}
-
-/** Have a keeper exit without ending anything. */
-static void swerex__keep_release(swerex__keep *keep) {
-  swerex__keep_request request = {SWEREX__KEEP_RELEASE, 0, 0, 0};
-  if (!keep->lost) swerex__keep_submit(keep, &request, NULL, NULL);
-}
-
-/** Ask a keeper to kill a child and its descendants; its end is reported as usual. */
-static void swerex__keep_kill(swerex__keep_child *child) {
-  swerex__keep_request request = {SWEREX__KEEP_KILL, 0, child->id, 0};
-  if (child->link.next != NULL) swerex__keep_submit(child->keep, &request, NULL, NULL);
-}
-
-/* --- plans -------------------------------------------------------------------------------- */
-
-/** What to start, in the host's terms. */
-typedef struct swerex__keep_program {
-  const char *path; /* NULL: argv[0], looked up in PATH */
-  const char *const *argv;
-  const char *const *env; /* NULL: the host's */
-  const char *cwd;        /* NULL: the host's */
-  int fds[3];             /* -1: /dev/null; with a terminal only the first counts */
-  bool terminal;
-} swerex__keep_program;
-
-/** Find a variable in an environment; NULL: not there. */
-static const char *swerex__keep_getenv(const char *const *env, const char *name) {
-  size_t size = strlen(name);
-  for (; *env != NULL; env++)
-    if (strncmp(*env, name, size) == 0 && (*env)[size] == '=') return *env + size + 1;
-  return NULL;
-}
-
-/** A plan under construction. */
-typedef struct swerex__keep_draft {
-  swerex__str table, text; /* offsets in text so far; made final by adding where text starts */
-} swerex__keep_draft;
-
-/** Note where the next string of a list starts (0: the list's end). */
-static void swerex__keep_draft_entry(swerex__keep_draft *draft, bool end) {
-  uintptr_t offset = end ? 0 : draft->text.size + 1;
-  swerex__str_add(&draft->table, (const char *)&offset, sizeof offset);
-}
-
-static uint32_t swerex__keep_draft_list(swerex__keep_draft *draft, const char *const *items) {
-  uint32_t start = (uint32_t)(draft->table.size / sizeof(uintptr_t));
-  for (; *items != NULL; items++) {
-    swerex__keep_draft_entry(draft, false);
-    swerex__str_add(&draft->text, *items, strlen(*items) + 1);
-  }
-  swerex__keep_draft_entry(draft, true);
-  return start;
-}
-
-/** List where the program may be: itself if it has a slash, else below each folder of PATH. */
-static uint32_t swerex__keep_draft_paths(swerex__keep_draft *draft, const char *name,
-                                         const char *path) {
-  uint32_t start = (uint32_t)(draft->table.size / sizeof(uintptr_t));
-  if (strchr(name, '/') != NULL) path = NULL;
-  do {
-    size_t size = path == NULL ? 0 : strcspn(path, ":");
-    if (name[0] != '\0') {
-      swerex__keep_draft_entry(draft, false);
-      if (path != NULL) swerex__str_add(&draft->text, size > 0 ? path : ".", size > 0 ? size : 1);
-      if (path != NULL) swerex__str_putc(&draft->text, '/');
-      swerex__str_add(&draft->text, name, strlen(name) + 1);
-    }
-    if (path == NULL || path[size] == '\0') break;
-    path += size + 1;
-  } while (true);
-  swerex__keep_draft_entry(draft, true);
-  return start;
-}
-
-static uint64_t swerex__keep_draft_string(swerex__keep_draft *draft, const char *text) {
-  uint64_t offset = text == NULL ? 0 : draft->text.size + 1;
-  if (text != NULL) swerex__str_add(&draft->text, text, strlen(text) + 1);
-  return offset;
-}
-
-/** Put header, table and text together: offsets become those in the file. */
-static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keep_plan *plan,
-                                    swerex__str *out) {
-  size_t start = sizeof *plan + draft->table.size;
-  plan->entries = (uint32_t)(draft->table.size / sizeof(uintptr_t));
-  if (plan->base != 0) plan->base += start - 1;
-  if (plan->cwd != 0) plan->cwd += start - 1;
-  swerex__str_add(out, (const char *)plan, sizeof *plan);
-  for (size_t i = 0; i < draft->table.size; i += sizeof(uintptr_t)) {
-    uintptr_t offset;
-    memcpy(&offset, draft->table.data + i, sizeof offset);
-    if (offset != 0) offset += start - 1;
-    swerex__str_add(out, (const char *)&offset, sizeof offset);
-  }
-  swerex__str_add(out, draft->text.data, draft->text.size);
-  if (draft->table.failed || draft->text.failed) out->failed = true;
-}
-
-/** Write the plan of a program to a scratch file; -1 on failure. */
-static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program *program,
-                                   swerex_error *err) {
-  static const char *const nothing[] = {NULL};
-  const char *const *env = program->env != NULL ? program->env : (const char *const *)environ;
-  swerex__keep_draft draft = {swerex__str_new(&loop->allocator, 1 << 28),
-                              swerex__str_new(&loop->allocator, 1 << 28)};
-  swerex__str out = swerex__str_new(&loop->allocator, (size_t)1 << 30);
-  swerex__keep_plan plan;
-  char base[PATH_MAX], path[PATH_MAX];
-  const char *search = swerex__keep_getenv(env != NULL ? env : nothing, "PATH");
-  int fd = -1;
-  memset(&plan, 0, sizeof plan);
-  plan.argv = swerex__keep_draft_list(&draft, program->argv);
-  plan.envp = swerex__keep_draft_list(&draft, env != NULL ? env : nothing);
-  plan.paths = swerex__keep_draft_paths(&draft,
-                                        program->path != NULL ? program->path : program->argv[0],
-                                        search != NULL ? search : "/bin:/usr/bin");
-  plan.base = swerex__keep_draft_string(&draft, getcwd(base, sizeof base));
-  plan.cwd = swerex__keep_draft_string(&draft, program->cwd);
-  swerex__keep_draft_join(&draft, &plan, &out);
-  if (out.failed) {
-    swerex__err_memory(err);
-  } else {
-    fd = swerex__sys_open_scratch(path, sizeof path);
-    if (fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
-    if (fd >= 0 && !swerex__sys_write_all(fd, out.data, out.size)) swerex__sys_close(&fd);
-    if (fd < 0) swerex__err_system(err, errno, "the plan of a new process");
-  }
-  swerex__str_clear(&draft.table);
-  swerex__str_clear(&draft.text);
-  swerex__str_clear(&out);
-  return fd;
-}
-
-/** Have a keeper start a program; what becomes of it is reported to `child`. */
-static bool swerex__keep_start(swerex__keep *keep, const swerex__keep_program *program,
-                               swerex__keep_child *child, swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_SPAWN, 0, ++keep->next_id, 0};
-  int fds[SWEREX__KEEP_FDS];
-  int null_fd = -1;
-  bool ok = true;
-  fds[0] = swerex__keep_write_plan(keep->loop, program, err);
-  if (fds[0] < 0) return false;
-  request.fds = program->terminal ? 2 : 4;
-  if (program->terminal) request.flags = SWEREX__KEEP_TERMINAL;
-  for (int i = 1; i < request.fds; i++) {
-    if (program->fds[i - 1] < 0 && null_fd < 0) null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    fds[i] = program->fds[i - 1] < 0 ? null_fd : program->fds[i - 1];
-    ok = ok && (fds[i] >= 0 || swerex__err_system(err, errno, "/dev/null"));
-  }
-  ok = ok && swerex__keep_submit(keep, &request, fds, err);
-  if (ok) {
-    child->keep = keep;
-    child->id = request.id;
-    swerex__loop_link_insert(&keep->children, &child->link);
-  }
-  swerex__sys_close(&null_fd);
-  swerex__sys_close(&fds[0]);
-  return ok;
-}
-
-/** Forget a child: its reports are no longer wanted. */
-static void swerex__keep_forget(swerex__keep_child *child) {
-  swerex__loop_link_remove(&child->link);
-}
-
-/* =============================================================================================
- * [proc] Commands with pipes
- * ========================================================================================== */
-/* Runs one program to its end: stdout and stderr collected through pipes (kept up to a cap), a time
- * limit, an idle limit. Over a limit, or when it is dropped, it is killed with its descendants, and
- * `done` is called once none of them is left. A program with a limit gets a keeper of its own, so
- * that also those that left its session and lost their parent are found; one without shares the
- * parent's, as a fork costs a fifth of the whole start. */
-
-enum { SWEREX__PROC_CHUNK = 65536, SWEREX__PROC_READS = 16 };
-
-typedef enum swerex__proc_end {
-  SWEREX__PROC_EXITED = 1,
-  SWEREX__PROC_NOT_STARTED, /* failed_errno and failed_stage say why */
-  SWEREX__PROC_TIMED_OUT,
-  SWEREX__PROC_IDLE,
-  SWEREX__PROC_BROKEN /* no memory for the output, the keeper was lost: error says what */
-} swerex__proc_end;
-
-typedef struct swerex__proc_spec {
-  const char *path; /* NULL: argv[0], looked up in PATH */
-  const char *const *argv;
-  const char *const *env; /* NULL: the host's */
-  const char *cwd;        /* NULL: the host's */
-  int input;              /* -1: /dev/null */
-  bool merge;
-  double timeout, idle_timeout; /* < 0: none */
-  size_t max_output;            /* of each stream */
-  swerex_output_watch watch;
-} swerex__proc_spec;
-
-typedef struct swerex__proc swerex__proc;
-
-typedef struct swerex__proc_pipe {
-  swerex__poll_watch watch;
-  swerex__proc *proc;
-  swerex_stream stream;
-  swerex__text_filter filter;
-  swerex__text_keep keep;
-} swerex__proc_pipe;
-
-struct swerex__proc {
-  swerex_loop *loop;
-  swerex__keep *own; /* NULL: it shares one */
-  swerex__keep_child child;
-  swerex__proc_pipe pipes[2];
-  swerex__loop_timer deadline, idle;
-  double idle_timeout;
-  swerex_output_watch watch;
-  int status; /* as waitpid gives it */
-  bool exited, own_ended;
-  int failed_errno, failed_stage; /* with NOT_STARTED */
-  swerex__proc_end end; /* 0: still running */
-  swerex_error error;
-  void (*done)(swerex__proc *proc); /* it then belongs to the caller, to be freed */
-  void *owner;
-};
-
-/** Release it; what it left running after a regular end lives on below the parent keeper. */
-static void swerex__proc_free(swerex__proc *proc) {
-  if (proc == NULL) return;
-  swerex__keep_forget(&proc->child);
-  if (proc->own != NULL && proc->end == SWEREX__PROC_EXITED) swerex__keep_release(proc->own);
-  swerex__keep_free(proc->own);
-  swerex__loop_disarm(proc->loop, &proc->deadline);
-  swerex__loop_disarm(proc->loop, &proc->idle);
-  for (int i = 0; i < 2; i++) {
-    swerex__poll_drop(&proc->loop->poll, &proc->pipes[i].watch);
-    swerex__text_keep_clear(&proc->pipes[i].keep);
-  }
-  swerex__err_clear(&proc->error);
-  swerex__mem_free(proc);
-}
-
-/** Return the exit code as subprocess does: -N for signal N. */
-static int swerex__proc_exit_code(int status) {
-  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-static void swerex__proc_on_done(swerex__loop_timer *timer) {
-  swerex__proc *proc = (swerex__proc *)timer->owner;
-  void (*done)(swerex__proc *) = proc->done;
-  proc->done = NULL;
-  done(proc);
-}
-
-/** Have `done` called once the program has ended and its pipes, or all its kin, are gone. */
-static void swerex__proc_check(swerex__proc *proc) {
-  bool open = proc->pipes[0].watch.fd >= 0 || proc->pipes[1].watch.fd >= 0;
-  if (proc->done == NULL) return;
-  if (proc->end == 0) {
-    if (!proc->exited || open) return;
-    proc->end = SWEREX__PROC_EXITED;
-  }
-  if (proc->end != SWEREX__PROC_EXITED) {
-    if (proc->own != NULL && !proc->own_ended) return;
-    if (proc->own == NULL && !proc->exited) return;
-  }
-  swerex__loop_disarm(proc->loop, &proc->idle);
-  swerex__loop_arm(proc->loop, &proc->deadline, 0, swerex__proc_on_done, proc);
-}
-
-/** All processes are gone: take in what they wrote last. */
-static void swerex__proc_own_ended(swerex__keep *keep) {
-  swerex__proc *proc = (swerex__proc *)keep->owner;
-  proc->exited = true;
-  for (int i = 0; i < 2; i++)
-    if (proc->pipes[i].watch.fd >= 0) proc->pipes[i].watch.ready(&proc->pipes[i].watch);
-  proc->own_ended = true;
-  swerex__proc_check(proc);
-}
-
-/** Stop the program for a reason; `done` follows when all its processes are gone. */
-static void swerex__proc_stop(swerex__proc *proc, swerex__proc_end end) {
-  if (proc->end != 0) return;
-  proc->end = end;
-  swerex__loop_disarm(proc->loop, &proc->deadline);
-  swerex__loop_disarm(proc->loop, &proc->idle);
-  if (proc->own != NULL && !proc->own->lost)
-    swerex__keep_stop(proc->own, swerex__proc_own_ended, proc);
-  else if (proc->own != NULL)
-    proc->own_ended = true;
-  else if (!proc->exited)
-    swerex__keep_kill(&proc->child);
-  swerex__proc_check(proc);
-}
-
-static void swerex__proc_sink(void *user, const char *text, size_t size) {
-  swerex__proc_pipe *pipe = (swerex__proc_pipe *)user;
-  const swerex_output_watch *watch = &pipe->proc->watch;
-  swerex__text_keep_add(&pipe->keep, text, size);
-  if (watch->on_output != NULL && !watch->raw)
-    watch->on_output(watch->user_data, pipe->stream, text, size);
-}
-
-static void swerex__proc_on_idle(swerex__loop_timer *timer) {
-  swerex__proc_stop((swerex__proc *)timer->owner, SWEREX__PROC_IDLE);
-}
-
-static void swerex__proc_on_deadline(swerex__loop_timer *timer) {
-  swerex__proc_stop((swerex__proc *)timer->owner, SWEREX__PROC_TIMED_OUT);
-}
-
-/** Read a pipe until it is empty, or for a while; closes it at its end. */
-static void swerex__proc_read(swerex__poll_watch *watch) {
-  swerex__proc_pipe *pipe = (swerex__proc_pipe *)watch->owner;
-  swerex__proc *proc = pipe->proc;
-  char chunk[SWEREX__PROC_CHUNK];
-  ssize_t n = 1;
-  for (int i = 0; i < SWEREX__PROC_READS && n > 0; i++) {
-    n = read(watch->fd, chunk, sizeof chunk);
-    if (n < 0 && errno == EINTR) n = 1;
-    else if (n > 0) {
-      if (proc->watch.on_output != NULL && proc->watch.raw)
-        proc->watch.on_output(proc->watch.user_data, pipe->stream, chunk, (size_t)n);
-      swerex__text_filter_feed(&pipe->filter, chunk, (size_t)n, swerex__proc_sink, pipe);
-      if (proc->idle_timeout >= 0 && proc->end == 0)
-        swerex__loop_arm(proc->loop, &proc->idle, proc->idle_timeout, swerex__proc_on_idle, proc);
-      if ((size_t)n < sizeof chunk) break;
-    }
-  }
-  if (pipe->keep.failed && proc->end == 0) {
-    swerex__err_memory(&proc->error);
-    swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
-    return;
-  }
-  if (n > 0 || (n < 0 && errno == EAGAIN)) return;
-  swerex__text_filter_finish(&pipe->filter, swerex__proc_sink, pipe);
-  swerex__poll_drop(&proc->loop->poll, watch);
-  swerex__proc_check(proc);
-}
-
-/** Take in what a keeper says about the program. */
-static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keep_report *report) {
-  swerex__proc *proc = (swerex__proc *)(void *)((char *)child - offsetof(swerex__proc, child));
-  switch (report->news) {
-  case SWEREX__KEEP_STARTED: return;
-  case SWEREX__KEEP_EXITED:
-    proc->status = report->value;
-    proc->exited = true;
-    break;
-  case SWEREX__KEEP_FAILED:
-    proc->exited = true;
-    if (proc->end != 0) break;
-    proc->failed_errno = report->value;
-    proc->failed_stage = report->stage;
-    swerex__proc_stop(proc, SWEREX__PROC_NOT_STARTED);
-    return;
-  default:
-    proc->exited = true;
-    if (proc->end != 0) break;
-    swerex__err_set(&proc->error, SWEREX_E_OS,
-                    "the process that starts programs is gone: killed, or refused by a limit");
-    swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
-    return;
-  }
-  swerex__proc_check(proc);
-}
-
-/** Make the pipes; fds receives the ends for the program. */
-static bool swerex__proc_open_pipes(swerex__proc *proc, const swerex__proc_spec *spec, int fds[3],
-                                    swerex_error *err) {
-  for (int i = 0; i < (spec->merge ? 1 : 2); i++) {
-    int ends[2];
-    if (!swerex__sys_pipe(ends)) return swerex__err_system(err, errno, "a pipe");
-    fds[i + 1] = ends[1];
-    proc->pipes[i].watch.fd = ends[0];
-    if (!swerex__poll_set(&proc->loop->poll, &proc->pipes[i].watch, SWEREX__POLL_READ))
-      return swerex__err_system(err, errno, "a pipe");
-  }
-  return true;
-}
-
-static swerex__proc *swerex__proc_new(swerex_loop *loop, const swerex__proc_spec *spec,
-                                      void (*done)(swerex__proc *), void *owner) {
-  swerex__proc *proc = (swerex__proc *)swerex__mem_new(&loop->allocator, 1, sizeof *proc);
-  if (proc == NULL) return NULL;
-  proc->loop = loop;
-  proc->watch = spec->watch;
-  proc->done = done;
-  proc->owner = owner;
-  proc->idle_timeout = spec->idle_timeout;
-  proc->child.report = swerex__proc_on_report;
-  for (int i = 0; i < 2; i++) {
-    swerex__proc_pipe *pipe = &proc->pipes[i];
-    pipe->proc = proc;
-    pipe->stream = i == 0 ? SWEREX_STDOUT : SWEREX_STDERR;
-    pipe->watch.fd = -1;
-    pipe->watch.ready = swerex__proc_read;
-    pipe->watch.owner = pipe;
-    swerex__text_filter_init(&pipe->filter, false);
-    swerex__text_keep_init(&pipe->keep, &loop->allocator, spec->max_output);
-  }
-  return proc;
-}
-
-/**
- * Start a program below a keeper. `done` is called later, never from here, unless this returns
- * NULL, when nothing was started.
- */
-static swerex__proc *swerex__proc_start(swerex_loop *loop, swerex__keep *parent,
-                                        const swerex__proc_spec *spec,
-                                        void (*done)(swerex__proc *), void *owner,
-                                        swerex_error *err) {
-  swerex__keep_program program = {spec->path, spec->argv, spec->env, spec->cwd,
-                                  {spec->input, -1, -1}, false};
-  bool limited = spec->timeout >= 0 || spec->idle_timeout >= 0;
-  int fds[3] = {-1, -1, -1};
-  swerex__proc *proc = swerex__proc_new(loop, spec, done, owner);
-  if (proc == NULL) {
-    swerex__err_memory(err);
-    return NULL;
-  }
-  bool ok = swerex__proc_open_pipes(proc, spec, fds, err);
-  if (ok && limited) {
-    proc->own = swerex__keep_fork(loop, parent, 0, err);
-    ok = proc->own != NULL;
-  }
-  if (ok) {
-    program.fds[1] = fds[1];
-    program.fds[2] = spec->merge ? fds[1] : fds[2];
-    ok = swerex__keep_start(proc->own != NULL ? proc->own : parent, &program, &proc->child, err);
-  }
-  swerex__sys_close(&fds[1]);
-  swerex__sys_close(&fds[2]);
-  if (!ok) {
-    swerex__proc_free(proc);
-    return NULL;
-  }
-  swerex__loop_arm(loop, &proc->deadline, spec->timeout, swerex__proc_on_deadline, proc);
-  swerex__loop_arm(loop, &proc->idle, spec->idle_timeout, swerex__proc_on_idle, proc);
-  return proc;
 }
 
 /* =============================================================================================
@@ -18695,108 +18711,464 @@ static swerex_server *swerex__srv_new(swerex_loop *loop, const swerex_server_opt
 #endif /* SWEREX_NO_SERVER */
 
 /* =============================================================================================
- * [dep] Deployments
+ * [dep] Deployments start and stop in steps
  * ========================================================================================== */
-/* A deployment starts and stops what a runtime runs in. One row per type; start, stop, hooks and
- * the answers before a start are the same for all. */
+/* A deployment starts and stops what a runtime runs in. What its kind does is a table of steps;
+ * the engine here takes them in order, and takes them back in reverse order when one fails, when
+ * the start is given up, and when the deployment stops. */
+
+#define SWEREX__DEP_FREE_TIME 60.0 /* for a stop that a free waits for */
+
+typedef struct swerex__dep_step {
+  const char *message; /* told to hooks and log when the step begins; NULL: nothing */
+  /** Begin. The future that the step waits for; NULL: done if *err is empty, else failed. */
+  swerex_future *(*run)(swerex_deployment *deployment, swerex_error *err);
+  /** Use the finished future. NULL: a failed one fails the step. */
+  bool (*took)(swerex_deployment *deployment, swerex_future *future, swerex_error *err);
+  /** Take back what the step has made, or half made. As run. NULL: there is nothing. */
+  swerex_future *(*undo)(swerex_deployment *deployment, swerex_error *err);
+  bool keep; /* a stop leaves in place what a failed start takes back */
+} swerex__dep_step;
 
 typedef struct swerex__dep_kind {
   const char *name; /* "type" in JSON */
-  /** Make the runtime of a deployment that starts. */
-  swerex_runtime *(*make)(swerex_deployment *deployment, swerex_error *err);
+  size_t state_size;
+  const swerex__dep_step *steps;
+  size_t step_count;
+  double close_time; /* for the runtime to close in; 0: as long as it takes */
+  /** Refuse a configuration when the deployment is made. NULL: none is. */
+  bool (*check)(swerex_deployment *deployment, swerex_error *err);
+  /** Ask whether what the runtime runs in still runs, before the runtime is asked. NULL: it does */
+  swerex_future *(*is_alive)(swerex_deployment *deployment, swerex_error *err);
+  /** Free what the state holds. Must not wait. */
+  void (*release)(swerex_deployment *deployment);
 } swerex__dep_kind;
+
+typedef enum swerex__dep_phase {
+  SWEREX__DEP_IDLE,
+  SWEREX__DEP_STARTING,
+  SWEREX__DEP_STARTED,
+  SWEREX__DEP_GIVING_UP, /* what a start has made is taken back */
+  SWEREX__DEP_CLOSING,   /* a stop waits for the runtime */
+  SWEREX__DEP_STOPPING   /* a stop takes the steps back */
+} swerex__dep_phase;
 
 struct swerex_deployment {
   swerex__loop_object object; /* first member */
   swerex_loop *loop;
   const swerex__dep_kind *kind;
   swerex_deployment_config config; /* owned */
-  swerex_runtime *runtime;         /* NULL: not started */
+  void *state;                     /* the kind's own */
+  swerex_runtime *runtime;         /* NULL: none yet */
   swerex_logger logger;
-  swerex_future *stopping, *closing; /* the caller's, and that of the runtime's close */
+  swerex__dep_phase phase;
+  size_t step;            /* under way; while taking back: how many are left */
+  swerex_future *waiting; /* what the step, or the runtime's close, waits for */
+  swerex_future *caller;  /* ends with the start or stop; NULL: nobody waits */
+  swerex__loop_timer timer;
+  swerex_error failure; /* the first */
+  bool idle;            /* the phase is IDLE */
+  bool doomed;          /* freed from a callback: goes when the stop is done */
+  swerex__loop_link checks;
   swerex_deployment_hook *hooks;
   size_t hook_count, hook_room;
 };
 
 /** Tell hooks and log about a step. */
-static void swerex__dep_step(swerex_deployment *deployment, const char *message) {
+static void swerex__dep_tell(swerex_deployment *deployment, const char *message) {
   swerex__log(&deployment->logger, SWEREX_LOG_INFO, "%s", message);
   for (size_t i = 0; i < deployment->hook_count; i++)
     deployment->hooks[i].on_custom_step(deployment->hooks[i].user_data, message);
 }
 
-static swerex_runtime *swerex__dep_make_local(swerex_deployment *deployment, swerex_error *err) {
-#ifdef SWEREX_NO_LOCAL
-  (void)deployment;
-  swerex__err_set(err, SWEREX_E_UNSUPPORTED,
-                  "the local deployment is not in this build: compile without SWEREX_NO_LOCAL");
-  return NULL;
-#else
-  return swerex__local_new(deployment->loop, &deployment->config.u.local, err);
-#endif
+/** Keep the first failure; later ones only go to the log. The error is used up. */
+static void swerex__dep_note(swerex_deployment *deployment, swerex_error *error) {
+  if (deployment->failure.code == SWEREX_E_OK) {
+    swerex__err_move(&deployment->failure, error);
+    return;
+  }
+  swerex__log(&deployment->logger, SWEREX_LOG_WARNING, "%s", error->message);
+  swerex__err_clear(error);
 }
-
-static swerex_runtime *swerex__dep_make_dummy(swerex_deployment *deployment, swerex_error *err) {
-  return swerex__dummy_new(deployment->loop, &deployment->config.u.dummy, err);
-}
-
-static swerex_runtime *swerex__dep_make_remote(swerex_deployment *deployment, swerex_error *err) {
-#ifdef SWEREX_NO_REMOTE
-  (void)deployment;
-  swerex__err_set(err, SWEREX_E_UNSUPPORTED,
-                  "the remote deployment is not in this build: compile without SWEREX_NO_REMOTE");
-  return NULL;
-#else
-  return swerex__remote_new(deployment->loop, &deployment->config.u.remote, err);
-#endif
-}
-
-static const swerex__dep_kind swerex__dep_kinds[] = {
-  {"local", swerex__dep_make_local}, /* in the order of swerex_deployment_type */
-  {"dummy", swerex__dep_make_dummy},
-  {"remote", swerex__dep_make_remote},
-};
 
 static void swerex__dep_drop_runtime(swerex_deployment *deployment) {
   swerex__rt_free(deployment->runtime);
   deployment->runtime = NULL;
 }
 
-static void swerex__dep_free(swerex_deployment *deployment) {
-  if (deployment == NULL) return;
-  swerex_future *stopping = deployment->stopping;
-  deployment->stopping = NULL;
+/** Make a runtime the deployment's. NULL: it could not be made, *err says why. */
+static void swerex__dep_own(swerex_deployment *deployment, swerex_runtime *runtime) {
+  deployment->runtime = runtime;
+  if (runtime != NULL) swerex__loop_link_remove(&runtime->object.link); /* ours to free */
+}
+
+/* --- is_alive ----------------------------------------------------------------------------- */
+
+/** A question to what the runtime runs in, then to the runtime. */
+typedef struct swerex__dep_check {
+  swerex__loop_link link; /* first member: in the deployment's list */
+  swerex_deployment *deployment;
+  swerex_future *future, *probe;
+  swerex_is_alive_request request;
+  bool asked_runtime;
+} swerex__dep_check;
+
+static void swerex__dep_free_check(swerex__dep_check *check) {
+  swerex__loop_link_remove(&check->link);
+  swerex__loop_free_future(check->probe);
+  swerex__mem_free(check);
+}
+
+static void swerex__dep_cancel_check(swerex_future *future) {
+  swerex__dep_free_check((swerex__dep_check *)future->operation);
+}
+
+static void swerex__dep_drop_checks(swerex_deployment *deployment) {
+  while (!swerex__loop_link_empty(&deployment->checks))
+    swerex__loop_cancel(((swerex__dep_check *)deployment->checks.next)->future);
+}
+
+/** Give a future the message of an is_alive that says no, and end it. */
+static void swerex__dep_deny(swerex_future *future, const char *message) {
+  swerex_is_alive_response *response = (swerex_is_alive_response *)future->response;
+  response->message.size = strlen(message);
+  response->message.data =
+    swerex__mem_copy(&future->loop->allocator, message, response->message.size);
+  if (response->message.data == NULL) response->message.size = 0;
+  swerex__loop_finish(future);
+}
+
+static void swerex__dep_on_check(swerex_future *probe, void *user_data);
+
+static void swerex__dep_probe(swerex__dep_check *check, swerex_future *probe) {
+  check->probe = probe;
+  probe->then = swerex__dep_on_check;
+  probe->user_data = check;
+  swerex__loop_hide(probe);
+}
+
+static void swerex__dep_on_check(swerex_future *probe, void *user_data) {
+  swerex__dep_check *check = (swerex__dep_check *)user_data;
+  swerex_deployment *deployment = check->deployment;
+  swerex_future *future = check->future;
+  swerex_is_alive_response *answer = (swerex_is_alive_response *)probe->response;
+  bool yes = probe->ok && answer->is_alive;
+  if (yes && !check->asked_runtime && deployment->phase == SWEREX__DEP_STARTED) {
+    swerex_future *next =
+      swerex__rt_call(deployment->runtime, SWEREX__RT_IS_ALIVE, &check->request, &probe->error);
+    if (next != NULL) {
+      swerex__loop_free_future(probe);
+      check->asked_runtime = true;
+      swerex__dep_probe(check, next);
+      return;
+    }
+    probe->ok = false;
+  }
+  bool ok = probe->ok;
+  if (ok) {
+    memcpy(future->response, answer, sizeof *answer);
+    memset(answer, 0, sizeof *answer);
+  } else {
+    swerex__err_move(&future->error, &probe->error);
+  }
+  swerex__dep_free_check(check);
+  swerex__loop_end(future, ok);
+}
+
+static swerex_future *swerex__dep_is_alive(swerex_deployment *deployment,
+                                           const swerex_is_alive_request *request,
+                                           swerex_error *err) {
+  if (deployment->phase == SWEREX__DEP_STARTED && deployment->kind->is_alive == NULL)
+    return swerex__rt_call(deployment->runtime, SWEREX__RT_IS_ALIVE, request, err);
+  swerex_future *future = swerex__loop_promise(
+    deployment->loop, swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
+  if (future == NULL) return NULL;
+  if (deployment->phase != SWEREX__DEP_STARTED) {
+    swerex__dep_deny(future, "Runtime is None.");
+    return future;
+  }
+  swerex__dep_check *check = (swerex__dep_check *)swerex__mem_new(
+    &deployment->loop->allocator, 1, sizeof *check);
+  swerex_future *probe = NULL;
+  if (check == NULL)
+    swerex__err_memory(err);
+  else
+    probe = deployment->kind->is_alive(deployment, err);
+  if (probe == NULL) {
+    swerex__mem_free(check);
+    swerex__loop_free_future(future);
+    return NULL;
+  }
+  check->deployment = deployment;
+  check->future = future;
+  if (request != NULL) check->request = *request;
+  future->operation = check;
+  future->cancel = swerex__dep_cancel_check;
+  swerex__loop_link_insert(&deployment->checks, &check->link);
+  swerex__dep_probe(check, probe);
+  return future;
+}
+
+/** Free a deployment with which nothing is under way that must be waited for. */
+static void swerex__dep_release(swerex_deployment *deployment) {
+  swerex_future *caller = deployment->caller;
+  deployment->caller = NULL;
   swerex__loop_link_remove(&deployment->object.link);
-  swerex__loop_free_future(deployment->closing);
+  swerex__loop_disarm(deployment->loop, &deployment->timer);
+  swerex__loop_free_future(deployment->waiting);
+  swerex__dep_drop_checks(deployment);
   swerex__dep_drop_runtime(deployment);
+  if (deployment->kind->release != NULL && deployment->state != NULL)
+    deployment->kind->release(deployment);
+  swerex__mem_free(deployment->state);
   swerex__model_clear_deployment(&deployment->config);
+  swerex__err_clear(&deployment->failure);
   swerex__mem_free(deployment->hooks);
   swerex__mem_free(deployment);
-  if (stopping != NULL) {
-    stopping->cancel = NULL;
-    swerex__loop_cancel(stopping);
+  if (caller != NULL) {
+    caller->cancel = NULL;
+    swerex__loop_cancel(caller);
   }
+}
+
+/* --- the engine --------------------------------------------------------------------------- */
+
+static void swerex__dep_on_answer(swerex_future *future, void *user_data);
+
+/** Go on when a future is done. */
+static void swerex__dep_wait(swerex_deployment *deployment, swerex_future *future) {
+  deployment->waiting = future;
+  future->then = swerex__dep_on_answer;
+  future->user_data = deployment;
+  swerex__loop_hide(future);
+}
+
+/** Nothing is under way any more: tell who waits. */
+static void swerex__dep_settle(swerex_deployment *deployment, swerex__dep_phase phase) {
+  swerex_future *caller = deployment->caller;
+  deployment->phase = phase;
+  deployment->idle = phase == SWEREX__DEP_IDLE;
+  deployment->caller = NULL;
+  if (caller != NULL && deployment->failure.code != SWEREX_E_OK)
+    swerex__loop_fail(caller, &deployment->failure);
+  else if (caller != NULL)
+    swerex__loop_finish(caller);
+  swerex__err_clear(&deployment->failure);
+  if (deployment->doomed) swerex__dep_release(deployment);
+}
+
+/** Take back the steps that are left, last first. */
+static void swerex__dep_take_back(swerex_deployment *deployment) {
+  while (deployment->step > 0) {
+    const swerex__dep_step *step = &deployment->kind->steps[--deployment->step];
+    swerex_error error = SWEREX_ERROR_INIT;
+    if (step->undo == NULL || (step->keep && deployment->phase == SWEREX__DEP_STOPPING)) continue;
+    swerex_future *future = step->undo(deployment, &error);
+    if (future != NULL) {
+      swerex__dep_wait(deployment, future);
+      return;
+    }
+    if (error.code != SWEREX_E_OK) swerex__dep_note(deployment, &error);
+  }
+  swerex__dep_settle(deployment, SWEREX__DEP_IDLE);
+}
+
+/** End a start that has failed with this error, or that nobody wants any more. */
+static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *error) {
+  swerex_future *waiting = deployment->waiting;
+  deployment->waiting = NULL;
+  deployment->phase = SWEREX__DEP_GIVING_UP;
+  deployment->step++; /* the one under way may have done half */
+  swerex__dep_note(deployment, error);
+  swerex__loop_free_future(waiting);
+  swerex__dep_drop_runtime(deployment);
+  swerex__dep_take_back(deployment);
+}
+
+/** Take the steps from here on. */
+static void swerex__dep_advance(swerex_deployment *deployment) {
+  while (deployment->step < deployment->kind->step_count) {
+    const swerex__dep_step *step = &deployment->kind->steps[deployment->step];
+    swerex_error error = SWEREX_ERROR_INIT;
+    if (step->message != NULL) swerex__dep_tell(deployment, step->message);
+    swerex_future *future = step->run(deployment, &error);
+    if (future != NULL) {
+      swerex__dep_wait(deployment, future);
+      return;
+    }
+    if (error.code != SWEREX_E_OK) {
+      swerex__dep_give_up(deployment, &error);
+      return;
+    }
+    deployment->step++;
+  }
+  swerex__dep_settle(deployment, SWEREX__DEP_STARTED);
+}
+
+/** The runtime is closed, or has not closed in time. */
+static void swerex__dep_on_closed(swerex_deployment *deployment) {
+  swerex__loop_disarm(deployment->loop, &deployment->timer);
+  swerex__dep_drop_runtime(deployment);
+  deployment->phase = SWEREX__DEP_STOPPING;
+  deployment->step = deployment->kind->step_count;
+  swerex__dep_take_back(deployment);
+}
+
+/** What a step, an undo or the close has waited for is done. */
+static void swerex__dep_on_answer(swerex_future *future, void *user_data) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool ok = future->ok;
+  deployment->waiting = NULL;
+  if (deployment->phase == SWEREX__DEP_STARTING &&
+      deployment->kind->steps[deployment->step].took != NULL)
+    ok = deployment->kind->steps[deployment->step].took(deployment, future, &error);
+  else if (!ok)
+    swerex__err_move(&error, &future->error);
+  swerex__loop_free_future(future);
+  if (deployment->phase == SWEREX__DEP_STARTING) {
+    if (!ok) {
+      swerex__dep_give_up(deployment, &error);
+      return;
+    }
+    deployment->step++;
+    swerex__dep_advance(deployment);
+    return;
+  }
+  if (!ok) swerex__dep_note(deployment, &error);
+  if (deployment->phase == SWEREX__DEP_CLOSING)
+    swerex__dep_on_closed(deployment);
+  else
+    swerex__dep_take_back(deployment);
+}
+
+/* --- start, stop, free -------------------------------------------------------------------- */
+
+static void swerex__dep_cancel_start(swerex_future *future) {
+  swerex_deployment *deployment = (swerex_deployment *)future->operation;
+  swerex_error error = SWEREX_ERROR_INIT;
+  deployment->caller = NULL;
+  if (deployment->phase == SWEREX__DEP_STARTING) swerex__dep_give_up(deployment, &error);
+}
+
+static void swerex__dep_cancel_stop(swerex_future *future) {
+  ((swerex_deployment *)future->operation)->caller = NULL;
+}
+
+static void swerex__dep_begin(swerex_deployment *deployment, swerex_future *future,
+                              void (*cancel)(swerex_future *)) {
+  deployment->caller = future;
+  future->operation = deployment;
+  future->cancel = cancel;
+}
+
+static swerex_future *swerex__dep_start(swerex_deployment *deployment, swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  if (deployment->phase == SWEREX__DEP_STARTED) {
+    swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+                "the deployment is started already: this start changes nothing");
+    swerex__loop_finish(future);
+  } else if (!deployment->idle) {
+    swerex__loop_fail_with(future, SWEREX_E_DEPLOYMENT_STARTUP, "the deployment is being %s",
+                           deployment->phase == SWEREX__DEP_STARTING ? "started already"
+                                                                     : "stopped");
+  } else {
+    swerex__dep_begin(deployment, future, swerex__dep_cancel_start);
+    deployment->phase = SWEREX__DEP_STARTING;
+    deployment->idle = false;
+    deployment->step = 0;
+    swerex__dep_advance(deployment);
+  }
+  return future;
+}
+
+static void swerex__dep_on_late_close(swerex__loop_timer *timer) {
+  swerex_deployment *deployment = (swerex_deployment *)timer->owner;
+  swerex_future *waiting = deployment->waiting;
+  swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+              "the runtime did not close within %gs: going on without it",
+              deployment->kind->close_time);
+  deployment->waiting = NULL;
+  swerex__loop_free_future(waiting);
+  swerex__dep_on_closed(deployment);
+}
+
+/** Close the runtime of a started deployment. */
+static void swerex__dep_close(swerex_deployment *deployment) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__dep_tell(deployment, "Stopping runtime");
+  deployment->phase = SWEREX__DEP_CLOSING;
+  swerex_future *closing = swerex__rt_call(deployment->runtime, SWEREX__RT_CLOSE, NULL, &error);
+  if (closing == NULL) {
+    swerex__dep_note(deployment, &error);
+    swerex__dep_on_closed(deployment);
+    return;
+  }
+  swerex__dep_wait(deployment, closing);
+  if (deployment->kind->close_time > 0)
+    swerex__loop_arm(deployment->loop, &deployment->timer, deployment->kind->close_time,
+                     swerex__dep_on_late_close, deployment);
+}
+
+/** Stop, or have a start given up; `future` may be NULL. */
+static void swerex__dep_begin_stop(swerex_deployment *deployment, swerex_future *future) {
+  swerex_future *starting = deployment->caller;
+  if (future != NULL) swerex__dep_begin(deployment, future, swerex__dep_cancel_stop);
+  if (deployment->phase == SWEREX__DEP_STARTED) {
+    swerex__dep_close(deployment);
+  } else if (deployment->phase == SWEREX__DEP_STARTING) {
+    swerex_error error = SWEREX_ERROR_INIT;
+    if (future == NULL) deployment->caller = NULL;
+    if (starting != NULL)
+      swerex__loop_fail_with(starting, SWEREX_E_DEPLOYMENT_STARTUP,
+                             "the deployment was stopped while it was starting");
+    swerex__dep_give_up(deployment, &error);
+  }
+}
+
+static swerex_future *swerex__dep_stop(swerex_deployment *deployment, swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  if (deployment->idle)
+    swerex__loop_finish(future);
+  else if (deployment->caller != NULL && deployment->phase != SWEREX__DEP_STARTING)
+    swerex__loop_fail_with(future, SWEREX_E_RUNTIME, "the deployment is being stopped already");
+  else
+    swerex__dep_begin_stop(deployment, future);
+  return future;
+}
+
+/** Tell whether there may be something that only a stop takes back. */
+static bool swerex__dep_holds(const swerex_deployment *deployment) {
+  for (size_t i = 0; i < deployment->kind->step_count; i++)
+    if (deployment->kind->steps[i].undo != NULL) return !deployment->idle;
+  return false;
+}
+
+static void swerex__dep_free(swerex_deployment *deployment) {
+  if (deployment == NULL) return;
+  if (swerex__dep_holds(deployment)) {
+    swerex_loop *loop = deployment->loop;
+    deployment->doomed = loop->running;
+    swerex__dep_begin_stop(deployment, NULL);
+    if (loop->running) return; /* a callback cannot wait: it goes when the stop is done */
+    swerex__loop_run_until(loop, &deployment->idle, SWEREX__DEP_FREE_TIME, NULL);
+  }
+  swerex__dep_release(deployment);
 }
 
 static void swerex__dep_destroy(swerex__loop_object *object) {
-  swerex__dep_free((swerex_deployment *)object);
+  swerex_deployment *deployment = (swerex_deployment *)object;
+  deployment->doomed = false;
+  swerex__dep_free(deployment);
 }
 
-static swerex_deployment *swerex__dep_new(swerex_loop *loop,
+/* --- making one --------------------------------------------------------------------------- */
+
+static swerex_deployment *swerex__dep_new(swerex_loop *loop, const swerex__dep_kind *kind,
                                           const swerex_deployment_config *config,
                                           swerex_error *err) {
-  size_t kind = (size_t)config->type - 1;
-  if (config->type < SWEREX_DEPLOYMENT_LOCAL || kind >= SWEREX__SYS_COUNT(swerex__dep_kinds)) {
-    swerex__err_set(err, SWEREX_E_VALIDATION, "type: %d is not a deployment type",
-                    (int)config->type);
-    return NULL;
-  }
-#ifdef SWEREX_NO_LOCAL
-  if (config->type == SWEREX_DEPLOYMENT_LOCAL) {
-    swerex__dep_make_local(NULL, err);
-    return NULL;
-  }
-#endif
   swerex_deployment *deployment =
     (swerex_deployment *)swerex__mem_new(&loop->allocator, 1, sizeof *deployment);
   if (deployment == NULL) {
@@ -18804,29 +19176,22 @@ static swerex_deployment *swerex__dep_new(swerex_loop *loop,
     return NULL;
   }
   deployment->loop = loop;
-  deployment->kind = &swerex__dep_kinds[kind];
+  deployment->kind = kind;
+  deployment->idle = true;
   deployment->logger = loop->logger;
   deployment->logger.name = "rex-deploy";
   deployment->object.destroy = swerex__dep_destroy;
+  swerex__loop_link_init(&deployment->checks);
   swerex__loop_link_insert(&loop->objects, &deployment->object.link);
-  if (swerex__model_copy_deployment(&loop->allocator, config, &deployment->config, err))
+  if (kind->state_size > 0)
+    deployment->state = swerex__mem_new(&loop->allocator, 1, kind->state_size);
+  if (kind->state_size > 0 && deployment->state == NULL)
+    swerex__err_memory(err);
+  else if (swerex__model_copy_deployment(&loop->allocator, config, &deployment->config, err) &&
+           (kind->check == NULL || kind->check(deployment, err)))
     return deployment;
-  swerex__dep_free(deployment);
+  swerex__dep_release(deployment);
   return NULL;
-}
-
-static swerex_deployment *swerex__dep_new_from_json(swerex_loop *loop, const char *json,
-                                                    size_t size, swerex_error *err) {
-  swerex_deployment *deployment = NULL;
-  swerex_deployment_config config;
-  swerex__json_doc doc;
-  memset(&config, 0, sizeof config);
-  if (!swerex__json_parse(&loop->allocator, json, size, &doc, err)) return NULL;
-  if (swerex__model_decode_deployment(&loop->allocator, doc.root, &config, err))
-    deployment = swerex__dep_new(loop, &config, err);
-  swerex__model_clear_deployment(&config);
-  swerex__json_free(&doc);
-  return deployment;
 }
 
 static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deployment_hook hook,
@@ -18842,81 +19207,93 @@ static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deploymen
   return true;
 }
 
-static swerex_future *swerex__dep_start(swerex_deployment *deployment, swerex_error *err) {
-  swerex_error error = SWEREX_ERROR_INIT;
-  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
-  if (future == NULL) return NULL;
-  if (deployment->closing != NULL) {
-    swerex__loop_fail_with(future, SWEREX_E_DEPLOYMENT_STARTUP, "the deployment is being stopped");
-    return future;
-  }
-  if (deployment->runtime == NULL) {
-    swerex__dep_step(deployment, "Starting runtime");
-    deployment->runtime = deployment->kind->make(deployment, &error);
-    if (deployment->runtime == NULL) {
-      swerex__loop_fail(future, &error);
-      return future;
-    }
-    swerex__loop_link_remove(&deployment->runtime->object.link); /* ours to free */
-  }
-  swerex__loop_finish(future);
-  return future;
-}
+/* =============================================================================================
+ * [kinds] Deployments by type
+ * ========================================================================================== */
+/* One row per type. A type that the build leaves out keeps its row, which says how to get it. */
 
-/** The runtime has closed: the deployment is stopped. */
-static void swerex__dep_on_closed(swerex_future *closing, void *user_data) {
-  swerex_deployment *deployment = (swerex_deployment *)user_data;
-  swerex_future *stopping = deployment->stopping;
-  deployment->stopping = deployment->closing = NULL;
-  swerex__loop_free_future(closing);
-  swerex__dep_drop_runtime(deployment);
-  if (stopping != NULL) swerex__loop_finish(stopping);
+#ifdef SWEREX_NO_LOCAL
+#define SWEREX__KINDS_LOCAL NULL
+#else
+static swerex_future *swerex__kinds_run_local(swerex_deployment *deployment, swerex_error *err) {
+  swerex__dep_own(deployment,
+                  swerex__local_new(deployment->loop, &deployment->config.u.local, err));
+  return NULL;
 }
+static const swerex__dep_step swerex__kinds_local_steps[] = {
+  {"Starting runtime", swerex__kinds_run_local, NULL, NULL, false}};
+static const swerex__dep_kind swerex__kinds_local = {
+  "local", 0, swerex__kinds_local_steps, 1, 0, NULL, NULL, NULL};
+#define SWEREX__KINDS_LOCAL &swerex__kinds_local
+#endif
 
-static void swerex__dep_cancel_stop(swerex_future *future) {
-  ((swerex_deployment *)future->operation)->stopping = NULL;
+static swerex_future *swerex__kinds_run_dummy(swerex_deployment *deployment, swerex_error *err) {
+  swerex__dep_own(deployment,
+                  swerex__dummy_new(deployment->loop, &deployment->config.u.dummy, err));
+  return NULL;
 }
+static const swerex__dep_step swerex__kinds_dummy_steps[] = {
+  {"Starting runtime", swerex__kinds_run_dummy, NULL, NULL, false}};
+static const swerex__dep_kind swerex__kinds_dummy = {
+  "dummy", 0, swerex__kinds_dummy_steps, 1, 0, NULL, NULL, NULL};
 
-static swerex_future *swerex__dep_stop(swerex_deployment *deployment, swerex_error *err) {
-  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
-  if (future == NULL) return NULL;
-  if (deployment->closing != NULL) {
-    swerex__loop_fail_with(future, SWEREX_E_RUNTIME, "the deployment is being stopped already");
-    return future;
-  }
-  if (deployment->runtime == NULL) {
-    swerex__loop_finish(future);
-    return future;
-  }
-  swerex__dep_step(deployment, "Stopping runtime");
-  deployment->closing = swerex__rt_call(deployment->runtime, SWEREX__RT_CLOSE, NULL, err);
-  if (deployment->closing == NULL) {
-    swerex__loop_free_future(future);
+#ifdef SWEREX_NO_REMOTE
+#define SWEREX__KINDS_REMOTE NULL
+#else
+static swerex_future *swerex__kinds_run_remote(swerex_deployment *deployment, swerex_error *err) {
+  swerex__dep_own(deployment,
+                  swerex__remote_new(deployment->loop, &deployment->config.u.remote, err));
+  return NULL;
+}
+static const swerex__dep_step swerex__kinds_remote_steps[] = {
+  {"Starting runtime", swerex__kinds_run_remote, NULL, NULL, false}};
+static const swerex__dep_kind swerex__kinds_remote = {
+  "remote", 0, swerex__kinds_remote_steps, 1, 0, NULL, NULL, NULL};
+#define SWEREX__KINDS_REMOTE &swerex__kinds_remote
+#endif
+
+typedef struct swerex__kinds_row {
+  const char *name;
+  const swerex__dep_kind *kind; /* NULL: left out */
+  const char *left_out_by;
+} swerex__kinds_row;
+
+static const swerex__kinds_row swerex__kinds_rows[] = {
+  /* in the order of swerex_deployment_type */
+  {"local", SWEREX__KINDS_LOCAL, "SWEREX_NO_LOCAL"},
+  {"dummy", &swerex__kinds_dummy, NULL},
+  {"remote", SWEREX__KINDS_REMOTE, "SWEREX_NO_REMOTE"},
+};
+
+static swerex_deployment *swerex__kinds_make(swerex_loop *loop,
+                                             const swerex_deployment_config *config,
+                                             swerex_error *err) {
+  size_t index = (size_t)config->type - 1;
+  if (config->type < SWEREX_DEPLOYMENT_LOCAL || index >= SWEREX__SYS_COUNT(swerex__kinds_rows)) {
+    swerex__err_set(err, SWEREX_E_VALIDATION, "type: %d is not a deployment type",
+                    (int)config->type);
     return NULL;
   }
-  deployment->stopping = future;
-  future->operation = deployment;
-  future->cancel = swerex__dep_cancel_stop;
-  deployment->closing->then = swerex__dep_on_closed;
-  deployment->closing->user_data = deployment;
-  return future;
+  const swerex__kinds_row *row = &swerex__kinds_rows[index];
+  if (row->kind != NULL) return swerex__dep_new(loop, row->kind, config, err);
+  swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                  "the %s deployment is not in this build: compile without %s", row->name,
+                  row->left_out_by);
+  return NULL;
 }
 
-static swerex_future *swerex__dep_is_alive(swerex_deployment *deployment,
-                                           const swerex_is_alive_request *request,
-                                           swerex_error *err) {
-  static const char message[] = "Runtime is None.";
-  if (deployment->runtime != NULL)
-    return swerex__rt_call(deployment->runtime, SWEREX__RT_IS_ALIVE, request, err);
-  swerex_future *future = swerex__loop_promise(
-    deployment->loop, swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
-  if (future == NULL) return NULL;
-  swerex_is_alive_response *response = (swerex_is_alive_response *)future->response;
-  response->message.data =
-    swerex__mem_copy(&deployment->loop->allocator, message, sizeof message - 1);
-  response->message.size = response->message.data == NULL ? 0 : sizeof message - 1;
-  swerex__loop_finish(future);
-  return future;
+static swerex_deployment *swerex__kinds_make_from_json(swerex_loop *loop, const char *json,
+                                                       size_t size, swerex_error *err) {
+  swerex_deployment *deployment = NULL;
+  swerex_deployment_config config;
+  swerex__json_doc doc;
+  memset(&config, 0, sizeof config);
+  if (!swerex__json_parse(&loop->allocator, json, size, &doc, err)) return NULL;
+  if (swerex__model_decode_deployment(&loop->allocator, doc.root, &config, err))
+    deployment = swerex__kinds_make(loop, &config, err);
+  swerex__model_clear_deployment(&config);
+  swerex__json_free(&doc);
+  return deployment;
 }
 
 /* =============================================================================================
@@ -19306,12 +19683,12 @@ SWEREX_API bool swerex_session_resize(swerex_runtime *runtime, const char *sessi
 SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
                                                     const swerex_deployment_config *config,
                                                     swerex_error *err) {
-  return swerex__dep_new(loop, config, err);
+  return swerex__kinds_make(loop, config, err);
 }
 
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err) {
-  return swerex__dep_new_from_json(loop, json, size > 0 ? size : strlen(json), err);
+  return swerex__kinds_make_from_json(loop, json, size > 0 ? size : strlen(json), err);
 }
 
 SWEREX_API void swerex_deployment_free(swerex_deployment *deployment) {
@@ -19355,7 +19732,7 @@ SWEREX_API bool swerex_deployment_is_alive(swerex_deployment *deployment,
 
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err) {
-  if (deployment->runtime == NULL || deployment->closing != NULL) {
+  if (deployment->phase != SWEREX__DEP_STARTED) {
     swerex__err_set(err, SWEREX_E_DEPLOYMENT_NOT_STARTED, "Deployment not started");
     return NULL;
   }

@@ -20,6 +20,7 @@ typedef struct settings {
 /** What a command works with. */
 typedef struct job {
   settings set;
+  bool local; /* children inherit our environment */
   char **operands; /* ends in NULL */
   int count;
   swerex_loop *loop;
@@ -29,6 +30,7 @@ typedef struct job {
 
 static volatile sig_atomic_t caught_signal, window_changed;
 static swerex_loop *signal_loop;
+static int output_errno; /* of the first write to stdout that failed */
 
 static void on_signal(int number) {
   if (number == SIGWINCH)
@@ -59,7 +61,10 @@ static void put(int fd, const char *text, size_t size) {
       continue;
     }
     if (n < 0) {
-      if (errno == EPIPE) caught_signal = SIGPIPE;
+      if (errno == EPIPE)
+        caught_signal = SIGPIPE;
+      else if (fd == STDOUT_FILENO && output_errno == 0)
+        output_errno = errno;
       return;
     }
     text += n;
@@ -72,18 +77,28 @@ static void print_live(void *user_data, swerex_stream stream, const char *text, 
   put(stream == SWEREX_STDERR ? STDERR_FILENO : STDOUT_FILENO, text, size);
 }
 
-static void print_json_string(const char *text) {
-  putchar('"');
-  for (; *text != '\0'; text++) {
-    unsigned char c = (unsigned char)*text;
-    if (c == '"' || c == '\\')
-      printf("\\%c", c);
-    else if (c < 32)
-      printf("\\u%04x", c);
-    else
-      putchar(c);
-  }
-  putchar('"');
+/** End what was printed: false, with a word, if not all of it could be written. */
+static bool end_output(void) {
+  if (fflush(stdout) != 0 && output_errno == 0 && errno != EPIPE) output_errno = errno;
+  if (output_errno == 0) return true;
+  fprintf(stderr, "swerex: writing to stdout: %s\n", strerror(output_errno));
+  return false;
+}
+
+/** Print an error as one JSON object. */
+static void print_error(const swerex_error *err, const char *message) {
+  swerex__str line = swerex__str_new(NULL, SIZE_MAX / 2);
+  swerex__str_puts(&line, "{\"error\":{\"code\":");
+  swerex__json_add_text(&line, swerex_code_name(err->code));
+  swerex__str_puts(&line, ",\"message\":");
+  swerex__json_add_text(&line, message);
+  swerex__str_puts(&line, ",\"class_path\":");
+  swerex__json_add_text(&line, err->class_path != NULL ? err->class_path : "");
+  swerex__str_puts(&line, ",\"extra_info\":");
+  swerex__str_puts(&line, err->extra_info != NULL ? err->extra_info : "{}");
+  swerex__str_puts(&line, "}}\n");
+  put(STDOUT_FILENO, line.data, line.failed ? 0 : line.size);
+  swerex__str_clear(&line);
 }
 
 /** Report an error; returns the exit code that says what it was. */
@@ -91,13 +106,7 @@ static int fail(job *j) {
   const swerex_error *err = &j->err;
   const char *message = err->message != NULL ? err->message : "failed";
   if (j->set.json) {
-    printf("{\"error\":{\"code\":");
-    print_json_string(swerex_code_name(err->code));
-    printf(",\"message\":");
-    print_json_string(message);
-    printf(",\"class_path\":");
-    print_json_string(err->class_path != NULL ? err->class_path : "");
-    printf(",\"extra_info\":%s}}\n", err->extra_info != NULL ? err->extra_info : "{}");
+    print_error(err, message);
   } else {
     fprintf(stderr, "swerex: %s\n", message);
   }
@@ -110,7 +119,8 @@ static int fail(job *j) {
 static int print_model(job *j, swerex_model model, const void *value) {
   swerex_bytes json = {NULL, 0};
   if (!swerex_to_json(model, value, &json, &j->err)) return fail(j);
-  printf("%s\n", json.data);
+  put(STDOUT_FILENO, json.data, json.size);
+  put(STDOUT_FILENO, "\n", 1);
   swerex_bytes_clear(&json);
   return 0;
 }
@@ -140,14 +150,45 @@ static void apply_environment(const job *j) {
   }
 }
 
+/**
+ * The argument vector with --env in front of it, for a deployment elsewhere: there `env` adds to
+ * the environment, which execute's own `env` would replace. NULL: out of memory.
+ */
+static const char **add_environment(const job *j) {
+  size_t count = 0, at = 0;
+  while (j->set.env[count] != NULL) count++;
+  const char **argv = (const char **)calloc(count + (size_t)j->count + 4, sizeof *argv);
+  if (argv == NULL) return NULL;
+  argv[at++] = "env";
+  for (size_t i = 0; i < count; i++) argv[at++] = j->set.env[i];
+  if (j->set.shell) {
+    argv[at++] = "/bin/sh";
+    argv[at++] = "-c";
+  }
+  for (int i = 0; i < j->count; i++) argv[at++] = j->operands[i];
+  return argv;
+}
+
+/** The exit code for a program that was not run: as a shell's where the program is to blame. */
+static int refused(job *j) {
+  int code = fail(j);
+  bool program = j->set.cwd == NULL || strstr(j->err.message, j->operands[0]) != NULL;
+  if (program && j->err.code == SWEREX_E_FILE_NOT_FOUND) return EXIT_NOT_FOUND;
+  return program && j->err.code == SWEREX_E_PERMISSION ? EXIT_CANNOT : code;
+}
+
 static int do_exec(job *j) {
   swerex_command command;
   swerex_command_response ran;
   memset(&command, 0, sizeof command);
   memset(&ran, 0, sizeof ran);
-  apply_environment(j);
-  command.argv = (const char *const *)j->operands;
-  command.shell = j->set.shell;
+  const char **argv = NULL;
+  bool elsewhere = !j->local && j->set.env[0] != NULL;
+  if (elsewhere && (argv = add_environment(j)) == NULL)
+    return swerex__err_memory(&j->err) ? 0 : fail(j);
+  if (j->local) apply_environment(j);
+  command.argv = argv != NULL ? argv : (const char *const *)j->operands;
+  command.shell = j->set.shell && argv == NULL;
   command.cwd = j->set.cwd;
   command.timeout = j->set.timeout;
   command.idle_timeout = j->set.idle_timeout;
@@ -157,12 +198,9 @@ static int do_exec(job *j) {
     command.watch.raw = true;
     if (command.max_output == 0) command.max_output = 4096; /* it is printed, not kept */
   }
-  if (!wait_for(j, swerex_execute_async(j->runtime, &command, &j->err), &ran)) {
-    if (caught_signal != 0) return 128 + caught_signal;
-    int code = fail(j);
-    if (j->err.code == SWEREX_E_FILE_NOT_FOUND) return EXIT_NOT_FOUND;
-    return j->err.code == SWEREX_E_PERMISSION ? EXIT_CANNOT : code;
-  }
+  bool ok = wait_for(j, swerex_execute_async(j->runtime, &command, &j->err), &ran);
+  free(argv);
+  if (!ok) return caught_signal != 0 ? 128 + caught_signal : refused(j);
   int code = exit_code_of(ran.exit_code);
   if (j->set.json && print_model(j, SWEREX_MODEL_COMMAND_RESPONSE, &ran) != 0) code = EXIT_OURS;
   swerex_command_response_clear(&ran);
@@ -173,36 +211,57 @@ static char session_name[64]; /* of this run alone: a server has those of others
 
 static bool open_session(job *j) {
   swerex_create_bash_session_request request;
+  swerex_create_bash_session_response response;
+  memset(&response, 0, sizeof response);
   memset(&request, 0, sizeof request);
   snprintf(session_name, sizeof session_name, "swerex-%ld-%ld", (long)getpid(), (long)time(NULL));
   request.session = session_name;
   request.startup_source = j->set.sources;
   request.cwd = j->set.cwd;
   request.env = j->set.env;
-  return wait_for(j, swerex_create_session_async(j->runtime, &request, &j->err), NULL);
+  if (!wait_for(j, swerex_create_session_async(j->runtime, &request, &j->err), &response)) return false;
+  if (j->set.sources[0] != NULL && j->set.json)
+    print_model(j, SWEREX_MODEL_CREATE_BASH_SESSION_RESPONSE, &response);
+  else if (j->set.sources[0] != NULL)
+    put(STDOUT_FILENO, response.output.data, response.output.size);
+  swerex_create_bash_session_response_clear(&response);
+  return true;
 }
 
-/** Read a descriptor to its end; NULL on failure. The caller frees it. */
-static char *read_all(int fd, size_t *size) {
+/** Read a descriptor to its end; NULL and an error on failure. The caller frees it. */
+static char *read_all(job *j, int fd, const char *name, size_t *size) {
   char *text = NULL;
   size_t room = 0;
   for (*size = 0;;) {
     if (*size + 1 >= room) {
       room = room == 0 ? 65536 : room * 2;
       char *grown = (char *)realloc(text, room);
-      if (grown == NULL) {
-        free(text);
-        return NULL;
-      }
+      if (grown == NULL) break;
       text = grown;
     }
     ssize_t n = read(fd, text + *size, room - 1 - *size);
     if (n < 0 && errno == EINTR && caught_signal == 0) continue;
-    if (n <= 0) break;
+    if (n < 0) break;
+    if (n == 0) {
+      text[*size] = '\0';
+      return text;
+    }
     *size += (size_t)n;
   }
-  text[*size] = '\0';
-  return text;
+  swerex__err_system(&j->err, errno, name);
+  free(text);
+  return NULL;
+}
+
+/** Read a script from stdin; NULL and an error on failure. The caller frees it. */
+static char *read_script(job *j) {
+  size_t size = 0;
+  char *text = read_all(j, STDIN_FILENO, "stdin", &size);
+  if (text == NULL || strlen(text) == size) return text;
+  swerex__err_set(&j->err, SWEREX_E_VALUE,
+                  "stdin: the script holds a NUL byte at offset %zu, which no shell can run", strlen(text));
+  free(text);
+  return NULL;
 }
 
 /** Run one script in the session; true: go on with the next. */
@@ -227,8 +286,8 @@ static bool run_script(job *j, const char *script, int *code) {
   }
   *code = exit_code_of(seen.exit_code);
   bool ended = seen.failure_reason.size > 0;
+  if (ended && !j->set.json) fprintf(stderr, "swerex: %s\n", seen.failure_reason.data);
   if (j->set.json) print_model(j, SWEREX_MODEL_BASH_OBSERVATION, &seen);
-  fflush(stdout);
   swerex_bash_observation_clear(&seen);
   return !ended && !(j->set.check && *code != 0);
 }
@@ -247,11 +306,18 @@ static int do_run(job *j) {
   int code = 0;
   if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
   for (int i = 0; i < j->count; i++) {
-    size_t size = 0;
-    char *text = strcmp(j->operands[i], "-") == 0 ? read_all(STDIN_FILENO, &size) : NULL;
+    bool from_stdin = strcmp(j->operands[i], "-") == 0;
+    char *text = from_stdin ? read_script(j) : NULL;
+    if (from_stdin && text == NULL) {
+      code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+      break;
+    }
     bool more = run_script(j, text != NULL ? text : j->operands[i], &code);
     free(text);
-    if (!more) break;
+    if (more) continue;
+    if (i + 1 < j->count && !j->set.quiet)
+      fprintf(stderr, "swerex: %d of the %d scripts did not run\n", j->count - i - 1, j->count);
+    break;
   }
   close_session(j);
   return code;
@@ -276,12 +342,13 @@ static int do_write(job *j) {
   request.path = j->operands[0];
   request.content.data = (char *)(uintptr_t)j->set.content;
   request.content.size = j->set.content != NULL ? strlen(j->set.content) : 0;
-  if (j->set.content == NULL) request.content.data = owned = read_all(STDIN_FILENO, &request.content.size);
-  bool ok = caught_signal == 0 && swerex_write_file(j->runtime, &request, NULL, &j->err);
+  if (j->set.content == NULL)
+    request.content.data = owned = read_all(j, STDIN_FILENO, "stdin", &request.content.size);
+  bool ok = caught_signal == 0 && request.content.data != NULL && swerex_write_file(j->runtime, &request, NULL, &j->err);
   free(owned);
   if (caught_signal != 0) return 128 + caught_signal;
   if (!ok) return fail(j);
-  if (j->set.json) printf("{}\n");
+  if (j->set.json) put(STDOUT_FILENO, "{}\n", 3);
   return 0;
 }
 
@@ -289,7 +356,7 @@ static int do_upload(job *j) {
   swerex_upload_request request = {j->operands[0], j->operands[1]};
   if (!wait_for(j, swerex_upload_async(j->runtime, &request, &j->err), NULL))
     return caught_signal != 0 ? 128 + caught_signal : fail(j);
-  if (j->set.json) printf("{}\n");
+  if (j->set.json) put(STDOUT_FILENO, "{}\n", 3);
   return 0;
 }
 
@@ -315,7 +382,7 @@ static bool pass_keys(job *j) {
 
 /** Move keys in and output out until the shell ends. */
 static void pump(job *j, const swerex_future *future) {
-  bool keys = true;
+  bool keys = true; /* after their end, ^D is said again: the shell may not have listened yet */
   while (!swerex_future_done(future) && caught_signal == 0) {
     struct pollfd fds[64];
     fds[0].fd = keys ? STDIN_FILENO : -1;
@@ -323,7 +390,9 @@ static void pump(job *j, const swerex_future *future) {
     fds[0].revents = 0;
     size_t count = swerex_loop_pollfds(j->loop, fds + 1, 63);
     double wait = swerex_loop_timeout(j->loop);
-    poll(fds, (nfds_t)(1 + count), wait < 0 ? -1 : (int)(wait * 1000) + 1);
+    if (!keys && (wait < 0 || wait > 0.2)) wait = 0.2;
+    int ready = poll(fds, (nfds_t)(1 + count), wait < 0 ? -1 : (int)(wait * 1000) + 1);
+    if (!keys && ready == 0) swerex_session_write(j->runtime, session_name, "\004", 1, NULL);
     if (window_changed) follow_window(j);
     if (keys && fds[0].revents != 0) keys = pass_keys(j);
     if (!swerex_loop_run(j->loop, 0, &j->err)) break;
@@ -376,7 +445,7 @@ typedef struct verb {
 } verb;
 
 static const verb verbs[] = {
-  {"exec", "[--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through",
+  {"exec", "[--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through, its stdin is empty",
    "swerex exec --timeout 10 -- make -j2"},
   {"run", "SCRIPT [SCRIPT...]", 1, -1, do_run,
    "run scripts in one live bash session, which they share; - reads one from stdin",
@@ -494,7 +563,8 @@ static bool store(settings *set, const option *o, const char *value) {
     const char **list = (const char **)slot;
     size_t count = 0;
     while (list[count] != NULL) count++;
-    if (count == MAX_LIST || (o->offset == offsetof(settings, env) && strchr(value, '=') == NULL)) return false;
+    bool variable = o->offset == offsetof(settings, env);
+    if (count == MAX_LIST || (variable && (strchr(value, '=') == NULL || value[0] == '='))) return false;
     list[count] = value;
   }
   return true;
@@ -509,6 +579,7 @@ static int read_option(job *j, const char *name, char **argv, int *at) {
     if (strlen(o->name) != size || strncmp(o->name, word, size) != 0) continue;
     if (o->verbs != NULL && (name == NULL || !listed(o->verbs, name)))
       return usage("option %s does not go with this command (it goes with: %s)", o->name, o->verbs);
+    if (o->kind == FLAG && equals != NULL) return usage("option %s takes no value%s", o->name, "");
     const char *value = equals != NULL ? equals + 1 : o->kind == FLAG ? "" : argv[++*at];
     if (value == NULL) return usage("option %s needs a value: %s", o->name, o->what);
     if (!store(&j->set, o, value)) return usage("'%s' is not a value for %s", value, o->name);
@@ -523,6 +594,10 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
   *chosen = NULL;
   for (; argv[at] != NULL; at++) {
     const char *word = argv[at];
+    if (strcmp(word, "-h") == 0 || (*chosen == NULL && strcmp(word, "help") == 0)) {
+      j->set.help = true;
+      continue;
+    }
     if (strcmp(word, "--") == 0 && *chosen != NULL) {
       at++;
       break;
@@ -541,6 +616,8 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
   while (j->operands[j->count] != NULL) j->count++;
   if (j->set.help || j->set.version) return 0;
   if (*chosen == NULL) return usage("no command given%s%s", "", "");
+  if (j->set.host != NULL && j->set.config != NULL)
+    return usage("%s and %s both name a deployment: give one of them", "--host", "--config");
   if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
     return usage("usage: swerex %s [OPTIONS] %s", (*chosen)->name, (*chosen)->operands);
   return 0;
@@ -582,15 +659,17 @@ static bool start(job *j) {
   if (remote.data != NULL) config = remote.data;
   if (config[strspn(config, " \t\n")] != '{') {
     int fd = open(config, O_RDONLY | O_CLOEXEC);
-    owned = fd < 0 ? NULL : read_all(fd, &size);
-    if (owned == NULL) return swerex__err_system(&j->err, errno, config);
+    if (fd < 0) return swerex__err_system(&j->err, errno, config);
+    owned = read_all(j, fd, config, &size);
     close(fd);
+    if (owned == NULL) return false;
     config = owned;
   }
   swerex_deployment *deployment = swerex_get_deployment_json(j->loop, config, 0, &j->err);
   free(owned);
   swerex_bytes_clear(&remote);
   if (deployment == NULL || !swerex_deployment_start(deployment, &j->err)) return false;
+  j->local = strcmp(deployment->kind->name, "local") == 0;
   j->runtime = swerex_deployment_runtime(deployment, &j->err);
   return j->runtime != NULL;
 }
@@ -612,6 +691,5 @@ int main(int argc, char **argv) {
   signal_loop = NULL;
   swerex_loop_free(j.loop);
   swerex_error_clear(&j.err);
-  fflush(stdout);
-  return code;
+  return end_output() ? code : EXIT_OURS;
 }

@@ -160,6 +160,42 @@ else
   echo "ok # SKIP shell in a terminal: no tmux"
 fi
 
+echo keep >kept
+"$swerex" write kept </tmp 2>err
+is "stdin that cannot be read: code" $? 125
+is "stdin that cannot be read: the file stays" "$(cat kept)" keep
+holds "stdin that cannot be read: words" "$(cat err)" "Is a directory: 'stdin'"
+printf 'echo a\0b' | "$swerex" run - >out 2>err
+is "a NUL in a script: code" $? 125
+holds "a NUL in a script: words" "$(cat err)" "NUL byte at offset 6"
+"$swerex" exec echo hi >/dev/full 2>err
+is "stdout that is full: code" $? 125
+holds "stdout that is full: words" "$(cat err)" "writing to stdout: No space left on device"
+"$swerex" --json exec echo hi >/dev/full 2>err
+is "stdout that is full, JSON: code" $? 125
+s run 'echo hi' 'exit 3' 'echo no'
+is "scripts after the shell's end: code" "$code" 3
+holds "scripts after the shell's end: why" "$err" "has exited (exit code 3)"
+holds "scripts after the shell's end: how many" "$err" "1 of the 3 scripts did not run"
+s exec --cwd /nope true
+is "--cwd that is not there" "$code" 125
+s --json exec "$(printf 'no\377"p')"
+is "an error in JSON is JSON" "$(printf '%s' "$out" | python3 -c 'import json, sys; print(json.load(sys.stdin)["error"]["code"])')" FILE_NOT_FOUND
+s --json=false exec true
+is "a flag with a value" "$code" 2
+s --host a --config b exec true
+is "--host and --config" "$code" 2
+s -h
+holds "-h" "$out" "Commands:"
+s exec --env =x true
+is "--env without a name" "$code" 2
+echo 'echo started' >startup
+s run --source startup 'echo x'
+is "what startup files print" "$out" "started
+x"
+timeout 20 "$swerex" shell </dev/null >/dev/null 2>&1
+is "a shell without input ends" $? 0
+
 printf '%d passed, %d failed' "$passed" "$failed"
 [ "$skipped" -gt 0 ] && printf ', %d skipped' "$skipped"
 printf '\n'

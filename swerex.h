@@ -354,7 +354,7 @@ SWEREX_API swerex_code swerex_code_from_class_path(const char *class_path);
 
 /** Levels, numbered as in Python's logging module. */
 typedef enum swerex_log_level {
-  SWEREX_LOG_DEFAULT_ = 0, /**< From SWE_REX_LOG_STREAM_LEVEL, else WARNING. */
+  SWEREX_LOG_DEFAULT_ = 0, /**< For a loop: SWE_REX_LOG_STREAM_LEVEL, else WARNING. Else: all. */
   SWEREX_LOG_DEBUG = 10,
   SWEREX_LOG_INFO = 20,
   SWEREX_LOG_WARNING = 30,
@@ -384,9 +384,9 @@ typedef struct swerex_loop swerex_loop;
 
 /**
  * Return the loop's logger under a component name and emoji (NULL: the default one).
- * The environment is read once, at swerex_loop_new: SWE_REX_LOG_STREAM_LEVEL (a number or a name
- * such as INFO) sets the level where the logger leaves it open, and a non-empty
- * SWE_AGENT_LOG_TIME puts the time before each line.
+ * SWE_REX_LOG_STREAM_LEVEL (a number or a name such as INFO), read at swerex_loop_new, sets the
+ * level where the loop's logger leaves it open; while SWE_AGENT_LOG_TIME is not empty, the time
+ * stands before each line printed.
  */
 SWEREX_API swerex_logger swerex_get_logger(swerex_loop *loop, const char *name, const char *emoji);
 
@@ -475,9 +475,9 @@ SWEREX_API bool swerex_future_done(const swerex_future *future);
 SWEREX_API bool swerex_future_take(swerex_future *future, void *response, swerex_error *err);
 
 /**
- * Ask the call to end with SWEREX_E_CANCELLED at the next swerex_loop_run. A cancelled execute is
- * killed with its children (elsewhere: see swerex_remote_config.kill_on_disconnect); a command in a
- * session goes on, as after a timeout.
+ * Ask the call to end with SWEREX_E_CANCELLED, at once or at a later swerex_loop_run. A cancelled
+ * execute is killed with its children (elsewhere: see swerex_remote_config.kill_on_disconnect); a
+ * command in a session goes on, as after a timeout.
  */
 SWEREX_API void swerex_future_cancel(swerex_future *future);
 
@@ -571,7 +571,9 @@ typedef struct swerex_bash_action {
   /**
    * Literal text or Python regular expressions that end the action when the output matches one
    * (dot matches line ends). Each is tried as both. Lookaround, back references and the like are
-   * refused by name.
+   * refused by name. A command that is not interactive then has 1.5 s to end and give its exit
+   * code, and what it prints meanwhile is output too; if it goes on, the action fails with
+   * NO_EXIT_CODE. With SWEREX_CHECK_IGNORE it is answered at once.
    */
   const char *const *expect;
   double idle_timeout;       /**< Give up after so long without output. Default none. Ours. */
@@ -859,7 +861,7 @@ swerex_create_session_async(swerex_runtime *runtime,
  * Run a command in a session. Actions on one session run in the order of the calls; sessions do
  * not wait for each other. Errors: SESSION_DOES_NOT_EXIST; BASH_INCORRECT_SYNTAX, and nothing has
  * run; NON_ZERO_EXIT_CODE; COMMAND_TIMEOUT with extra_info.output, and the command goes on;
- * PATTERN; SESSION_TERMINATED when the shell was gone before.
+ * PATTERN; NO_EXIT_CODE (see `expect`); SESSION_TERMINATED when the shell was gone before.
  */
 SWEREX_API bool swerex_run_in_session(swerex_runtime *runtime, const swerex_bash_action *action,
                                       swerex_bash_observation *observation, swerex_error *err);
@@ -3390,6 +3392,13 @@ static bool swerex__model_check_map(const swerex__model_row *row, const void *va
   return true;
 }
 
+static bool swerex__model_check_seconds(const swerex__model_row *row, const void *value,
+                                        swerex_error *err) {
+  double seconds = *(const double *)swerex__model_member(row, value);
+  if (seconds == seconds) return true; /* all but NaN */
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s: NaN is not a number of seconds", row->name);
+}
+
 static bool swerex__model_check_enum(const swerex__model_row *row, const void *value,
                                      swerex_error *err) {
   int number, count = 0;
@@ -3429,6 +3438,7 @@ static bool swerex__model_check(const swerex__model *model, const void *value, s
     if (ok && row->kind == SWEREX__MODEL_MAP) ok = swerex__model_check_map(row, value, err);
     if (ok && row->kind == SWEREX__MODEL_ENUM) ok = swerex__model_check_enum(row, value, err);
     if (ok && row->kind == SWEREX__MODEL_BYTES) ok = swerex__model_check_bytes(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_SECONDS) ok = swerex__model_check_seconds(row, value, err);
   }
   return ok;
 }
@@ -6572,7 +6582,13 @@ static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_er
  * the fork of a process that may have threads. Elsewhere than on Linux orphans that left their
  * session are out of reach. */
 
-enum { SWEREX__KEEP_FDS = 4, SWEREX__KEEP_GRACE_MS = 100, SWEREX__KEEP_END_MS = 5000 };
+enum {
+  SWEREX__KEEP_FDS = 4,
+  SWEREX__KEEP_GRACE_MS = 100, /* for a shell that was hung up */
+  SWEREX__KEEP_ORPHAN_MS = 100, /* then for what it leaves */
+  SWEREX__KEEP_BELOW_MS = 500, /* for keepers below this one */
+  SWEREX__KEEP_END_MS = 5000
+};
 
 enum swerex__keep_verb {
   SWEREX__KEEP_SPAWN = 1, /* fds: plan, and stdin, stdout, stderr or one terminal */
@@ -6750,33 +6766,50 @@ static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
   }
 }
 
-/** End what was started here, as the policy says, and exit. */
+/** Send SIGKILL to all that is left here; with the policy SPARE only within their sessions. */
+static void swerex__keep_kill_all(const swerex__keep_state *keeper) {
+  bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
+  for (size_t i = 0; i < keeper->count; i++) {
+    if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
+    if (spare) swerex__keep_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
+    kill(-keeper->children[i].pid, SIGKILL);
+    kill(keeper->children[i].pid, SIGKILL);
+  }
+  if (!spare) swerex__keep_kill_tree(getpid(), 0);
+}
+
+/** Wait a little while children of a sort (or, with `all`, anything) are left. */
+static void swerex__keep_linger(swerex__keep_state *keeper, bool sub_keepers, bool all, long ms) {
+  for (; ms > 0; ms -= 5) {
+    bool left = all;
+    if (swerex__keep_reap(keeper, false)) return;
+    for (size_t i = 0; i < keeper->count; i++)
+      left = left || (keeper->children[i].id == 0) == sub_keepers;
+    if (!left) return;
+    swerex__keep_wait(keeper, -1, 5);
+  }
+}
+
+/**
+ * End what was started here, as the policy says, and exit. What is hung up gets the time to run
+ * its exit traps; a keeper below this one, whose socket has closed as well, that to do the same.
+ */
 static void swerex__keep_end(swerex__keep_state *keeper) {
   bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
-  long waited = 0;
-  if ((keeper->policy & SWEREX__KEEP_HANGUP) != 0) {
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (keeper->children[i].id == 0) continue;
-      kill(keeper->children[i].pid, SIGHUP);
-      kill(keeper->children[i].pid, SIGCONT);
-    }
-    for (long ms = 0; keeper->count > 0 && ms < SWEREX__KEEP_GRACE_MS; ms += 10) {
-      if (swerex__keep_reap(keeper, false)) break;
-      if (keeper->count > 0) swerex__keep_wait(keeper, -1, 10);
-    }
+  bool hang_up = (keeper->policy & SWEREX__KEEP_HANGUP) != 0;
+  for (size_t i = 0; i < keeper->count; i++) {
+    if (keeper->children[i].id == 0) continue;
+    kill(hang_up ? keeper->children[i].pid : -keeper->children[i].pid, hang_up ? SIGHUP : SIGKILL);
+    kill(keeper->children[i].pid, hang_up ? SIGCONT : SIGKILL);
   }
-  pid_t self = getpid();
-  while (!swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS) {
+  if (hang_up) swerex__keep_linger(keeper, false, false, SWEREX__KEEP_GRACE_MS);
+  if (hang_up && !spare) swerex__keep_linger(keeper, false, true, SWEREX__KEEP_ORPHAN_MS);
+  swerex__keep_linger(keeper, true, false, SWEREX__KEEP_BELOW_MS);
+  for (long waited = 0; !swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS;
+       waited += 2) {
     if (spare && keeper->count == 0) break;
-    for (size_t i = 0; i < keeper->count; i++) {
-      if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
-      if (spare) swerex__keep_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
-      kill(-keeper->children[i].pid, SIGKILL);
-      kill(keeper->children[i].pid, SIGKILL);
-    }
-    if (!spare) swerex__keep_kill_tree(self, 0);
+    swerex__keep_kill_all(keeper);
     swerex__keep_wait(keeper, -1, 2);
-    waited += 2;
   }
   _exit(0);
 }
@@ -10797,6 +10830,10 @@ static void swerex__sess_fail_ended(swerex__sess_action *action, const char *why
   swerex__str_printf(&message, "session '%s' ", action->sess->name);
   if (why != NULL)
     swerex__str_puts(&message, why);
+  else if (action->kind == SWEREX__SESS_START)
+    swerex__str_printf(&message, "did not start: its shell ended with exit code %d while its "
+                       "startup files ran",
+                       swerex__proc_exit_code(action->sess->status));
   else
     swerex__str_printf(&message, "terminated (exit code %d); close it and create a new one",
                        swerex__proc_exit_code(action->sess->status));
@@ -11241,7 +11278,8 @@ static void swerex__sess_give_carry(swerex__sess *sess, swerex__sess_action *act
 static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__sess_action *action) {
   const char *text = action->run.command;
   swerex__shell_form form = {++sess->seq, action->complete, false, false, 0};
-  if (strstr(text, "DEBUG") != NULL) sess->armoured = true;
+  if (strstr(text, "DEBUG") != NULL || strstr(text, "exec") != NULL)
+    sess->armoured = true; /* traps may run before a command, or the shell's stdin be another */
   form.armoured = sess->armoured || sess->prompt_lost || strpbrk(sess->flags, "xv") != NULL;
   form.history = strchr(sess->flags, 'H') != NULL;
   if (sess->last_code != 0 && strstr(text, "$?") != NULL && strchr(sess->flags, 'e') == NULL)
@@ -11608,7 +11646,11 @@ static void swerex__sess_die(swerex__sess *sess) {
   if (action != NULL) swerex__sess_collect_rest(sess, action, sess->in.size);
   snprintf(reason, sizeof reason, "the session's shell has exited (exit code %d)", code);
   action = sess->current;
-  if (action != NULL && action->kind == SWEREX__SESS_RUN && action->stage >= SWEREX__SESS_COLLECT)
+  if (action != NULL && action->await_begin)
+    swerex__sess_fail_ended(action, "cannot run this: its shell ended before the command began; "
+                                    "close it and create a new one");
+  else if (action != NULL && action->kind == SWEREX__SESS_RUN &&
+           action->stage >= SWEREX__SESS_COLLECT)
     swerex__sess_answer(action, swerex__sess_report_code(action, code), "", reason);
   else if (action != NULL)
     swerex__sess_fail_ended(action, NULL);
@@ -13546,7 +13588,6 @@ static const char *swerex__http_phrase(int status) {
 enum {
   SWEREX__MULTI_BOUNDARY = 200, /* RFC 2046 says 70; some clients are longer */
   SWEREX__MULTI_HEAD = 8192,    /* the headers of one part */
-  SWEREX__MULTI_FIELD = 65536,
   SWEREX__MULTI_NAME = 64,
   SWEREX__MULTI_FILE = 256,
   SWEREX__MULTI_PARTS = 100,
@@ -19419,6 +19460,10 @@ SWEREX_API void swerex_future_then(swerex_future *future,
                                    void *user_data) {
   future->then = then;
   future->user_data = user_data;
+  if (!future->done || then == NULL) return;
+  swerex__loop_link_remove(&future->line); /* from the queue, or from where it was finished */
+  swerex__loop_link_insert(&future->loop->finished, &future->line);
+  if (!future->loop->running) swerex__loop_wake(future->loop);
 }
 
 SWEREX_API void swerex_future_set_user_data(swerex_future *future, void *user_data) {

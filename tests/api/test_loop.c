@@ -78,6 +78,28 @@ TEST(then_chains_and_may_not_wait) {
   world_close(&w);
 }
 
+static void count_call(swerex_future *future, void *user_data) {
+  ++*(int *)user_data;
+  swerex_future_free(future);
+}
+
+TEST(then_fires_also_for_what_is_done_already) {
+  for (int way = 0; way < 3; way++) {
+    world w = world_open();
+    int calls = 0;
+    swerex_future *future = start_script(&w, "true");
+    CHECK(swerex_await(future, 20, &w.err));
+    if (way == 1) CHECK(swerex_loop_run(w.loop, 0, &w.err)); /* it is in the queue now */
+    if (way == 2) CHECK(swerex_loop_wait(w.loop, 20, &w.err) == future);
+    swerex_future_then(future, count_call, &calls);
+    CHECK_INT(calls, 0);
+    CHECK(swerex_loop_run(w.loop, 5, &w.err));
+    CHECK_INT(calls, 1);
+    CHECK(swerex_loop_next(w.loop) == NULL);
+    world_close(&w);
+  }
+}
+
 TEST(the_host_polls) {
   world w = world_open();
   swerex_future *future = start_script(&w, "sleep 0.1; echo x");

@@ -284,6 +284,51 @@ TEST(shell_killed_from_outside) {
   world_close(&w);
 }
 
+TEST(no_prompt_shows_while_stderr_comes_and_goes) {
+  static const char *const commands[] = {"exec 2>/dev/null", "exec 2>/dev/tty", "echo a"};
+  world w = world_with_session();
+  for (int i = 0; i < 300; i++)
+    CHECK(gives(&w, commands[i % 3], 0, i % 3 == 2 ? "a\n" : ""));
+  world_close(&w);
+}
+
+TEST(a_command_that_never_ran_is_no_success) {
+  for (int i = 0; i < 5; i++) {
+    world w = world_with_session();
+    CHECK(gives(&w, "exec </dev/null", 0, ""));
+    CHECK(!run(&w, "echo ran"));
+    CHECK_INT(w.err.code, SWEREX_E_SESSION_TERMINATED);
+    CHECK(has(w.err.message, "close it and create a new one"));
+    world_close(&w);
+  }
+}
+
+TEST(startup_files_that_are_cut_off_run_their_traps) {
+  world w = world_open();
+  char folder[] = "/tmp/swerex-test-XXXXXX", file[64], lock[64], script[300];
+  CHECK(mkdtemp(folder) != NULL);
+  snprintf(file, sizeof file, "%s/startup", folder);
+  snprintf(lock, sizeof lock, "%s/lock", folder);
+  snprintf(script, sizeof script,
+           "bash -c 'trap \"rm -f %s\" EXIT; trap \"exit 1\" HUP; : >%s; sleep 20; true'\n", lock, lock);
+  int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  CHECK(write(fd, script, strlen(script)) == (ssize_t)strlen(script));
+  close(fd);
+  swerex_create_bash_session_request request;
+  const char *sources[] = {file, NULL};
+  memset(&request, 0, sizeof request);
+  request.startup_source = sources;
+  request.startup_timeout = 1;
+  CHECK(!swerex_create_session(w.runtime, &request, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_COMMAND_TIMEOUT);
+  for (int i = 0; i < 200 && access(lock, F_OK) == 0; i++)
+    CHECK(swerex_loop_run(w.loop, 0.01, &w.err));
+  CHECK(access(lock, F_OK) != 0);
+  unlink(file);
+  CHECK(rmdir(folder) == 0);
+  world_close(&w);
+}
+
 TEST(timeout_then_interrupt) {
   world w = world_with_session();
   double start = seconds();

@@ -65,7 +65,8 @@
  *   SWEREX_MALLOC(n), SWEREX_REALLOC(p, n), SWEREX_FREE(p)           (default libc; all or none)
  *   SWEREX_ASSERT(x)         internal invariants                     (default assert)
  *   SWEREX_NO_LOCAL          leave out the local runtime and deployment, and the server with them
- *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment
+ *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment, and all that need it
+ *   SWEREX_NO_DOCKER         leave out the deployment in containers of Docker or Podman
  *   SWEREX_NO_SERVER         leave out the server
  *   SWEREX_USE_CURL          who speaks https for the remote runtime: 0, nobody (default); 1,
  *                            libcurl, linked with -lcurl; 2, libcurl.so.4, loaded when it is
@@ -125,11 +126,14 @@
  *                                                                 model poll loop rt fs local sock
  *                                                                 http multi form
  *   dep     Deployments start and stop in steps               uses: mem log err model loop rt
+ *   elf     The static server, found and packed               uses: sys err str
+ *   docker  Docker and Podman                                 uses: sys mem log err util model loop
+ *                                                                 rt text keep proc remote dep elf
  *   kinds   Deployments by type                               uses: sys err json model local dummy
- *                                                                 remote dep
+ *                                                                 remote dep docker
  *   api     The public functions                              uses: sys mem log err str util json
  *                                                                 model poll loop rt local dummy
- *                                                                 remote srv dep kinds
+ *                                                                 remote srv dep docker kinds
  */
 
 #if defined(SWEREX_IMPLEMENTATION) && !defined(SWEREX_H)
@@ -179,6 +183,10 @@ extern "C" {
 
 #if defined(SWEREX_NO_LOCAL) && !defined(SWEREX_NO_SERVER)
 #define SWEREX_NO_SERVER
+#endif
+
+#if defined(SWEREX_NO_REMOTE) && !defined(SWEREX_NO_DOCKER)
+#define SWEREX_NO_DOCKER
 #endif
 
 #ifndef SWEREX_USE_CURL
@@ -704,11 +712,59 @@ typedef struct swerex_remote_config {
                                 cancels the call; else it runs to its end. Ours. */
 } swerex_remote_config;
 
+/** When a container's image is pulled. */
+typedef enum swerex_pull {
+  SWEREX_PULL_MISSING, /**< When it is not here. */
+  SWEREX_PULL_NEVER,
+  SWEREX_PULL_ALWAYS
+} swerex_pull;
+
+/** The program that runs containers. */
+typedef enum swerex_container_runtime {
+  SWEREX_CONTAINER_DOCKER,
+  SWEREX_CONTAINER_PODMAN
+} swerex_container_runtime;
+
+/** How the server in a container is reached. */
+typedef enum swerex_transport {
+  SWEREX_TRANSPORT_TCP,  /**< By a port, published on this machine's loopback only. */
+  SWEREX_TRANSPORT_STDIO /**< Without any port or network: by `exec` in the container. */
+} swerex_transport;
+
+/**
+ * DockerDeploymentConfig: a container that is made, given a static swerex-remote, started, and
+ * removed by the stop. JSON "type": "docker".
+ */
+typedef struct swerex_docker_config {
+  const char *image; /**< Default "python:3.11". */
+  int port;          /**< Of this machine. Default: a free one that the engine chooses. */
+  const char *const *docker_args; /**< More options of `docker run`; ends in NULL. A --platform
+                                       among them is moved to `platform`. */
+  double startup_timeout;         /**< From the made container to its first answer. Default 180. */
+  swerex_pull pull;               /**< Default SWEREX_PULL_MISSING. */
+  bool remove_images;             /**< Remove the image behind the stop. */
+  const char *python_standalone_dir; /**< Not needed here: taken, and a warning is logged. */
+  const char *platform;           /**< Such as "linux/arm64". Default: the image's. */
+  bool keep_container;            /**< Only end it at the stop. JSON: remove_container, inverted. */
+  swerex_container_runtime container_runtime; /**< Default SWEREX_CONTAINER_DOCKER. */
+  const char *const *exec_shell;  /**< That starts a server of the image's own where no static one
+                                       is found. Default {"/bin/sh", "-c"}. */
+  const char *docker_internal_host; /**< Where published ports are reached. Default
+                                       "http://127.0.0.1"; with any other they are published on
+                                       all interfaces. */
+  const char *remote_binary; /**< The static server, or its path without "-x86_64", "-aarch64".
+                                  Default: SWEREX_REMOTE_BINARY, then swerex-remote[-CPU] beside the
+                                  running program, then on PATH. Ours. */
+  swerex_transport transport; /**< Default SWEREX_TRANSPORT_TCP. Ours. */
+  const char *const *labels;  /**< "KEY=VALUE" for the container; ends in NULL. Ours. */
+} swerex_docker_config;
+
 /** Which deployment a swerex_deployment_config describes. */
 typedef enum swerex_deployment_type {
   SWEREX_DEPLOYMENT_LOCAL = 1,
   SWEREX_DEPLOYMENT_DUMMY,
-  SWEREX_DEPLOYMENT_REMOTE
+  SWEREX_DEPLOYMENT_REMOTE,
+  SWEREX_DEPLOYMENT_DOCKER
 } swerex_deployment_type;
 
 /** DeploymentConfig: a type and the configuration that goes with it. */
@@ -718,6 +774,7 @@ typedef struct swerex_deployment_config {
     swerex_local_config local;
     swerex_dummy_config dummy;
     swerex_remote_config remote;
+    swerex_docker_config docker;
   } u;
 } swerex_deployment_config;
 
@@ -743,6 +800,7 @@ typedef enum swerex_model {
   SWEREX_MODEL_LOCAL_CONFIG,
   SWEREX_MODEL_DUMMY_CONFIG,
   SWEREX_MODEL_REMOTE_CONFIG,
+  SWEREX_MODEL_DOCKER_CONFIG,
   SWEREX_MODEL_COUNT_
 } swerex_model;
 
@@ -1010,6 +1068,12 @@ SWEREX_API swerex_future *
 swerex_deployment_is_alive_async(swerex_deployment *deployment,
                                  const swerex_is_alive_request *request, swerex_error *err);
 
+/**
+ * Return the name of the container that a docker deployment has made, owned by the deployment;
+ * NULL while there is none, and for other deployments.
+ */
+SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment *deployment);
+
 /** Return the runtime, owned by the deployment. Error: DEPLOYMENT_NOT_STARTED. */
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err);
@@ -1026,7 +1090,8 @@ typedef struct swerex_server swerex_server;
 typedef struct swerex_server_options {
   const char *host;       /**< Address to listen on. Default "127.0.0.1" (the original: 0.0.0.0). */
   int port;               /**< 0: a free one; see swerex_server_address. */
-  const char *unix_path;  /**< Listen on a local socket instead, for this user only. */
+  const char *unix_path;  /**< Listen on a local socket instead, for this user only; on Linux
+                               "@name" is one outside of the file system, for all users. */
   bool stdio;             /**< Serve one client over stdin and stdout instead. */
   const char *auth_token; /**< What X-API-Key must be. NULL or "": nothing. */
   bool no_auth;           /**< Allow other machines without a token: they can run anything. */
@@ -1120,13 +1185,17 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #endif
 
 #if defined(__GNUC__) &&                                                                           \
-  (defined(SWEREX_NO_LOCAL) || defined(SWEREX_NO_REMOTE) || defined(SWEREX_NO_SERVER))
+  (defined(SWEREX_NO_LOCAL) || defined(SWEREX_NO_DOCKER) || defined(SWEREX_NO_SERVER))
 #define SWEREX__SYS_QUIET 1 /* what only the left-out parts call is not worth a warning */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 
-#ifndef SWEREX_NO_LOCAL
+#ifdef __linux__
+#define SWEREX__SYS_ABSTRACT 1 /* local sockets have names outside of the file system */
+#endif
+
+#if !defined(SWEREX_NO_LOCAL) || !defined(SWEREX_NO_DOCKER)
 #define SWEREX__SYS_PROCESSES 1 /* commands are started here */
 #endif
 
@@ -3133,6 +3202,7 @@ static swerex__valid_fault swerex__valid_to_seconds(const swerex__json *node, do
 
 typedef enum swerex__model_kind {
   SWEREX__MODEL_BOOL,
+  SWEREX__MODEL_NOT,       /* bool, the opposite of JSON's, which is true by default */
   SWEREX__MODEL_INT,       /* int, zero: the default; JSON 0 or less: -1 */
   SWEREX__MODEL_EXIT_CODE, /* int; SWEREX_NO_EXIT_CODE: null */
   SWEREX__MODEL_SIZE,      /* size_t, zero: the default */
@@ -3172,6 +3242,9 @@ typedef struct swerex__model {
 
 /* --- tables --- */
 
+static const char *const swerex__model_pulls[] = {"missing", "never", "always", NULL};
+static const char *const swerex__model_containers[] = {"docker", "podman", NULL};
+static const char *const swerex__model_transports[] = {"tcp", "stdio", NULL};
 static const char *const swerex__model_checks[] = {"raise", "silent", "ignore", NULL};
 SWEREX__SYS_STATIC_ASSERT(sizeof(swerex_check) == sizeof(int), model_enum);
 
@@ -3298,6 +3371,29 @@ static const swerex__model_row swerex__model_remote_config_rows[] = {
   SWEREX__MODEL_ROW(remote_config, kill_on_disconnect, BOOL, SWEREX__MODEL_OURS, 0, NULL)
 };
 
+static const swerex__model_row swerex__model_docker_config_rows[] = {
+  SWEREX__MODEL_ROW(docker_config, image, STRING, 0, 0, "python:3.11")
+  SWEREX__MODEL_ROW(docker_config, port, INT, SWEREX__MODEL_NULL, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, docker_args, LIST, 0, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, startup_timeout, SECONDS, 0, 180.0, NULL)
+  {"pull", SWEREX__MODEL_ENUM, 0, offsetof(swerex_docker_config, pull), 0,
+   "'missing', 'never' or 'always'", swerex__model_pulls},
+  SWEREX__MODEL_ROW(docker_config, remove_images, BOOL, 0, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, python_standalone_dir, STRING, SWEREX__MODEL_NULL, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, platform, STRING, SWEREX__MODEL_NULL, 0, NULL)
+  {"remove_container", SWEREX__MODEL_NOT, 0, offsetof(swerex_docker_config, keep_container), 0,
+   NULL, NULL},
+  {"container_runtime", SWEREX__MODEL_ENUM, 0, offsetof(swerex_docker_config, container_runtime), 0,
+   "'docker' or 'podman'", swerex__model_containers},
+  SWEREX__MODEL_LITERAL_ROW("type", "docker")
+  SWEREX__MODEL_ROW(docker_config, exec_shell, LIST, SWEREX__MODEL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, docker_internal_host, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, remote_binary, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  {"transport", SWEREX__MODEL_ENUM, SWEREX__MODEL_OURS, offsetof(swerex_docker_config, transport),
+   0, "'tcp' or 'stdio'", swerex__model_transports},
+  SWEREX__MODEL_ROW(docker_config, labels, MAP, SWEREX__MODEL_NULL_OURS, 0, NULL)
+};
+
 #define SWEREX__MODEL_OF(name, type, rows, flags, tag) \
   {name, sizeof(swerex_##type), swerex__model_##rows##_rows, \
    SWEREX__SYS_COUNT(swerex__model_##rows##_rows), flags, tag},
@@ -3328,6 +3424,8 @@ static const swerex__model swerex__model_table[] = {
   SWEREX__MODEL_OF("LocalDeploymentConfig", local_config, local_config, SWEREX__MODEL_FORBID, NULL)
   SWEREX__MODEL_OF("DummyDeploymentConfig", dummy_config, dummy_config, SWEREX__MODEL_FORBID, NULL)
   SWEREX__MODEL_OF("RemoteDeploymentConfig", remote_config, remote_config, SWEREX__MODEL_FORBID,
+                   NULL)
+  SWEREX__MODEL_OF("DockerDeploymentConfig", docker_config, docker_config, SWEREX__MODEL_FORBID,
                    NULL)
 };
 SWEREX__SYS_STATIC_ASSERT(SWEREX__SYS_COUNT(swerex__model_table) == SWEREX_MODEL_COUNT_ - 1,
@@ -3448,7 +3546,9 @@ static bool swerex__model_is_default(const swerex__model_row *row, const void *v
   const void *member = swerex__model_member(row, value);
   if (swerex__model_is_pointer(row)) return swerex__model_pointer(row, value) == NULL;
   switch (row->kind) {
-    case SWEREX__MODEL_BOOL: return !*(const bool *)member;
+    case SWEREX__MODEL_BOOL:
+    case SWEREX__MODEL_NOT: return !*(const bool *)member;
+    case SWEREX__MODEL_ENUM: return *(const int *)member == 0;
     case SWEREX__MODEL_INT: return *(const int *)member == 0;
     case SWEREX__MODEL_SIZE: return *(const size_t *)member == 0;
     case SWEREX__MODEL_SECONDS:
@@ -3504,6 +3604,7 @@ static void swerex__model_write(const swerex__model_row *row, const void *value,
   swerex__json_add_key(out, row->name);
   switch (row->kind) {
     case SWEREX__MODEL_BOOL: swerex__json_add_bool(out, *(const bool *)member); break;
+    case SWEREX__MODEL_NOT: swerex__json_add_bool(out, !*(const bool *)member); break;
     case SWEREX__MODEL_INT:
       number = *(const int *)member;
       swerex__json_add_integer(out, number == 0 ? (int)row->number : number < 0 ? 0 : number);
@@ -3645,7 +3746,11 @@ static bool swerex__model_copy(const swerex_allocator *allocator, const swerex__
 static swerex__valid_fault swerex__model_to_number(const swerex__model_row *row,
                                                    const swerex__json *node, void *member) {
   int64_t integer = 0;
-  if (row->kind == SWEREX__MODEL_BOOL) return swerex__valid_to_bool(node, (bool *)member);
+  if (row->kind == SWEREX__MODEL_BOOL || row->kind == SWEREX__MODEL_NOT) {
+    swerex__valid_fault fault = swerex__valid_to_bool(node, (bool *)member);
+    if (row->kind == SWEREX__MODEL_NOT) *(bool *)member = !*(bool *)member;
+    return fault;
+  }
   if (row->kind == SWEREX__MODEL_SECONDS)
     return swerex__valid_to_seconds(node, (double *)member);
   swerex__valid_fault fault = swerex__valid_to_integer(node, &integer);
@@ -3926,6 +4031,8 @@ static const swerex__model_variant swerex__model_deployment_variants[] = {
    offsetof(swerex_deployment_config, u.dummy)},
   {"remote", &swerex__model_table[SWEREX_MODEL_REMOTE_CONFIG - 1], SWEREX_DEPLOYMENT_REMOTE,
    offsetof(swerex_deployment_config, u.remote)},
+  {"docker", &swerex__model_table[SWEREX_MODEL_DOCKER_CONFIG - 1], SWEREX_DEPLOYMENT_DOCKER,
+   offsetof(swerex_deployment_config, u.docker)},
 };
 static const swerex__model_union swerex__model_deployments = {
   "DeploymentConfig", "type", false, swerex__model_deployment_variants,
@@ -12704,6 +12811,12 @@ static bool swerex__sock_local_target(const char *path, swerex__sock_target *tar
     return swerex__err_system(err, ENAMETOOLONG, path);
   memcpy(local->sun_path, path, strlen(path) + 1);
   target->size = (socklen_t)sizeof *local;
+#ifdef SWEREX__SYS_ABSTRACT
+  if (path[0] == '@') { /* a name outside of the file system, as ss(8) writes it */
+    local->sun_path[0] = '\0';
+    target->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+  }
+#endif
   return true;
 }
 
@@ -13000,12 +13113,12 @@ static int swerex__sock_listen_local(const char *path, swerex_error *err) {
   if (!swerex__sock_local_target(path, &target, err)) return -1;
   int probe = socket(AF_UNIX, SOCK_STREAM, 0);
   bool taken = probe >= 0 && connect(probe, &target.address.any, target.size) == 0;
-  bool dead = !taken && errno == ECONNREFUSED;
+  bool dead = !taken && errno == ECONNREFUSED && path[0] != '@';
   swerex__sys_close(&probe);
   if (dead) unlink(path);
   if (taken) errno = EADDRINUSE;
   int fd = taken ? -1 : swerex__sock_listen_at(&target);
-  if (fd >= 0 && chmod(path, 0600) != 0) swerex__sys_close(&fd);
+  if (fd >= 0 && path[0] != '@' && chmod(path, 0600) != 0) swerex__sys_close(&fd);
   if (fd < 0) swerex__err_system(err, errno, path);
   return fd;
 }
@@ -16369,6 +16482,9 @@ typedef struct swerex__web {
   swerex__loop_link idle; /* swerex__web_conn, the last used at the end */
   size_t idle_count;
   bool reuse; /* connections may serve more than one call */
+  /** Open a connection instead of dialing the address: a descriptor, or -1. NULL: dial. */
+  int (*open)(void *opener, swerex_error *err);
+  void *opener;
 #if SWEREX_USE_CURL
   swerex__curl *curl; /* NULL: not needed yet */
 #endif
@@ -16865,6 +16981,13 @@ static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
     web->idle_count--;
     swerex__web_use(call, conn);
     return true;
+  }
+  if (web->open != NULL) {
+    int fd = web->open(web->opener, err);
+    swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(web, fd, err);
+    if (conn != NULL) swerex__web_use(call, conn);
+    if (conn == NULL) swerex__loop_disarm(web->loop, &call->timer);
+    return conn != NULL;
   }
   call->dial = swerex__sock_dial_new(web->loop, web->url.host, web->url.port, call->connect_timeout,
                                      web->url.text, swerex__web_on_dialed, call, err);
@@ -17460,6 +17583,14 @@ static swerex_runtime *swerex__remote_new(swerex_loop *loop, const swerex_remote
     return &remote->base;
   swerex__rt_free(&remote->base);
   return NULL;
+}
+
+/** Have connections opened by a function instead of to the address. */
+static void swerex__remote_dial_by(swerex_runtime *runtime,
+                                   int (*open)(void *opener, swerex_error *err), void *opener) {
+  swerex__remote *remote = (swerex__remote *)runtime;
+  remote->web.open = open;
+  remote->web.opener = opener;
 }
 
 #endif /* SWEREX_NO_REMOTE */
@@ -18652,7 +18783,7 @@ static void swerex__srv_free(swerex_server *server) {
   swerex__loop_disarm(server->loop, &server->lifetime);
   swerex__loop_disarm(server->loop, &server->pause);
   swerex__poll_drop(&server->loop->poll, &server->listener);
-  if (server->unix_path != NULL) unlink(server->unix_path);
+  if (server->unix_path != NULL && server->unix_path[0] != '@') unlink(server->unix_path);
   swerex__rt_free(server->runtime);
   swerex__mem_free(server->token);
   swerex__mem_free(server->address);
@@ -19248,6 +19379,1050 @@ static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deploymen
   return true;
 }
 
+#ifndef SWEREX_NO_DOCKER
+
+/* =============================================================================================
+ * [elf] The static server, found and packed
+ * ========================================================================================== */
+/* What goes into an image is one static binary, swerex-remote. It is looked for in the given place,
+ * in SWEREX_REMOTE_BINARY, beside the running program and on PATH, for the processor asked for. */
+
+typedef struct swerex__elf_machine {
+  const char *names[3]; /* of images, then our own suffix */
+  int number;           /* e_machine */
+} swerex__elf_machine;
+
+static const swerex__elf_machine swerex__elf_machines[] = {
+  {{"amd64", "x86_64", "x86_64"}, 62},
+  {{"arm64", "aarch64", "aarch64"}, 183},
+};
+
+/** Find a processor by its name; NULL: not known. */
+static const swerex__elf_machine *swerex__elf_find_machine(const char *name) {
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__elf_machines); i++)
+    for (size_t k = 0; k < 2; k++)
+      if (strcmp(name, swerex__elf_machines[i].names[k]) == 0) return &swerex__elf_machines[i];
+  return NULL;
+}
+
+/** Say why a file is no static binary for a processor; NULL: it is one. */
+static const char *swerex__elf_fault(const char *path, const swerex__elf_machine *machine) {
+  static const unsigned char sign[6] = {0x7F, 'E', 'L', 'F', 2, 1}; /* 64 bits, little endian */
+  unsigned char head[4096];
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return strerror(errno);
+  ssize_t size = read(fd, head, sizeof head);
+  close(fd);
+  if (size < 64 || memcmp(head, sign, sizeof sign) != 0) return "it is not a 64-bit ELF program";
+  if ((head[18] | head[19] << 8) != machine->number) return "it is for another processor";
+  size_t at = (size_t)(head[32] | head[33] << 8), each = (size_t)(head[54] | head[55] << 8);
+  for (int left = head[56] | head[57] << 8; left > 0; left--, at += each) {
+    if (at + 4 > (size_t)size) return "its program headers are out of reach";
+    if (head[at] == 3 && (head[at + 1] | head[at + 2] | head[at + 3]) == 0)
+      return "it is not static: it asks for a loader that the image may not have";
+  }
+  return NULL;
+}
+
+/** Try FOLDER/swerex-remote-CPU and FOLDER/swerex-remote. */
+static bool swerex__elf_try_folder(const char *folder, size_t size,
+                                   const swerex__elf_machine *machine, char path[PATH_MAX]) {
+  const char *const suffixes[] = {"-", ""};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(suffixes); i++) {
+    int n = snprintf(path, PATH_MAX, "%.*s/swerex-remote%s%s", (int)size, folder, suffixes[i],
+                     i == 0 ? machine->names[2] : "");
+    if (n > 0 && n < PATH_MAX && swerex__elf_fault(path, machine) == NULL) return true;
+  }
+  return false;
+}
+
+/** Use a place that was named: a file, or that with the processor behind it. */
+static bool swerex__elf_use(const char *given, const char *by, const swerex__elf_machine *machine,
+                            char path[PATH_MAX], swerex_error *err) {
+  const char *fault = swerex__elf_fault(given, machine);
+  int n = snprintf(path, PATH_MAX, "%s", given);
+  if (n > 0 && n < PATH_MAX && fault == NULL) return true;
+  n = snprintf(path, PATH_MAX, "%s-%s", given, machine->names[2]);
+  if (n > 0 && n < PATH_MAX && swerex__elf_fault(path, machine) == NULL) return true;
+  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                         "%s %s cannot serve in an image for %s: %s; build it with "
+                         "`make -C tools static`",
+                         by, given, machine->names[0], fault != NULL ? fault : "too long a path");
+}
+
+/** Find a static server. path "": there is none. False: one was named, and it is not fit. */
+static bool swerex__elf_find(const char *given, const swerex__elf_machine *machine,
+                             char path[PATH_MAX], swerex_error *err) {
+  const char *named = getenv("SWEREX_REMOTE_BINARY"), *folders = getenv("PATH");
+  if (given != NULL && given[0] != '\0')
+    return swerex__elf_use(given, "remote_binary", machine, path, err);
+  if (named != NULL && named[0] != '\0')
+    return swerex__elf_use(named, "SWEREX_REMOTE_BINARY", machine, path, err);
+  char self[PATH_MAX];
+  ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+  while (size > 0 && self[size - 1] != '/') size--;
+  if (size > 0 && swerex__elf_try_folder(self, (size_t)size - 1, machine, path)) return true;
+  while (folders != NULL && *folders != '\0') {
+    size_t length = strcspn(folders, ":");
+    if (length > 0 && swerex__elf_try_folder(folders, length, machine, path)) return true;
+    folders += length + (folders[length] == ':');
+  }
+  path[0] = '\0';
+  return true;
+}
+
+/** Write the header of one file or folder of a tar archive. */
+static void swerex__elf_add_header(swerex__str *tar, const char *name, char type, size_t size) {
+  char head[512];
+  unsigned sum = 0;
+  memset(head, 0, sizeof head);
+  snprintf(head, 100, "%s", name);
+  snprintf(head + 100, 8, "%07o", 0755U);
+  snprintf(head + 108, 8, "%07o", 0U);
+  snprintf(head + 116, 8, "%07o", 0U);
+  snprintf(head + 124, 12, "%011lo", (unsigned long)size);
+  snprintf(head + 136, 12, "%011o", 0U);
+  memset(head + 148, ' ', 8);
+  head[156] = type;
+  memcpy(head + 257, "ustar\0" "00", 8);
+  for (size_t i = 0; i < sizeof head; i++) sum += (unsigned char)head[i];
+  snprintf(head + 148, 8, "%06o", sum);
+  swerex__str_add(tar, head, sizeof head);
+}
+
+/** Pack a program as the file `name` of a tar archive: an open descriptor, or -1. */
+static int swerex__elf_pack(const swerex_allocator *memory, const char *path, const char *name,
+                            swerex_error *err) {
+  static const char nothing[1024];
+  char scratch[PATH_MAX];
+  struct stat info;
+  swerex__str tar = swerex__str_new(memory, 1 << 28);
+  int out = -1, fd = open(path, O_RDONLY | O_CLOEXEC);
+  bool ok = fd >= 0 && fstat(fd, &info) == 0 && info.st_size < 1 << 27;
+  size_t size = ok ? (size_t)info.st_size : 0;
+  if (ok) swerex__elf_add_header(&tar, name, '0', size);
+  for (size_t got = 0; ok && got < size;) {
+    char *into = swerex__str_reserve(&tar, size - got);
+    ssize_t n = into == NULL ? -1 : read(fd, into, size - got);
+    ok = n > 0;
+    if (ok) tar.size += (size_t)n, got += (size_t)n;
+  }
+  swerex__str_add(&tar, nothing, (512 - size % 512) % 512);
+  swerex__str_add(&tar, nothing, sizeof nothing);
+  if (ok && !tar.failed) out = swerex__sys_open_scratch(scratch, sizeof scratch);
+  if (out >= 0 && strncmp(scratch, "/proc/", 6) != 0) unlink(scratch);
+  if (out >= 0 && (!swerex__sys_write_all(out, tar.data, tar.size) || lseek(out, 0, SEEK_SET) != 0))
+    swerex__sys_close(&out);
+  if (out < 0) swerex__err_system(err, errno, path);
+  swerex__sys_close(&fd);
+  swerex__str_clear(&tar);
+  return out;
+}
+
+/* =============================================================================================
+ * [docker] Docker and Podman
+ * ========================================================================================== */
+/* A container is made, given the static server, and started with its output attached: the server's
+ * line "listening" says that it is ready, the end of that output that it has ended. The engine is
+ * its command line, started without a shell. With the transport "stdio" no port is published: each
+ * connection is an `exec` in the container, which joins its stdin and stdout to the server's local
+ * socket. */
+
+#define SWEREX__DOCKER_PORT 8000
+#define SWEREX__DOCKER_TAIL 16384     /* kept of the container's output */
+#define SWEREX__DOCKER_LINE 4096
+#define SWEREX__DOCKER_TIMEOUT 180.0
+#define SWEREX__DOCKER_STOP_TIME 30.0 /* for each command of a stop */
+#define SWEREX__DOCKER_PULL_TIME 86400.0
+#define SWEREX__DOCKER_CLOSE_TIME 5.0
+
+typedef struct swerex__docker {
+  swerex__keep *keep; /* above all its processes */
+  char name[128];     /* of the container */
+  char id[80];        /* "": not made yet */
+  bool named;         /* by the user: it may be another's container */
+  char token[40];
+  char platform[64];
+  char arch[32];         /* of the image; "": not known */
+  char binary[PATH_MAX]; /* "": the image has a server of its own */
+  char inside[32];       /* where it is in the container */
+  bool missing, host_network, read_only;
+  int port;
+  swerex__proc *attached; /* the container's output */
+  swerex_future *ready;   /* pending until the server listens */
+  swerex__loop_timer deadline;
+  char line[2][SWEREX__DOCKER_LINE]; /* of stdout and stderr, so far */
+  size_t line_size[2];
+  bool exited;
+  int exit_code;
+  swerex_bytes output; /* of a container that has ended */
+  swerex__loop_link relays;
+} swerex__docker;
+
+static swerex__docker *swerex__docker_of(const swerex_deployment *deployment) {
+  return (swerex__docker *)deployment->state;
+}
+
+static const swerex_docker_config *swerex__docker_config(const swerex_deployment *deployment) {
+  return &deployment->config.u.docker;
+}
+
+static const char *swerex__docker_program(const swerex_deployment *deployment) {
+  bool podman = swerex__docker_config(deployment)->container_runtime == SWEREX_CONTAINER_PODMAN;
+  return podman ? "podman" : "docker";
+}
+
+static const char *swerex__docker_image(const swerex_deployment *deployment) {
+  const char *image = swerex__docker_config(deployment)->image;
+  return image == NULL ? "python:3.11" : image;
+}
+
+static double swerex__docker_limit(const swerex_deployment *deployment) {
+  double seconds = swerex__docker_config(deployment)->startup_timeout;
+  return seconds == 0 ? SWEREX__DOCKER_TIMEOUT : seconds;
+}
+
+/* --- arguments ---------------------------------------------------------------------------- */
+
+/** An argument vector that grows; it borrows its texts. */
+typedef struct swerex__docker_argv {
+  const swerex_allocator *memory;
+  void *list; /* const char ** */
+  size_t count, room;
+  bool failed;
+} swerex__docker_argv;
+
+static void swerex__docker_add(swerex__docker_argv *argv, const char *text) {
+  argv->failed = argv->failed ||
+                 !swerex__mem_reserve(argv->memory, &argv->list, &argv->room, argv->count,
+                                      sizeof(const char *));
+  if (!argv->failed) ((const char **)argv->list)[argv->count++] = text;
+}
+
+/** Begin with the engine's program and the words up to NULL. */
+static swerex__docker_argv swerex__docker_words(const swerex_deployment *deployment,
+                                                const char *const *words) {
+  swerex__docker_argv argv = {&deployment->loop->allocator, NULL, 0, 0, false};
+  swerex__docker_add(&argv, swerex__docker_program(deployment));
+  for (; *words != NULL; words++) swerex__docker_add(&argv, *words);
+  return argv;
+}
+
+/** Tell whether an argument is an option, alone or with "=VALUE", whose text is then *value. */
+static bool swerex__docker_is(const char *argument, const char *option, const char **value) {
+  size_t size = strlen(option);
+  if (strncmp(argument, option, size) != 0) return false;
+  *value = argument[size] == '=' ? argument + size + 1 : NULL;
+  return argument[size] == '=' || argument[size] == '\0';
+}
+
+/** Find an option in docker_args; NULL: it is not there, "": it has no value. */
+static const char *swerex__docker_option(const swerex_deployment *deployment, const char *option) {
+  const char *const *args = swerex__docker_config(deployment)->docker_args;
+  const char *value;
+  for (; args != NULL && *args != NULL; args++) {
+    if (!swerex__docker_is(*args, option, &value)) continue;
+    return value != NULL ? value : args[1] != NULL ? args[1] : "";
+  }
+  return NULL;
+}
+
+/* --- the engine's answers ----------------------------------------------------------------- */
+
+typedef struct swerex__docker_advice {
+  const char *words, *advice;
+} swerex__docker_advice;
+
+/** What engines say, and what to do about it. */
+static const swerex__docker_advice swerex__docker_advices[] = {
+  {"permission denied while trying to connect",
+   "this user may not use the engine's socket: add it to the group docker, or use sudo or podman"},
+  {"dial unix", "is the engine running? Start it, or set DOCKER_HOST"},
+  {"Cannot connect to", "is the engine running? Start it, or set DOCKER_HOST"},
+  {"port is already allocated", "choose another port, or leave it out for a free one"},
+  {"address already in use", "choose another port, or leave it out for a free one"},
+  {"is already in use by", "remove that container, or leave --name out"},
+  {"exec format error", "the image is for another processor: set platform, or install QEMU"},
+  {"read-only", "give the container a writable place, such as --tmpfs /tmp"},
+};
+
+/** Remove blanks at the end of what a program said. */
+static int swerex__docker_trim(const swerex_bytes *text) {
+  size_t size = text->size;
+  while (size > 0 && strchr(" \r\n\t", text->data[size - 1]) != NULL) size--;
+  return (int)(size < 4000 ? size : 4000);
+}
+
+/** Say what failed, in the engine's words, and what to do. False, always. */
+static bool swerex__docker_fail(swerex_error *err, swerex_code code, const char *what,
+                                const swerex_bytes *said) {
+  const char *advice = NULL, *text = said->data == NULL ? "" : said->data;
+  for (size_t i = 0; advice == NULL && i < SWEREX__SYS_COUNT(swerex__docker_advices); i++)
+    if (strstr(text, swerex__docker_advices[i].words) != NULL)
+      advice = swerex__docker_advices[i].advice;
+  return swerex__err_set(err, code, "%s: %.*s%s%s", what, swerex__docker_trim(said), text,
+                         advice != NULL ? " - " : "", advice != NULL ? advice : "");
+}
+
+/* --- commands of the engine --------------------------------------------------------------- */
+
+/** A command of the engine under way. */
+typedef struct swerex__docker_job {
+  swerex_future *future; /* its response: swerex_command_response */
+  swerex__proc *proc;
+  const char *program;
+  char what[32];    /* its first words */
+  const char *fine; /* said by a failure that is none; NULL: look at no failure */
+  double timeout;
+} swerex__docker_job;
+
+static void swerex__docker_free_job(swerex__docker_job *job) {
+  swerex__proc_free(job->proc);
+  swerex__mem_free(job);
+}
+
+static void swerex__docker_cancel_job(swerex_future *future) {
+  swerex__docker_free_job((swerex__docker_job *)future->operation);
+}
+
+/** Say why a command did not come to an end of its own. */
+static void swerex__docker_set_broken(const swerex__docker_job *job, swerex_error *error) {
+  if (job->proc->end == SWEREX__PROC_NOT_STARTED && job->proc->failed_errno == ENOENT)
+    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
+                    "there is no `%s` on PATH: install it, or set container_runtime to the engine "
+                    "that is there",
+                    job->program);
+  else if (job->proc->end == SWEREX__PROC_NOT_STARTED)
+    swerex__err_system(error, job->proc->failed_errno, job->program);
+  else if (job->proc->end == SWEREX__PROC_BROKEN)
+    swerex__err_move(error, &job->proc->error);
+  else
+    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no answer from the engine within %gs",
+                    job->what, job->timeout);
+}
+
+static void swerex__docker_on_ran(swerex__proc *proc) {
+  swerex__docker_job *job = (swerex__docker_job *)proc->owner;
+  swerex_future *future = job->future;
+  swerex_command_response *response = (swerex_command_response *)future->response;
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool ok = proc->end == SWEREX__PROC_EXITED;
+  if (!ok) swerex__docker_set_broken(job, &error);
+  ok = ok && swerex__text_keep_take(&proc->pipes[0].keep, &response->stdout_text, &error) &&
+       swerex__text_keep_take(&proc->pipes[1].keep, &response->stderr_text, &error);
+  response->exit_code = swerex__proc_exit_code(proc->status);
+  if (ok && job->fine != NULL && response->exit_code != 0 &&
+      (job->fine[0] == '\0' || strstr(response->stderr_text.data, job->fine) == NULL))
+    ok = swerex__docker_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, job->what,
+                             &response->stderr_text);
+  swerex__docker_free_job(job);
+  if (ok)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, &error);
+}
+
+typedef struct swerex__docker_call {
+  double timeout;
+  const char *fine; /* see swerex__docker_job */
+  int input;        /* -1: nothing */
+  const char *const *env;
+  swerex_output_watch watch;
+} swerex__docker_call;
+
+/** Start a command of the engine; argv is used up. */
+static swerex_future *swerex__docker_run(swerex_deployment *deployment, swerex__docker_argv *argv,
+                                         const swerex__docker_call *call, swerex_error *err) {
+  swerex_loop *loop = deployment->loop;
+  swerex__proc_spec spec;
+  swerex__docker_add(argv, NULL);
+  swerex_future *future =
+    swerex__loop_promise(loop, swerex__model_of(SWEREX_MODEL_COMMAND_RESPONSE), err);
+  swerex__docker_job *job =
+    (swerex__docker_job *)swerex__mem_new(&loop->allocator, 1, sizeof *job);
+  memset(&spec, 0, sizeof spec);
+  if (future == NULL || job == NULL || argv->failed) {
+    swerex__err_memory(err);
+  } else {
+    const char *const *words = (const char *const *)argv->list;
+    spec.argv = words;
+    spec.env = call->env;
+    spec.input = call->input;
+    spec.timeout = job->timeout = call->timeout;
+    spec.idle_timeout = SWEREX_FOREVER;
+    spec.max_output = 1 << 20;
+    spec.watch = call->watch;
+    job->future = future;
+    job->program = swerex__docker_program(deployment);
+    job->fine = call->fine;
+    snprintf(job->what, sizeof job->what, "%s %s", words[0], words[1]);
+    job->proc = swerex__proc_start(loop, swerex__docker_of(deployment)->keep, &spec,
+                                   swerex__docker_on_ran, job, err);
+  }
+  swerex__mem_free(argv->list);
+  if (job != NULL && job->proc != NULL) {
+    future->operation = job;
+    future->cancel = swerex__docker_cancel_job;
+    return future;
+  }
+  swerex__mem_free(job);
+  swerex__loop_free_future(future);
+  return NULL;
+}
+
+static const swerex_command_response *swerex__docker_answer(const swerex_future *future) {
+  return (const swerex_command_response *)future->response;
+}
+
+/* --- the image ---------------------------------------------------------------------------- */
+
+/** Forget the container of a start before this one. */
+static void swerex__docker_reset(swerex_deployment *deployment) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex__proc_free(docker->attached);
+  swerex__mem_free(docker->output.data);
+  docker->attached = NULL;
+  docker->output.data = NULL;
+  docker->output.size = 0;
+  docker->exited = docker->missing = false;
+  docker->id[0] = docker->arch[0] = docker->binary[0] = '\0';
+  docker->line_size[0] = docker->line_size[1] = 0;
+  docker->port = swerex__docker_config(deployment)->port;
+}
+
+/** Make up a name as the original does: of the image's, and a random part. */
+static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  static const char letters[] =
+    "-_.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  unsigned char bytes[32];
+  size_t size = 0;
+  const char *given = swerex__docker_option(deployment, "--name");
+  if (!swerex__util_random(bytes, sizeof bytes))
+    return swerex__err_system(err, errno, "/dev/urandom");
+  for (size_t i = 0; i < 16; i++)
+    snprintf(docker->token + 2 * i, 3, "%02x", bytes[i]);
+  docker->named = given != NULL;
+  if (given != NULL) {
+    snprintf(docker->name, sizeof docker->name, "%s", given);
+    return true;
+  }
+  for (const char *c = swerex__docker_image(deployment); *c != '\0' && size < 60; c++)
+    if (strchr(size > 0 ? letters : letters + 3, *c) != NULL) docker->name[size++] = *c;
+  for (size_t i = 16; i < 32; i++)
+    size += (size_t)snprintf(docker->name + size, 4, i == 16 ? "-%02x" : "%02x", bytes[i]);
+  return true;
+}
+
+static swerex_future *swerex__docker_inspect(swerex_deployment *deployment, swerex_error *err) {
+  const char *const words[] = {"image", "inspect", "--format", "{{.Architecture}}",
+                               swerex__docker_image(deployment), NULL};
+  swerex__docker_call call = {swerex__docker_limit(deployment), NULL, -1, NULL,
+                              {NULL, NULL, false}};
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex__docker_reset(deployment);
+  if (docker->keep != NULL && !swerex__keep_is_alive(docker->keep)) {
+    swerex__keep_free(docker->keep);
+    docker->keep = NULL;
+  }
+  if (docker->keep == NULL) docker->keep = swerex__keep_fork(deployment->loop, NULL, 0, err);
+  if (docker->keep == NULL || !swerex__docker_make_names(deployment, err)) return NULL;
+  return swerex__docker_inspect(deployment, err);
+}
+
+/** Take the architecture of the image, or learn that the image is not here. */
+static bool swerex__docker_looked(swerex_deployment *deployment, swerex_future *future,
+                                  swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_command_response *ran = swerex__docker_answer(future);
+  if (!future->ok) return swerex__err_move(err, &future->error);
+  if (ran->exit_code == 0) {
+    snprintf(docker->arch, sizeof docker->arch, "%.*s", swerex__docker_trim(&ran->stdout_text),
+             ran->stdout_text.data);
+    return true;
+  }
+  if (strstr(ran->stderr_text.data, "o such image") == NULL &&
+      strstr(ran->stderr_text.data, "image not known") == NULL &&
+      strstr(ran->stderr_text.data, "failed to find image") == NULL)
+    return swerex__docker_fail(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                               swerex__docker_program(deployment), &ran->stderr_text);
+  docker->missing = true;
+  if (swerex__docker_config(deployment)->pull != SWEREX_PULL_NEVER) return true;
+  return swerex__err_set(err, SWEREX_E_DOCKER_PULL,
+                         "image %s is not here, and pull is \"never\": pull it, or set pull to "
+                         "\"missing\"",
+                         swerex__docker_image(deployment));
+}
+
+/** Hand the lines of a pull on to hooks and log. */
+static void swerex__docker_on_pull(void *user_data, swerex_stream stream, const char *text,
+                                   size_t size) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  (void)stream;
+  while (size > 0) {
+    const char *end = (const char *)memchr(text, '\n', size);
+    size_t length = end == NULL ? size : (size_t)(end - text);
+    char line[256];
+    snprintf(line, sizeof line, "Pulling: %.*s", (int)(length < 200 ? length : 200), text);
+    if (length > 0) swerex__dep_tell(deployment, line);
+    if (end == NULL) return;
+    text += length + 1;
+    size -= length + 1;
+  }
+}
+
+static swerex_future *swerex__docker_pull(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *const words[] = {"pull", NULL};
+  swerex__docker_call call = {SWEREX__DOCKER_PULL_TIME, NULL, -1, NULL,
+                              {swerex__docker_on_pull, deployment, false}};
+  if (!docker->missing && swerex__docker_config(deployment)->pull != SWEREX_PULL_ALWAYS)
+    return NULL;
+  swerex__dep_tell(deployment, "Pulling container image");
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  if (docker->platform[0] != '\0') swerex__docker_add(&argv, "--platform");
+  if (docker->platform[0] != '\0') swerex__docker_add(&argv, docker->platform);
+  swerex__docker_add(&argv, swerex__docker_image(deployment));
+  docker->arch[0] = '\0';
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+static bool swerex__docker_pulled(swerex_deployment *deployment, swerex_future *future,
+                                  swerex_error *err) {
+  char what[300];
+  if (!future->ok) return swerex__err_move(err, &future->error);
+  if (swerex__docker_answer(future)->exit_code == 0) return true;
+  snprintf(what, sizeof what, "Failed to pull image %.250s", swerex__docker_image(deployment));
+  return swerex__docker_fail(err, SWEREX_E_DOCKER_PULL, what,
+                             &swerex__docker_answer(future)->stderr_text);
+}
+
+/** Remove the image, where that is asked for. */
+static swerex_future *swerex__docker_remove_image(swerex_deployment *deployment,
+                                                  swerex_error *err) {
+  const char *const words[] = {"rmi", swerex__docker_image(deployment), NULL};
+  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, "o such image", -1, NULL,
+                              {NULL, NULL, false}};
+  if (!swerex__docker_config(deployment)->remove_images) return NULL;
+  if (swerex__docker_of(deployment)->keep == NULL) return NULL;
+  swerex__dep_tell(deployment, "Removing image");
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+/* --- the container ------------------------------------------------------------------------ */
+
+static swerex_future *swerex__docker_look_again(swerex_deployment *deployment, swerex_error *err) {
+  bool known = swerex__docker_of(deployment)->arch[0] != '\0';
+  return known ? NULL : swerex__docker_inspect(deployment, err);
+}
+
+/** Find the binary for the image. */
+static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  const char *slash = strrchr(docker->platform, '/'), *arch = docker->arch;
+  if (slash != NULL) arch = slash + 1;
+  const swerex__elf_machine *machine = swerex__elf_find_machine(arch);
+  if (machine != NULL && !swerex__elf_find(config->remote_binary, machine, docker->binary, err))
+    return false;
+  if (docker->binary[0] != '\0') return true;
+  if (config->transport == SWEREX_TRANSPORT_STDIO)
+    return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                           "the transport \"stdio\" needs a static swerex-remote for %s: set "
+                           "remote_binary, or build it with `make -C tools static`",
+                           arch);
+  swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+              "no static swerex-remote for %s is here (see remote_binary): counting on the one in "
+              "the image, or on pipx there",
+              arch);
+  return true;
+}
+
+/** A label by which a container's owner is found: machine, process, and when that began. */
+static void swerex__docker_owner(long pid, char *label, size_t room) {
+  char host[256] = "", text[1024], start[32] = "0";
+  snprintf(text, sizeof text, "/proc/%ld/stat", pid);
+  int fd = open(text, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+  swerex__sys_close(&fd);
+  gethostname(host, sizeof host - 1);
+  text[n > 0 ? n : 0] = '\0';
+  const char *at = strrchr(text, ')'); /* the name may hold blanks; field 22 is the 20th behind */
+  for (int field = 0; at != NULL && field < 20; field++) at = strchr(at + 1, ' ');
+  if (at != NULL) snprintf(start, sizeof start, "%.*s", (int)strcspn(at + 1, " "), at + 1);
+  snprintf(label, room, "swerex.owner=%s/%ld/%s", host, pid, start);
+}
+
+/** Add docker_args, without what goes elsewhere. */
+static void swerex__docker_add_users(const swerex_deployment *deployment,
+                                     swerex__docker_argv *argv) {
+  static const char *const ours[] = {"--platform", "--name", "-d", "--detach", "--rm"};
+  const char *const *args = swerex__docker_config(deployment)->docker_args;
+  const char *value;
+  for (; args != NULL && *args != NULL; args++) {
+    size_t i = 0;
+    while (i < SWEREX__SYS_COUNT(ours) && !swerex__docker_is(*args, ours[i], &value)) i++;
+    if (i == SWEREX__SYS_COUNT(ours))
+      swerex__docker_add(argv, *args);
+    else if (i < 2 && value == NULL && args[1] != NULL)
+      args++; /* its value */
+  }
+}
+
+/** The program that the container runs, behind the image's name. */
+static void swerex__docker_add_command(swerex_deployment *deployment, swerex__docker_argv *argv,
+                                       char *address, size_t room) {
+  static const char *const sh[] = {"/bin/sh", "-c", NULL};
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  bool own = swerex__docker_option(deployment, "--entrypoint") != NULL;
+  bool shell = docker->binary[0] == '\0';
+  const char *const *exec = config->exec_shell;
+  if (exec == NULL || exec[0] == NULL) exec = sh;
+  if (!own) swerex__docker_add(argv, "--entrypoint");
+  if (!own) swerex__docker_add(argv, shell ? exec[0] : docker->inside);
+  swerex__docker_add(argv, swerex__docker_image(deployment));
+  if (own) swerex__docker_add(argv, shell ? exec[0] : docker->inside);
+  if (shell) {
+    for (exec++; *exec != NULL; exec++) swerex__docker_add(argv, *exec);
+    swerex__docker_add(argv,
+                       "swerex-remote --auth-token \"$SWEREX_AUTH_TOKEN\" || (python3 -m pip "
+                       "install pipx && python3 -m pipx ensurepath && pipx run swe-rex "
+                       "--auth-token \"$SWEREX_AUTH_TOKEN\")");
+    return;
+  }
+  bool local = config->transport == SWEREX_TRANSPORT_STDIO;
+  if (local)
+    snprintf(address, room, "@%s", docker->name);
+  else
+    snprintf(address, room, "%d", docker->host_network ? docker->port : SWEREX__DOCKER_PORT);
+  swerex__docker_add(argv, local ? "--unix" : "--port");
+  swerex__docker_add(argv, address);
+  if (docker->host_network && !local) {
+    swerex__docker_add(argv, "--host");
+    swerex__docker_add(argv, "127.0.0.1");
+  }
+}
+
+/** The address that a port is published on: this machine only, unless it is reached otherwise. */
+static bool swerex__docker_is_local(const swerex_deployment *deployment) {
+  const char *host = swerex__docker_config(deployment)->docker_internal_host;
+  return host == NULL || strstr(host, "127.0.0.1") != NULL || strstr(host, "localhost") != NULL;
+}
+
+/** Copy the environment with the token behind it; borrowed texts. NULL: no memory. */
+static const char **swerex__docker_env(const swerex_deployment *deployment, const char *token) {
+  size_t count = 0;
+  while (environ != NULL && environ[count] != NULL) count++;
+  const char **env =
+    (const char **)swerex__mem_new(&deployment->loop->allocator, count + 2, sizeof *env);
+  if (env == NULL) return NULL;
+  for (size_t i = 0; i < count; i++) env[i] = environ[i];
+  env[count] = token;
+  return env;
+}
+
+static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  const char *network = swerex__docker_option(deployment, "--network");
+  const char *read_only = swerex__docker_option(deployment, "--read-only");
+  char owner[400], publish[64], address[160], token[80];
+  if (!swerex__docker_choose(deployment, err)) return NULL;
+  if (network == NULL) network = swerex__docker_option(deployment, "--net");
+  docker->host_network = network != NULL && strcmp(network, "host") == 0;
+  docker->read_only = read_only != NULL && strcmp(read_only, "false") != 0;
+  snprintf(docker->inside, sizeof docker->inside, "%s/swerex-remote",
+           docker->read_only ? "/.swerex" : "");
+  const char *const words[] = {"create", "--label", owner, "-e", "SWEREX_AUTH_TOKEN", NULL};
+  swerex__docker_owner((long)getpid(), owner, sizeof owner);
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  if (!config->keep_container) swerex__docker_add(&argv, "--rm");
+  if (docker->read_only) {
+    swerex__docker_add(&argv, "--mount");
+    swerex__docker_add(&argv, "type=volume,dst=/.swerex");
+  }
+  for (const char *const *label = config->labels; label != NULL && *label != NULL; label++) {
+    swerex__docker_add(&argv, "--label");
+    swerex__docker_add(&argv, *label);
+  }
+  if (docker->platform[0] != '\0') swerex__docker_add(&argv, "--platform");
+  if (docker->platform[0] != '\0') swerex__docker_add(&argv, docker->platform);
+  char number[16] = "";
+  if (docker->port > 0) snprintf(number, sizeof number, "%d", docker->port);
+  bool wide = !swerex__docker_is_local(deployment);
+  snprintf(publish, sizeof publish, "%s%s%s%d", wide ? "" : "127.0.0.1:", number,
+           wide && number[0] == '\0' ? "" : ":", SWEREX__DOCKER_PORT);
+  if (config->transport == SWEREX_TRANSPORT_TCP && !docker->host_network) {
+    swerex__docker_add(&argv, "-p");
+    swerex__docker_add(&argv, publish);
+  }
+  swerex__docker_add(&argv, "--name");
+  swerex__docker_add(&argv, docker->name);
+  swerex__docker_add_users(deployment, &argv);
+  swerex__docker_add_command(deployment, &argv, address, sizeof address);
+  snprintf(token, sizeof token, "SWEREX_AUTH_TOKEN=%s", docker->token);
+  const char **env = swerex__docker_env(deployment, token);
+  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, env, {NULL, NULL, false}};
+  swerex_future *future = swerex__docker_run(deployment, &argv, &call, err);
+  swerex__mem_free(env);
+  return future;
+}
+
+static bool swerex__docker_created(swerex_deployment *deployment, swerex_future *future,
+                                   swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  if (!future->ok) return swerex__err_move(err, &future->error);
+  const swerex_bytes *out = &swerex__docker_answer(future)->stdout_text;
+  int end = swerex__docker_trim(out), start = end;
+  while (start > 0 && out->data[start - 1] != '\n') start--;
+  snprintf(docker->id, sizeof docker->id, "%.*s", end - start, out->data + start);
+  if (docker->id[0] != '\0') return true;
+  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s create did not give an id",
+                         swerex__docker_program(deployment));
+}
+
+/** Remove the container, or end it where it is to be kept. */
+static swerex_future *swerex__docker_remove(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  bool keep = swerex__docker_config(deployment)->keep_container;
+  const char *target = docker->id[0] != '\0' ? docker->id : docker->name;
+  const char *const removal[] = {"rm", "-f", "-v", target, NULL};
+  const char *const kill[] = {"kill", target, NULL};
+  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, keep ? "not running" : "o such container",
+                              -1, NULL, {NULL, NULL, false}};
+  if (docker->id[0] == '\0' && (docker->named || docker->keep == NULL)) return NULL;
+  if (keep && (docker->id[0] == '\0' || docker->exited)) return NULL;
+  swerex__dep_tell(deployment, "Stopping container");
+  swerex__docker_argv argv = swerex__docker_words(deployment, keep ? kill : removal);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+static swerex_future *swerex__docker_put(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  char target[160];
+  snprintf(target, sizeof target, "%s:%s", docker->id, docker->read_only ? "/.swerex" : "/");
+  const char *const words[] = {"cp", "-", target, NULL};
+  if (docker->binary[0] == '\0') return NULL;
+  int fd = swerex__elf_pack(&deployment->loop->allocator, docker->binary, "swerex-remote", err);
+  if (fd < 0) return NULL;
+  swerex__docker_call call = {swerex__docker_limit(deployment), "", fd, NULL, {NULL, NULL, false}};
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  swerex_future *future = swerex__docker_run(deployment, &argv, &call, err);
+  swerex__sys_close(&fd);
+  return future;
+}
+
+/* --- its output --------------------------------------------------------------------------- */
+
+/** End the wait for the server. */
+static void swerex__docker_settle(swerex_deployment *deployment, swerex_error *error) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_future *ready = docker->ready;
+  docker->ready = NULL;
+  swerex__loop_disarm(deployment->loop, &docker->deadline);
+  if (ready != NULL && error != NULL)
+    swerex__loop_fail(ready, error);
+  else if (ready != NULL)
+    swerex__loop_finish(ready);
+}
+
+/** Take a whole line of the container's output: to the log, and is it the one waited for? */
+static void swerex__docker_on_line(swerex_deployment *deployment, const char *line) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *listening = strstr(line, " listening on "), *colon = strrchr(line, ':');
+  swerex__log(&deployment->logger, SWEREX_LOG_DEBUG, "%.12s: %s", docker->id, line);
+  if (docker->ready == NULL) return;
+  if (listening == NULL && strstr(line, "Uvicorn running on ") == NULL) return;
+  if (docker->host_network && colon != NULL && docker->port == 0) docker->port = atoi(colon + 1);
+  swerex__docker_settle(deployment, NULL);
+}
+
+static void swerex__docker_on_output(void *user_data, swerex_stream stream, const char *text,
+                                     size_t size) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  size_t which = stream == SWEREX_STDERR ? 1 : 0;
+  for (size_t i = 0; i < size; i++) {
+    bool full = docker->line_size[which] == SWEREX__DOCKER_LINE - 1;
+    if (text[i] != '\n' && !full) docker->line[which][docker->line_size[which]++] = text[i];
+    if (text[i] != '\n' && !full) continue;
+    docker->line[which][docker->line_size[which]] = '\0';
+    docker->line_size[which] = 0;
+    swerex__docker_on_line(deployment, docker->line[which]);
+  }
+}
+
+/** Say that the container has ended, with its last output. */
+static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex_error *error) {
+  const swerex__docker *docker = swerex__docker_of(deployment);
+  char what[200];
+  const char *said = docker->output.data == NULL ? "" : docker->output.data;
+  bool refused = strncmp(said, "Error", 5) == 0; /* the engine's own words */
+  snprintf(what, sizeof what, refused ? "container %.100s could not be started"
+                                      : "container %.100s ended with exit code %d",
+           docker->name, docker->exit_code);
+  swerex__docker_fail(error, SWEREX_E_DEPLOYMENT_STARTUP, what, &docker->output);
+}
+
+/** The container has ended, or could not be started. */
+static void swerex__docker_on_ended(swerex__proc *proc) {
+  swerex_deployment *deployment = (swerex_deployment *)proc->owner;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_error error = SWEREX_ERROR_INIT;
+  docker->exited = true;
+  docker->exit_code = swerex__proc_exit_code(proc->status);
+  swerex__text_keep_take(&proc->pipes[0].keep, &docker->output, NULL);
+  docker->attached = NULL;
+  swerex__proc_free(proc);
+  if (docker->ready != NULL) {
+    swerex__docker_set_ended(deployment, &error);
+    swerex__docker_settle(deployment, &error);
+  } else if (deployment->phase == SWEREX__DEP_STARTING && deployment->runtime != NULL &&
+             deployment->waiting != NULL) {
+    swerex__loop_cancel(deployment->waiting); /* the step then says why */
+  }
+}
+
+static void swerex__docker_on_late(swerex__loop_timer *timer) {
+  swerex_deployment *deployment = (swerex_deployment *)timer->owner;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex_bytes so_far = {NULL, 0};
+  char what[200];
+  snprintf(what, sizeof what,
+           "Runtime did not start within %gs in container %.100s. Its output so far",
+           swerex__docker_limit(deployment), docker->name);
+  if (docker->attached != NULL)
+    swerex__text_keep_take(&docker->attached->pipes[0].keep, &so_far, NULL);
+  swerex__docker_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, what, &so_far);
+  swerex__mem_free(so_far.data);
+  swerex__docker_settle(deployment, &error);
+}
+
+static void swerex__docker_cancel_ready(swerex_future *future) {
+  swerex_deployment *deployment = (swerex_deployment *)future->operation;
+  swerex__docker_of(deployment)->ready = NULL;
+  swerex__loop_disarm(deployment->loop, &swerex__docker_of(deployment)->deadline);
+}
+
+static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *const argv[] = {swerex__docker_program(deployment), "start", "-a", docker->id, NULL};
+  swerex__proc_spec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.argv = argv;
+  spec.input = -1;
+  spec.merge = true;
+  spec.timeout = spec.idle_timeout = SWEREX_FOREVER;
+  spec.max_output = SWEREX__DOCKER_TAIL;
+  spec.watch.on_output = swerex__docker_on_output;
+  spec.watch.user_data = deployment;
+  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  docker->attached = swerex__proc_start(deployment->loop, docker->keep, &spec,
+                                        swerex__docker_on_ended, deployment, err);
+  if (docker->attached == NULL) {
+    swerex__loop_free_future(future);
+    return NULL;
+  }
+  docker->ready = future;
+  future->operation = deployment;
+  future->cancel = swerex__docker_cancel_ready;
+  swerex__loop_arm(deployment->loop, &docker->deadline, swerex__docker_limit(deployment),
+                   swerex__docker_on_late, deployment);
+  return future;
+}
+
+/* --- reaching it -------------------------------------------------------------------------- */
+
+static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *const words[] = {"port", docker->id, "8000/tcp", NULL};
+  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, NULL, {NULL, NULL, false}};
+  bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
+  if (!tcp || docker->port > 0) return NULL;
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+static bool swerex__docker_take_port(swerex_deployment *deployment, swerex_future *future,
+                                     swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  if (!future->ok && docker->exited) {
+    swerex__docker_set_ended(deployment, err);
+    return false;
+  }
+  if (!future->ok) return swerex__err_move(err, &future->error);
+  const char *text = swerex__docker_answer(future)->stdout_text.data;
+  const char *line = text + strcspn(text, "\n"), *colon = line;
+  while (colon > text && *colon != ':') colon--;
+  docker->port = *colon == ':' ? atoi(colon + 1) : 0;
+  if (docker->port > 0) return true;
+  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                         "the engine does not say which port is published: %s", text);
+}
+
+/** A connection of the transport "stdio": an `exec` in the container. */
+typedef struct swerex__docker_relay {
+  swerex__loop_link link; /* first member */
+  swerex__keep_child child;
+} swerex__docker_relay;
+
+static void swerex__docker_free_relay(swerex__docker_relay *relay) {
+  swerex__loop_link_remove(&relay->link);
+  swerex__keep_forget(&relay->child);
+  swerex__mem_free(relay);
+}
+
+/** The exec has ended; the connection ends with it. */
+static void swerex__docker_on_relay(swerex__keep_child *child, const swerex__keep_report *report) {
+  if (report->news == SWEREX__KEEP_STARTED) return;
+  size_t offset = offsetof(swerex__docker_relay, child);
+  swerex__docker_free_relay((swerex__docker_relay *)(void *)((char *)child - offset));
+}
+
+/** Open a connection: a descriptor, or -1. */
+static int swerex__docker_open(void *owner, swerex_error *err) {
+  swerex_deployment *deployment = (swerex_deployment *)owner;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  char address[160];
+  snprintf(address, sizeof address, "@%s", docker->name);
+  const char *const argv[] = {swerex__docker_program(deployment), "exec", "-i", docker->id,
+                              docker->inside, "--connect", address, NULL};
+  int ends[2];
+  swerex__docker_relay *relay = (swerex__docker_relay *)swerex__mem_new(
+    &deployment->loop->allocator, 1, sizeof *relay);
+  if (relay == NULL) {
+    swerex__err_memory(err);
+    return -1;
+  }
+  if (!swerex__sys_socketpair(ends)) {
+    swerex__mem_free(relay);
+    swerex__err_system(err, errno, "a connection to the container");
+    return -1;
+  }
+  swerex__keep_program program = {NULL, argv, NULL, NULL, {ends[1], ends[1], -1}, false};
+  relay->child.report = swerex__docker_on_relay;
+  swerex__loop_link_insert(&docker->relays, &relay->link);
+  bool ok = swerex__keep_start(docker->keep, &program, &relay->child, err);
+  swerex__sys_close(&ends[1]);
+  if (ok) return ends[0];
+  swerex__sys_close(&ends[0]);
+  swerex__docker_free_relay(relay);
+  return -1;
+}
+
+static swerex_future *swerex__docker_connect(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  bool tcp = config->transport == SWEREX_TRANSPORT_TCP;
+  swerex_remote_config remote;
+  char host[160];
+  memset(&remote, 0, sizeof remote);
+  snprintf(host, sizeof host, "http://%.120s", docker->name);
+  remote.auth_token = docker->token;
+  remote.host = !tcp                                   ? host
+                : config->docker_internal_host != NULL ? config->docker_internal_host
+                                                       : "http://127.0.0.1";
+  remote.port = tcp ? docker->port : 0;
+  remote.timeout = tcp ? 0 : 10; /* an exec takes its time */
+  swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
+  if (deployment->runtime == NULL) return NULL;
+  if (!tcp) swerex__remote_dial_by(deployment->runtime, swerex__docker_open, deployment);
+  return swerex__rt_wait_until_alive(deployment->runtime, swerex__docker_limit(deployment), err);
+}
+
+static bool swerex__docker_connected(swerex_deployment *deployment, swerex_future *future,
+                                     swerex_error *err) {
+  if (future->ok) return true;
+  if (!swerex__docker_of(deployment)->exited) return swerex__err_move(err, &future->error);
+  swerex__docker_set_ended(deployment, err);
+  return false;
+}
+
+/* --- the kind ----------------------------------------------------------------------------- */
+
+/** Move a --platform out of docker_args, and refuse what cannot be. */
+static bool swerex__docker_check(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  const char *platform = swerex__docker_option(deployment, "--platform");
+  swerex__loop_link_init(&docker->relays);
+  if (platform != NULL && config->platform != NULL)
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "Cannot specify platform both via 'platform' field and '--platform' in "
+                           "docker_args");
+  if (platform != NULL && platform[0] == '\0')
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "--platform argument must be followed by a value");
+  if (platform == NULL) platform = config->platform;
+  if (platform != NULL) snprintf(docker->platform, sizeof docker->platform, "%s", platform);
+  if (config->port < 0 || config->port > 65535)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "port: %d is not a port", config->port);
+  if (config->python_standalone_dir != NULL && config->python_standalone_dir[0] != '\0')
+    swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+                "python_standalone_dir is not needed here: a static server is put into the "
+                "container");
+  return true;
+}
+
+/** Tell that a container has ended, without asking the engine. */
+static swerex_future *swerex__docker_is_alive(swerex_deployment *deployment, swerex_error *err) {
+  const swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_error why = SWEREX_ERROR_INIT;
+  swerex_future *future = swerex__loop_promise(
+    deployment->loop, swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
+  if (future == NULL) return NULL;
+  if (docker->exited) {
+    swerex__docker_set_ended(deployment, &why);
+    swerex__dep_deny(future, why.message);
+    swerex__err_clear(&why);
+    return future;
+  }
+  ((swerex_is_alive_response *)future->response)->is_alive = true;
+  swerex__loop_finish(future);
+  return future;
+}
+
+static void swerex__docker_release(swerex_deployment *deployment) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex__loop_disarm(deployment->loop, &docker->deadline);
+  while (docker->relays.next != NULL && !swerex__loop_link_empty(&docker->relays))
+    swerex__docker_free_relay((swerex__docker_relay *)docker->relays.next);
+  swerex__proc_free(docker->attached);
+  swerex__mem_free(docker->output.data);
+  swerex__keep_free(docker->keep);
+}
+
+static const swerex__dep_step swerex__docker_steps[] = {
+  {NULL, swerex__docker_look, swerex__docker_looked, NULL, false},
+  {NULL, swerex__docker_pull, swerex__docker_pulled, swerex__docker_remove_image, false},
+  {NULL, swerex__docker_look_again, swerex__docker_looked, NULL, false},
+  {"Creating container", swerex__docker_create, swerex__docker_created, swerex__docker_remove,
+   false},
+  {NULL, swerex__docker_put, NULL, NULL, false},
+  {"Starting runtime", swerex__docker_start, NULL, NULL, false},
+  {NULL, swerex__docker_ask_port, swerex__docker_take_port, NULL, false},
+  {NULL, swerex__docker_connect, swerex__docker_connected, NULL, false},
+};
+static const swerex__dep_kind swerex__docker_kind = {"docker",
+                                                     sizeof(swerex__docker),
+                                                     swerex__docker_steps,
+                                                     SWEREX__SYS_COUNT(swerex__docker_steps),
+                                                     SWEREX__DOCKER_CLOSE_TIME,
+                                                     swerex__docker_check,
+                                                     swerex__docker_is_alive,
+                                                     swerex__docker_release};
+
+#endif /* SWEREX_NO_DOCKER */
+
 /* =============================================================================================
  * [kinds] Deployments by type
  * ========================================================================================== */
@@ -19293,6 +20468,12 @@ static const swerex__dep_kind swerex__kinds_remote = {
 #define SWEREX__KINDS_REMOTE &swerex__kinds_remote
 #endif
 
+#ifdef SWEREX_NO_DOCKER
+#define SWEREX__KINDS_DOCKER NULL
+#else
+#define SWEREX__KINDS_DOCKER &swerex__docker_kind
+#endif
+
 typedef struct swerex__kinds_row {
   const char *name;
   const swerex__dep_kind *kind; /* NULL: left out */
@@ -19304,6 +20485,7 @@ static const swerex__kinds_row swerex__kinds_rows[] = {
   {"local", SWEREX__KINDS_LOCAL, "SWEREX_NO_LOCAL"},
   {"dummy", &swerex__kinds_dummy, NULL},
   {"remote", SWEREX__KINDS_REMOTE, "SWEREX_NO_REMOTE"},
+  {"docker", SWEREX__KINDS_DOCKER, "SWEREX_NO_DOCKER and SWEREX_NO_REMOTE"},
 };
 
 static swerex_deployment *swerex__kinds_make(swerex_loop *loop,
@@ -19773,6 +20955,16 @@ SWEREX_API bool swerex_deployment_is_alive(swerex_deployment *deployment,
                                            const swerex_is_alive_request *request,
                                            swerex_is_alive_response *response, swerex_error *err) {
   return swerex__loop_take(swerex__dep_is_alive(deployment, request, err), response, err);
+}
+
+SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment *deployment) {
+#ifndef SWEREX_NO_DOCKER
+  if (deployment->kind == &swerex__docker_kind && !deployment->idle)
+    return swerex__docker_of(deployment)->id[0] == '\0' ? NULL
+                                                       : swerex__docker_of(deployment)->name;
+#endif
+  (void)deployment;
+  return NULL;
 }
 
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,

@@ -9,7 +9,7 @@ enum { SERVE_EXIT_USAGE = 2, SERVE_TOKEN_MAX = 4096, SERVE_FILES = 65536 };
 
 typedef struct serve_settings {
   swerex_server_options server;
-  const char *token_file;
+  const char *token_file, *connect;
   bool help, version, verbose;
 } serve_settings;
 
@@ -29,6 +29,8 @@ static const serve_option serve_options[] = {
   {"--port", "NUMBER", SERVE_PORT, SERVE_AT(server.port), "0: a free one, which is printed (default 8000)"},
   {"--unix", "PATH", SERVE_TEXT, SERVE_AT(server.unix_path), "listen on a local socket instead"},
   {"--stdio", NULL, SERVE_FLAG, SERVE_AT(server.stdio), "serve one client over stdin and stdout instead"},
+  {"--connect", "PATH", SERVE_TEXT, SERVE_AT(connect),
+   "join stdin and stdout to the local socket of a server here"},
   {"--auth-token", "TOKEN", SERVE_TEXT, SERVE_AT(server.auth_token),
    "what clients must send as X-API-Key"},
   {"--auth-token-file", "FILE", SERVE_TEXT, SERVE_AT(token_file), "the same, from a file's first line"},
@@ -216,6 +218,42 @@ static int serve_run(const char *program, const serve_settings *set) {
   return ok ? 0 : 1;
 }
 
+/** Copy what can be read from one descriptor to another; false: that is over. */
+static bool serve_copy(int from, int to) {
+  char bytes[65536];
+  ssize_t n = read(from, bytes, sizeof bytes);
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
+  for (ssize_t at = 0, put; at < n; at += put) {
+    put = write(to, bytes + at, (size_t)(n - at));
+    if (put < 0 && errno == EINTR) put = 0;
+    if (put < 0) return false;
+  }
+  return n > 0;
+}
+
+/** Join stdin and stdout to a server's local socket until the server closes it. */
+static int serve_connect(const char *program, const char *path) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex__sock_target target;
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (!swerex__sock_local_target(path, &target, &err) || fd < 0 ||
+      connect(fd, &target.address.any, target.size) != 0) {
+    fprintf(stderr, "%s: --connect %s: %s\n", program, path, strerror(errno));
+    return 1;
+  }
+  signal(SIGPIPE, SIG_IGN);
+  struct pollfd ends[2] = {{STDIN_FILENO, POLLIN, 0}, {fd, POLLIN, 0}};
+  while (poll(ends, 2, -1) >= 0 || errno == EINTR) {
+    if (ends[1].revents != 0 && !serve_copy(fd, STDOUT_FILENO)) break;
+    if (ends[0].revents == 0 || serve_copy(STDIN_FILENO, fd)) continue;
+    shutdown(fd, SHUT_WR); /* no more requests; the answers still come */
+    ends[0].fd = -1;
+    ends[0].revents = 0;
+  }
+  close(fd);
+  return 0;
+}
+
 /** Serve as the arguments say. Returns the exit code. */
 static int serve(const char *program, char **argv) {
   char token[SERVE_TOKEN_MAX];
@@ -233,6 +271,7 @@ static int serve(const char *program, char **argv) {
     printf("%s\n", swerex_version());
     return 0;
   }
+  if (set.connect != NULL) return serve_connect(program, set.connect);
   if (set.server.stdio && set.server.unix_path != NULL)
     return serve_usage(program, "--stdio and --unix exclude each other");
   code = serve_find_token(program, &set, token);

@@ -4,6 +4,7 @@
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
+#include "reap.h"
 #include "serve.h"
 
 enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
@@ -11,16 +12,18 @@ enum { MAX_LIST = 256 };
 
 typedef struct settings {
   const char *config, *host, *token, *token_file, *cwd, *encoding, *errors, *content;
+  const char *image, *engine, *pull, *transport, *platform, *docker_args[MAX_LIST + 1];
   double timeout, idle_timeout;
   size_t max_output;
   const char *env[MAX_LIST + 1], *sources[MAX_LIST + 1];
-  bool json, shell, check, verbose, quiet, help, version;
+  bool all, dry_run, json, shell, check, verbose, quiet, help, version;
 } settings;
 
 /** What a command works with. */
 typedef struct job {
   settings set;
   bool local; /* children inherit our environment */
+  const char *container; /* NULL: it runs elsewhere */
   char **operands; /* ends in NULL */
   int count;
   swerex_loop *loop;
@@ -399,6 +402,29 @@ static void pump(job *j, const swerex_future *future) {
   }
 }
 
+/** Open a shell in our container by the engine, which has a terminal for it. */
+static int shell_in_container(job *j) {
+  const char *engine = j->set.engine != NULL ? j->set.engine : "docker";
+  static const char script[] = "command -v bash >/dev/null && exec bash; exec sh";
+  int status = 0;
+  signal(SIGINT, SIG_IGN);
+  pid_t pid = fork();
+  if (pid == 0) {
+    signal(SIGINT, SIG_DFL);
+    execlp(engine, engine, "exec", isatty(STDIN_FILENO) ? "-it" : "-i", j->container, "sh", "-c", script,
+           (char *)NULL);
+    _exit(EXIT_NOT_FOUND);
+  }
+  while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR && caught_signal == 0) continue;
+  if (caught_signal != 0) return 128 + caught_signal;
+  return pid < 0 ? EXIT_OURS : exit_code_of(swerex__proc_exit_code(status));
+}
+
+static int do_reap(job *j) {
+  const char *engine = j->set.engine != NULL ? j->set.engine : "docker";
+  return reap(j->runtime, engine, j->set.all, j->set.dry_run, &j->err) ? 0 : fail(j);
+}
+
 static int do_shell(job *j) {
   static const char command[] =
     "stty sane; PS1= PS2= PS0= ; env -u PS1 -u PS2 -u PS0 bash --rcfile <(echo '[ -f ~/.bashrc ] && . ~/.bashrc; "
@@ -408,6 +434,7 @@ static int do_shell(job *j) {
   swerex_bash_observation seen;
   memset(&action, 0, sizeof action);
   memset(&seen, 0, sizeof seen);
+  if (j->container != NULL) return shell_in_container(j);
   if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
   bool terminal = tcgetattr(STDIN_FILENO, &before) == 0;
   action.command = command;
@@ -450,12 +477,14 @@ static const verb verbs[] = {
   {"run", "SCRIPT [SCRIPT...]", 1, -1, do_run,
    "run scripts in one live bash session, which they share; - reads one from stdin",
    "swerex run 'cd /tmp; x=1' 'pwd; echo $x'"},
-  {"shell", "", 0, 0, do_shell, "open a live session at this terminal", "swerex shell --cwd /tmp"},
+  {"shell", "", 0, 0, do_shell, "open a live session at this terminal", "swerex --image debian shell"},
   {"read", "PATH", 1, 1, do_read, "print a text file", "swerex read --encoding latin-1 old.txt"},
   {"write", "PATH", 1, 1, do_write, "write stdin to a file, and the folders above it",
    "date | swerex write /tmp/a/b/now.txt"},
   {"upload", "SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
    "swerex upload ./project /tmp/project"},
+  {"docker-reap", "", 0, 0, do_reap, "remove containers whose program is gone",
+   "swerex docker-reap --dry-run"},
   {"serve", "[OPTIONS]", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
    "swerex serve --host 127.0.0.1 --port 0"},
 };
@@ -476,6 +505,14 @@ static const option options[] = {
   OPTION("--host", TEXT, host, NULL, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
   OPTION("--auth-token", TEXT, token, NULL, "TOKEN  for it (better: SWEREX_AUTH_TOKEN, which `ps` does not show)"),
   OPTION("--auth-token-file", TEXT, token_file, NULL, "FILE  whose first line is the token"),
+  OPTION("--image", TEXT, image, NULL, "NAME  run in a new container of this image"),
+  OPTION("--container-runtime", TEXT, engine, NULL, "NAME  docker (default) or podman"),
+  OPTION("--pull", TEXT, pull, NULL, "WHEN  missing (default), never or always"),
+  OPTION("--platform", TEXT, platform, NULL, "NAME  of the container, such as linux/arm64"),
+  OPTION("--docker-arg", LIST, docker_args, NULL, "ARG  an option for `docker run`; may be repeated"),
+  OPTION("--transport", TEXT, transport, NULL, "NAME  tcp (default), or stdio: no port at all"),
+  OPTION("--all", FLAG, all, "docker-reap", "also those in use, and those of other machines"),
+  OPTION("--dry-run", FLAG, dry_run, "docker-reap", "only say what would be removed"),
   OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
   OPTION("--timeout", SECONDS, timeout, "exec run", "SECONDS  give up after so long (exit code 124)"),
   OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run", "SECONDS  give up after so long without output"),
@@ -514,7 +551,7 @@ static void print_options(const char *name) {
   printf("\nOptions:\n");
   for (size_t i = 0; i < OPTIONS; i++)
     if (options[i].verbs == NULL || (name != NULL && listed(options[i].verbs, name)))
-      printf("  %-15s %s\n", options[i].name, options[i].what);
+      printf("  %-19s %s\n", options[i].name, options[i].what);
 }
 
 static int print_help(const verb *v) {
@@ -524,7 +561,7 @@ static int print_help(const verb *v) {
     return 0;
   }
   printf("swerex: run commands in a deployment, by default on this machine.\n\nCommands:\n");
-  for (size_t i = 0; i < VERBS; i++) printf("  %-7s %s\n", verbs[i].name, verbs[i].what);
+  for (size_t i = 0; i < VERBS; i++) printf("  %-11s %s\n", verbs[i].name, verbs[i].what);
   printf("\nExamples:\n");
   for (size_t i = 0; i < VERBS; i++) printf("  %s\n", verbs[i].example);
   print_options(NULL);
@@ -616,8 +653,9 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
   while (j->operands[j->count] != NULL) j->count++;
   if (j->set.help || j->set.version) return 0;
   if (*chosen == NULL) return usage("no command given%s%s", "", "");
-  if (j->set.host != NULL && j->set.config != NULL)
-    return usage("%s and %s both name a deployment: give one of them", "--host", "--config");
+  if ((j->set.host != NULL) + (j->set.config != NULL) + (j->set.image != NULL) > 1)
+    return usage("%s and --image each name a deployment: give %s", "--config, --host",
+                 "one of them");
   if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
     return usage("usage: swerex %s [OPTIONS] %s", (*chosen)->name, (*chosen)->operands);
   return 0;
@@ -641,6 +679,33 @@ static bool describe_remote(job *j, swerex_bytes *json) {
   return swerex_to_json(SWEREX_MODEL_REMOTE_CONFIG, &config, json, &j->err);
 }
 
+/** Add `"name": "text"` to an object, if there is a text. */
+static void describe(swerex__str *json, const char *name, const char *text) {
+  if (text == NULL) return;
+  swerex__json_add_key(json, name);
+  swerex__json_add_text(json, text);
+}
+
+/** Describe the container that --image names as a deployment. */
+static bool describe_container(job *j, swerex_bytes *json) {
+  const settings *set = &j->set;
+  swerex__str out = swerex__str_new(NULL, 1 << 24);
+  swerex__str_puts(&out, "{\"type\":\"docker\"");
+  describe(&out, "image", set->image);
+  describe(&out, "container_runtime", set->engine);
+  describe(&out, "pull", set->pull);
+  describe(&out, "platform", set->platform);
+  describe(&out, "transport", set->transport);
+  swerex__json_add_key(&out, "docker_args");
+  swerex__str_putc(&out, '[');
+  for (size_t i = 0; set->docker_args[i] != NULL; i++) {
+    swerex__json_add_comma(&out);
+    swerex__json_add_text(&out, set->docker_args[i]);
+  }
+  swerex__str_puts(&out, "]}");
+  return swerex__str_take(&out, json, &j->err);
+}
+
 /** Make and start the deployment that the options describe. */
 static bool start(job *j) {
   const char *config = j->set.config != NULL ? j->set.config : "{\"type\":\"local\"}";
@@ -656,6 +721,7 @@ static bool start(job *j) {
   if (j->loop == NULL) return false;
   signal_loop = j->loop;
   if (j->set.host != NULL && !describe_remote(j, &remote)) return false;
+  if (j->set.image != NULL && !describe_container(j, &remote)) return false;
   if (remote.data != NULL) config = remote.data;
   if (config[strspn(config, " \t\n")] != '{') {
     int fd = open(config, O_RDONLY | O_CLOEXEC);
@@ -670,6 +736,7 @@ static bool start(job *j) {
   swerex_bytes_clear(&remote);
   if (deployment == NULL || !swerex_deployment_start(deployment, &j->err)) return false;
   j->local = strcmp(deployment->kind->name, "local") == 0;
+  j->container = swerex_deployment_container_name(deployment);
   j->runtime = swerex_deployment_runtime(deployment, &j->err);
   return j->runtime != NULL;
 }

@@ -991,7 +991,11 @@ SWEREX_API swerex_future *swerex_write_file_async(swerex_runtime *runtime,
                                                   const swerex_write_file_request *request,
                                                   swerex_error *err);
 
-/** Copy a file or folder from here to the runtime. Errors: those of the system. */
+/**
+ * Copy a file or folder from here to the runtime, with modes, times and links. To a server, a link
+ * that leads out of the folder goes as the file that it leads to, and is left out where that is
+ * none. Errors: those of the system.
+ */
 SWEREX_API bool swerex_upload(swerex_runtime *runtime, const swerex_upload_request *request,
                               swerex_upload_response *response, swerex_error *err);
 /** Copy a file or folder from here to the runtime: swerex_upload_response. */
@@ -1731,10 +1735,68 @@ static swerex_code swerex__err_code_of_class(const char *class_path) {
   return SWEREX_E_SWEREX;
 }
 
+typedef struct swerex__err_text {
+  int number;
+  const char *text;
+} swerex__err_text;
+
+/** What Python's callers see on Linux, whichever C library this is built with. */
+static const swerex__err_text swerex__err_texts[] = {
+  {EPERM, "Operation not permitted"},
+  {ENOENT, "No such file or directory"},
+  {ESRCH, "No such process"},
+  {EINTR, "Interrupted system call"},
+  {EIO, "Input/output error"},
+  {ENXIO, "No such device or address"},
+  {E2BIG, "Argument list too long"},
+  {ENOEXEC, "Exec format error"},
+  {EBADF, "Bad file descriptor"},
+  {EAGAIN, "Resource temporarily unavailable"},
+  {ENOMEM, "Cannot allocate memory"},
+  {EACCES, "Permission denied"},
+  {EFAULT, "Bad address"},
+  {EBUSY, "Device or resource busy"},
+  {EEXIST, "File exists"},
+  {EXDEV, "Invalid cross-device link"},
+  {ENODEV, "No such device"},
+  {ENOTDIR, "Not a directory"},
+  {EISDIR, "Is a directory"},
+  {EINVAL, "Invalid argument"},
+  {ENFILE, "Too many open files in system"},
+  {EMFILE, "Too many open files"},
+  {ENOTTY, "Inappropriate ioctl for device"},
+  {ETXTBSY, "Text file busy"},
+  {EFBIG, "File too large"},
+  {ENOSPC, "No space left on device"},
+  {ESPIPE, "Illegal seek"},
+  {EROFS, "Read-only file system"},
+  {EMLINK, "Too many links"},
+  {EPIPE, "Broken pipe"},
+  {ENAMETOOLONG, "File name too long"},
+  {ENOSYS, "Function not implemented"},
+  {ENOTEMPTY, "Directory not empty"},
+  {ELOOP, "Too many levels of symbolic links"},
+  {EILSEQ, "Invalid or incomplete multibyte or wide character"},
+  {EOVERFLOW, "Value too large for defined data type"},
+  {EOPNOTSUPP, "Operation not supported"},
+  {EADDRINUSE, "Address already in use"},
+  {EADDRNOTAVAIL, "Cannot assign requested address"},
+  {ENETUNREACH, "Network is unreachable"},
+  {ECONNRESET, "Connection reset by peer"},
+  {ENOTCONN, "Transport endpoint is not connected"},
+  {ETIMEDOUT, "Connection timed out"},
+  {ECONNREFUSED, "Connection refused"},
+  {EHOSTUNREACH, "No route to host"},
+  {ESTALE, "Stale file handle"},
+  {EDQUOT, "Disk quota exceeded"},
+};
+
 /** Describe an errno into a buffer, thread-safely. */
 static const char *swerex__err_describe(int number, char *buffer, size_t room) {
   char *text = buffer;
   buffer[0] = '\0';
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__err_texts); i++)
+    if (swerex__err_texts[i].number == number) return swerex__err_texts[i].text;
 #if defined(__GLIBC__) && defined(_GNU_SOURCE)
   text = strerror_r(number, buffer, room);
 #else
@@ -14994,35 +15056,68 @@ static bool swerex__zip_pack_piece(swerex__zip_pack *pack, swerex_error *err) {
   return true;
 }
 
+/**
+ * Tell whether a link may lead out of the folder: ".." may only begin its target, and not too
+ * often. Behind another name it would depend on where that name, perhaps a link too, leads.
+ */
+static bool swerex__zip_leads_out(const char *name, const char *target) {
+  int depth = 0;
+  bool out = target[0] == '/', named = false;
+  for (const char *c = name; *c != '\0'; c++) depth += *c == '/';
+  for (const char *at = target; *at != '\0' && !out;) {
+    size_t length = strcspn(at, "/");
+    bool up = length == 2 && at[0] == '.' && at[1] == '.';
+    if (up)
+      out = named || --depth < 0;
+    else
+      named = named || (length > 0 && !(length == 1 && at[0] == '.'));
+    at += length;
+    while (*at == '/') at++;
+  }
+  return out;
+}
+
+/** Begin an entry that is a file; `follow` for the one that a link leads to. */
+static bool swerex__zip_pack_file(swerex__zip_pack *pack, int folder, const char *name, bool follow,
+                                  swerex_error *err) {
+  pack->fd = swerex__fs_open(folder, name, O_RDONLY | (follow ? 0 : O_NOFOLLOW), 0);
+  if (pack->fd < 0 || fstat(pack->fd, &pack->info) != 0 || !S_ISREG(pack->info.st_mode))
+    return swerex__zip_pack_fail(pack, pack->fd < 0 ? errno : EINVAL, err);
+  swerex__zip_pack_begin(pack);
+  return true;
+}
+
+/** Begin an entry that is a link. One that leads out is its file, or left out if that is none. */
+static bool swerex__zip_pack_link(swerex__zip_pack *pack, int folder, const char *name,
+                                  swerex_error *err) {
+  char target[SWEREX__ZIP_NAME_MAX + 1];
+  struct stat info;
+  ssize_t size = readlinkat(folder, name, target, sizeof target - 1);
+  if (size < 0) return swerex__zip_pack_fail(pack, errno, err);
+  target[size] = '\0';
+  if (!swerex__zip_leads_out(pack->path.data, target))
+    swerex__zip_pack_small(pack, target, (size_t)size);
+  else if (fstatat(folder, name, &info, 0) == 0 && S_ISREG(info.st_mode))
+    return swerex__zip_pack_file(pack, folder, name, true, err);
+  return true;
+}
+
 /** Begin the entry that the path leads to. */
 static bool swerex__zip_pack_entry(swerex__zip_pack *pack, int folder, const char *name,
                                    swerex_error *err) {
-  char target[SWEREX__ZIP_NAME_MAX];
   if (fstatat(folder, name, &pack->info, AT_SYMLINK_NOFOLLOW) != 0)
     return swerex__zip_pack_fail(pack, errno, err);
-  if (S_ISLNK(pack->info.st_mode)) {
-    ssize_t size = readlinkat(folder, name, target, sizeof target);
-    if (size < 0) return swerex__zip_pack_fail(pack, errno, err);
-    swerex__zip_pack_small(pack, target, (size_t)size);
-    return true;
-  }
-  bool directory = S_ISDIR(pack->info.st_mode);
-  if (!directory && !S_ISREG(pack->info.st_mode)) {
-    swerex__err_set(err, SWEREX_E_VALUE, "%s/%s is neither a file nor a folder nor a link",
-                    pack->root, pack->path.data);
-    return false;
-  }
-  int fd = swerex__fs_open(folder, name, O_RDONLY | O_NOFOLLOW | (directory ? O_DIRECTORY : 0), 0);
-  if (directory && fd >= 0) {
+  if (S_ISLNK(pack->info.st_mode)) return swerex__zip_pack_link(pack, folder, name, err);
+  if (S_ISREG(pack->info.st_mode)) return swerex__zip_pack_file(pack, folder, name, false, err);
+  if (!S_ISDIR(pack->info.st_mode))
+    return swerex__err_set(err, SWEREX_E_VALUE, "%s/%s is neither a file nor a folder nor a link",
+                           pack->root, pack->path.data);
+  int fd = swerex__fs_open(folder, name, O_RDONLY | O_NOFOLLOW | O_DIRECTORY, 0);
+  if (fd >= 0) {
     swerex__str_putc(&pack->path, '/');
     if (!pack->path.failed) swerex__zip_pack_small(pack, "", 0);
   }
-  if (directory) return swerex__zip_pack_enter(pack, fd, err);
-  pack->fd = fd;
-  if (fd < 0 || fstat(fd, &pack->info) != 0 || !S_ISREG(pack->info.st_mode))
-    return swerex__zip_pack_fail(pack, fd < 0 ? errno : EINVAL, err);
-  swerex__zip_pack_begin(pack);
-  return true;
+  return swerex__zip_pack_enter(pack, fd, err);
 }
 
 /** Write the directory and the archive's end. */
@@ -15426,27 +15521,10 @@ static bool swerex__zip_read_small(swerex__zip_unpack *unpack, const swerex__zip
   return true;
 }
 
-/**
- * Check that a link stays in the folder: ".." may only lead its target, and not too often. Behind
- * another name it would depend on where that name, perhaps a link too, leads.
- */
 static bool swerex__zip_check_target(const swerex__zip_entry *entry, const char *target,
                                      swerex_error *err) {
-  int depth = 0;
-  bool out = target[0] == '/' || strlen(target) != entry->size, named = false;
-  for (const char *c = entry->name; *c != '\0'; c++) depth += *c == '/';
-  for (const char *at = target; *at != '\0' && !out;) {
-    size_t length = strcspn(at, "/");
-    bool up = length == 2 && at[0] == '.' && at[1] == '.';
-    if (up)
-      out = named || --depth < 0;
-    else
-      named = named || (length > 0 && !(length == 1 && at[0] == '.'));
-    at += length;
-    while (*at == '/') at++;
-  }
-  if (out) return swerex__zip_bad(err, "%s: a link that leads out of the folder", entry->name);
-  return true;
+  if (strlen(target) == entry->size && !swerex__zip_leads_out(entry->name, target)) return true;
+  return swerex__zip_bad(err, "%s: a link that leads out of the folder", entry->name);
 }
 
 /** Check all that can be known before anything is written. */
@@ -17050,6 +17128,8 @@ typedef struct swerex__remote_call {
   swerex_future *future;
   swerex__web_call web;
   char path[32];
+  char *session; /* of run_in_session; NULL: its order does not matter */
+  bool held;     /* until the one before it in its session is done */
   int tries;
   double delay;
   swerex__loop_timer again;
@@ -17068,8 +17148,34 @@ typedef struct swerex__remote_call {
   size_t at;
 } swerex__remote_call;
 
+/** Find a call in a session, from `link` on; `held`: one that waits. NULL: there is none. */
+static swerex__remote_call *swerex__remote_find(const swerex__remote *remote,
+                                                swerex__loop_link *link, const char *session,
+                                                bool held) {
+  for (; link != &remote->calls; link = link->next) {
+    swerex__remote_call *call = (swerex__remote_call *)link;
+    if (call->session != NULL && strcmp(call->session, session) == 0 && (call->held || !held))
+      return call;
+  }
+  return NULL;
+}
+
+static void swerex__remote_on_again(swerex__loop_timer *timer);
+
+/** A call is over: send the one that waited for it. */
+static void swerex__remote_let_next(swerex__remote_call *call) {
+  swerex__remote *remote = call->remote;
+  if (call->session == NULL || call->held) return;
+  call = swerex__remote_find(remote, remote->calls.next, call->session, true);
+  if (call == NULL) return;
+  call->held = false;
+  swerex__loop_arm(remote->base.loop, &call->again, 0, swerex__remote_on_again, call);
+}
+
 static void swerex__remote_free_call(swerex__remote_call *call) {
   swerex__loop_link_remove(&call->link);
+  swerex__remote_let_next(call);
+  swerex__mem_free(call->session);
   swerex__loop_disarm(call->remote->base.loop, &call->again);
   swerex__web_clear_call(&call->web);
   swerex__zip_pack_free(call->pack);
@@ -17512,8 +17618,14 @@ static bool swerex__remote_fill(swerex__remote_call *call, const void *request, 
     return false;
   }
   if (call->verb == SWEREX__RT_EXECUTE) call->watch = ((const swerex_command *)request)->watch;
-  if (call->verb == SWEREX__RT_RUN_IN_SESSION)
-    call->watch = ((const swerex_bash_action *)request)->watch;
+  if (call->verb == SWEREX__RT_RUN_IN_SESSION) {
+    const swerex_bash_action *action = (const swerex_bash_action *)request;
+    const char *name = action->session == NULL ? "default" : action->session;
+    call->watch = action->watch;
+    call->held = swerex__remote_find(call->remote, call->remote->calls.next, name, false) != NULL;
+    call->session = swerex__mem_copy(&call->remote->base.loop->allocator, name, strlen(name));
+    if (call->session == NULL) return swerex__err_memory(err);
+  }
   if (call->watch.on_output != NULL) call->web.on_data = swerex__remote_on_data;
   return swerex__remote_fill_headers(call, json, err);
 }
@@ -17538,7 +17650,9 @@ static bool swerex__remote_start(swerex_runtime *runtime, swerex__rt_verb verb,
   call->web.done = swerex__remote_on_done;
   future->operation = call;
   future->cancel = swerex__remote_cancel;
-  if (swerex__remote_fill(call, request, &error) && swerex__remote_send(call, &error)) return true;
+  if (swerex__remote_fill(call, request, &error) &&
+      (call->held || swerex__remote_send(call, &error)))
+    return true;
   swerex__remote_fail(call, &error); /* is_alive has an answer to this too */
   swerex__err_clear(&error);
   return true;

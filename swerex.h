@@ -1178,6 +1178,7 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #include <sys/types.h>  /* pid_t */
 #include <sys/uio.h>    /* struct iovec */
 #include <sys/un.h>     /* sockaddr_un */
+#include <sys/utsname.h> /* uname */
 #include <sys/wait.h>   /* waitpid, in the keeper */
 #include <termios.h>    /* tcgetattr */
 #include <time.h>       /* clock_gettime, strftime */
@@ -4717,6 +4718,18 @@ static void swerex__loop_hide(swerex_future *future) {
   if (!future->waited && !future->done) future->loop->pending--;
   future->waited = true;
   if (future->done && future->then == NULL) swerex__loop_link_remove(&future->line);
+}
+
+/** Have `then` called from the loop, also for a future that is done already. */
+static void swerex__loop_then(swerex_future *future,
+                              void (*then)(swerex_future *future, void *user_data),
+                              void *user_data) {
+  future->then = then;
+  future->user_data = user_data;
+  if (!future->done || then == NULL) return;
+  swerex__loop_link_remove(&future->line); /* from the queue, or from where it was finished */
+  swerex__loop_link_insert(&future->loop->finished, &future->line);
+  if (!future->loop->running) swerex__loop_wake(future->loop);
 }
 
 /** Wait for a future, move its response out, and free it. */
@@ -16561,8 +16574,8 @@ typedef struct swerex__web {
   size_t idle_count;
   bool reuse; /* connections may serve more than one call */
   /** Open a connection instead of dialing the address: a descriptor, or -1. NULL: dial. */
-  int (*open)(void *opener, swerex_error *err);
-  void *opener;
+  int (*dial)(void *opener, swerex_error *err);
+  void *dialler;
 #if SWEREX_USE_CURL
   swerex__curl *curl; /* NULL: not needed yet */
 #endif
@@ -17060,8 +17073,8 @@ static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
     swerex__web_use(call, conn);
     return true;
   }
-  if (web->open != NULL) {
-    int fd = web->open(web->opener, err);
+  if (web->dial != NULL) {
+    int fd = web->dial(web->dialler, err);
     swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(web, fd, err);
     if (conn != NULL) swerex__web_use(call, conn);
     if (conn == NULL) swerex__loop_disarm(web->loop, &call->timer);
@@ -17701,10 +17714,10 @@ static swerex_runtime *swerex__remote_new(swerex_loop *loop, const swerex_remote
 
 /** Have connections opened by a function instead of to the address. */
 static void swerex__remote_dial_by(swerex_runtime *runtime,
-                                   int (*open)(void *opener, swerex_error *err), void *opener) {
+                                   int (*dial)(void *dialler, swerex_error *err), void *dialler) {
   swerex__remote *remote = (swerex__remote *)runtime;
-  remote->web.open = open;
-  remote->web.opener = opener;
+  remote->web.dial = dial;
+  remote->web.dialler = dialler;
 }
 
 #endif /* SWEREX_NO_REMOTE */
@@ -19021,7 +19034,7 @@ typedef struct swerex__dep_kind {
   size_t state_size;
   const swerex__dep_step *steps;
   size_t step_count;
-  double close_time; /* for the runtime to close in; 0: as long as it takes */
+  double close_time; /* for the runtime to close, well or not; 0: as long as it takes, and well */
   /** Refuse a configuration when the deployment is made. NULL: none is. */
   bool (*check)(swerex_deployment *deployment, swerex_error *err);
   /** Ask whether what the runtime runs in still runs, before the runtime is asked. NULL: it does */
@@ -19128,9 +19141,8 @@ static void swerex__dep_on_check(swerex_future *probe, void *user_data);
 
 static void swerex__dep_probe(swerex__dep_check *check, swerex_future *probe) {
   check->probe = probe;
-  probe->then = swerex__dep_on_check;
-  probe->user_data = check;
   swerex__loop_hide(probe);
+  swerex__loop_then(probe, swerex__dep_on_check, check);
 }
 
 static void swerex__dep_on_check(swerex_future *probe, void *user_data) {
@@ -19224,9 +19236,8 @@ static void swerex__dep_on_answer(swerex_future *future, void *user_data);
 /** Go on when a future is done. */
 static void swerex__dep_wait(swerex_deployment *deployment, swerex_future *future) {
   deployment->waiting = future;
-  future->then = swerex__dep_on_answer;
-  future->user_data = deployment;
   swerex__loop_hide(future);
+  swerex__loop_then(future, swerex__dep_on_answer, deployment);
 }
 
 /** Nothing is under way any more: tell who waits. */
@@ -19321,8 +19332,14 @@ static void swerex__dep_on_answer(swerex_future *future, void *user_data) {
     swerex__dep_advance(deployment);
     return;
   }
-  if (!ok) swerex__dep_note(deployment, &error);
-  if (deployment->phase == SWEREX__DEP_CLOSING)
+  bool closing = deployment->phase == SWEREX__DEP_CLOSING;
+  if (!ok && closing && deployment->kind->close_time > 0) {
+    swerex__log(&deployment->logger, SWEREX_LOG_INFO, "%s", error.message); /* it goes anyway */
+    swerex__err_clear(&error);
+  } else if (!ok) {
+    swerex__dep_note(deployment, &error);
+  }
+  if (closing)
     swerex__dep_on_closed(deployment);
   else
     swerex__dep_take_back(deployment);
@@ -19649,6 +19666,7 @@ static int swerex__elf_pack(const swerex_allocator *memory, const char *path, co
 #define SWEREX__DOCKER_STOP_TIME 30.0 /* for each command of a stop */
 #define SWEREX__DOCKER_PULL_TIME 86400.0
 #define SWEREX__DOCKER_CLOSE_TIME 5.0
+#define SWEREX__DOCKER_ASK_PAUSE 0.05 /* before the port of what starts is asked for */
 
 typedef struct swerex__docker {
   swerex__keep *keep; /* above all its processes */
@@ -19657,11 +19675,15 @@ typedef struct swerex__docker {
   bool named;         /* by the user: it may be another's container */
   char token[40];
   char platform[64];
-  char arch[32];         /* of the image; "": not known */
+  char arch[72];         /* of the image; "": not known */
+  char guess[72];        /* the same, before it was looked at */
   char binary[PATH_MAX]; /* "": the image has a server of its own */
   char inside[32];       /* where it is in the container */
-  bool missing, host_network, read_only;
+  bool missing, host_network, read_only, listening;
   int port;
+  swerex_future *creating; /* begun while the image is looked at; NULL: not begun, or taken */
+  swerex_future *asking;   /* for the port, while the container starts */
+  swerex__loop_timer ask;
   swerex__proc *attached; /* the container's output */
   swerex_future *ready;   /* pending until the server listens */
   swerex__loop_timer deadline;
@@ -19893,12 +19915,16 @@ static const swerex_command_response *swerex__docker_answer(const swerex_future 
 /** Forget the container of a start before this one. */
 static void swerex__docker_reset(swerex_deployment *deployment) {
   swerex__docker *docker = swerex__docker_of(deployment);
+  swerex__loop_disarm(deployment->loop, &docker->ask);
+  swerex__loop_free_future(docker->creating);
+  swerex__loop_free_future(docker->asking);
+  docker->creating = docker->asking = NULL;
   swerex__proc_free(docker->attached);
   swerex__mem_free(docker->output.data);
   docker->attached = NULL;
   docker->output.data = NULL;
   docker->output.size = 0;
-  docker->exited = docker->missing = false;
+  docker->exited = docker->missing = docker->listening = false;
   docker->id[0] = docker->arch[0] = docker->binary[0] = '\0';
   docker->line_size[0] = docker->line_size[1] = 0;
   docker->port = swerex__docker_config(deployment)->port;
@@ -19935,18 +19961,6 @@ static swerex_future *swerex__docker_inspect(swerex_deployment *deployment, swer
                               {NULL, NULL, false}};
   swerex__docker_argv argv = swerex__docker_words(deployment, words);
   return swerex__docker_run(deployment, &argv, &call, err);
-}
-
-static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
-  swerex__docker *docker = swerex__docker_of(deployment);
-  swerex__docker_reset(deployment);
-  if (docker->keep != NULL && !swerex__keep_is_alive(docker->keep)) {
-    swerex__keep_free(docker->keep);
-    docker->keep = NULL;
-  }
-  if (docker->keep == NULL) docker->keep = swerex__keep_fork(deployment->loop, NULL, 0, err);
-  if (docker->keep == NULL || !swerex__docker_make_names(deployment, err)) return NULL;
-  return swerex__docker_inspect(deployment, err);
 }
 
 /** Take the architecture of the image, or learn that the image is not here. */
@@ -20040,8 +20054,7 @@ static swerex_future *swerex__docker_look_again(swerex_deployment *deployment, s
 static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
-  const char *slash = strrchr(docker->platform, '/'), *arch = docker->arch;
-  if (slash != NULL) arch = slash + 1;
+  const char *arch = docker->arch;
   const swerex__elf_machine *machine = swerex__elf_find_machine(arch);
   if (machine != NULL && !swerex__elf_find(config->remote_binary, machine, docker->binary, err))
     return false;
@@ -20142,7 +20155,8 @@ static const char **swerex__docker_env(const swerex_deployment *deployment, cons
   return env;
 }
 
-static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+/** Make the container, for the processor in docker->arch. */
+static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *network = swerex__docker_option(deployment, "--network");
@@ -20154,7 +20168,8 @@ static swerex_future *swerex__docker_create(swerex_deployment *deployment, swere
   docker->read_only = read_only != NULL && strcmp(read_only, "false") != 0;
   snprintf(docker->inside, sizeof docker->inside, "%s/swerex-remote",
            docker->read_only ? "/.swerex" : "");
-  const char *const words[] = {"create", "--label", owner, "-e", "SWEREX_AUTH_TOKEN", NULL};
+  const char *const words[] = {"create", "--pull=never", "--label", owner, "-e",
+                               "SWEREX_AUTH_TOKEN", NULL};
   swerex__docker_owner((long)getpid(), owner, sizeof owner);
   swerex__docker_argv argv = swerex__docker_words(deployment, words);
   if (!config->keep_container) swerex__docker_add(&argv, "--rm");
@@ -20189,6 +20204,60 @@ static swerex_future *swerex__docker_create(swerex_deployment *deployment, swere
   return future;
 }
 
+/** The processor that an image most likely is for, in the engine's words. */
+static void swerex__docker_guess(const swerex_deployment *deployment, char *arch, size_t room) {
+  const char *slash = strrchr(swerex__docker_of(deployment)->platform, '/');
+  struct utsname system;
+  const char *name = slash != NULL ? slash + 1 : uname(&system) == 0 ? system.machine : "";
+  const swerex__elf_machine *machine = swerex__elf_find_machine(name);
+  snprintf(arch, room, "%s", machine == NULL ? name : machine->names[0]);
+}
+
+/** Look at the image; meanwhile make a container of it, in the hope that it is as it is mostly. */
+static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex__docker_reset(deployment);
+  if (docker->keep != NULL && !swerex__keep_is_alive(docker->keep)) {
+    swerex__keep_free(docker->keep);
+    docker->keep = NULL;
+  }
+  if (docker->keep == NULL) docker->keep = swerex__keep_fork(deployment->loop, NULL, 0, err);
+  if (docker->keep == NULL || !swerex__docker_make_names(deployment, err)) return NULL;
+  swerex_future *future = swerex__docker_inspect(deployment, err);
+  if (future == NULL || swerex__docker_config(deployment)->pull == SWEREX_PULL_ALWAYS)
+    return future;
+  swerex__docker_guess(deployment, docker->guess, sizeof docker->guess);
+  snprintf(docker->arch, sizeof docker->arch, "%s", docker->guess);
+  docker->creating = swerex__docker_make(deployment, NULL);
+  if (docker->creating != NULL) swerex__loop_hide(docker->creating);
+  docker->arch[0] = '\0';
+  return future;
+}
+
+/** Make the container, if it was not made for the right processor while the image was looked at. */
+static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_future *creating = docker->creating;
+  bool right = !docker->missing && strcmp(docker->arch, docker->guess) == 0;
+  docker->creating = NULL;
+  if (right && creating != NULL) return creating;
+  swerex__loop_free_future(creating);
+  return swerex__docker_make(deployment, err);
+}
+
+/** Remove a container that was made for the wrong processor. */
+static swerex_future *swerex__docker_unmake(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *const words[] = {"rm", "-f", docker->name, NULL};
+  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, "o such container", -1, NULL,
+                              {NULL, NULL, false}};
+  if (docker->creating == NULL || docker->missing || docker->named ||
+      strcmp(docker->arch, docker->guess) == 0)
+    return NULL;
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
 static bool swerex__docker_created(swerex_deployment *deployment, swerex_future *future,
                                    swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
@@ -20205,12 +20274,17 @@ static bool swerex__docker_created(swerex_deployment *deployment, swerex_future 
 /** Remove the container, or end it where it is to be kept. */
 static swerex_future *swerex__docker_remove(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
-  bool keep = swerex__docker_config(deployment)->keep_container;
+  const swerex_docker_config *config = swerex__docker_config(deployment);
+  bool keep = config->keep_container;
   const char *target = docker->id[0] != '\0' ? docker->id : docker->name;
-  const char *const removal[] = {"rm", "-f", "-v", target, NULL};
+  bool podman = config->container_runtime == SWEREX_CONTAINER_PODMAN; /* which waits by default */
+  const char *const removal[] = {"rm", "-f", "-v", target, podman ? "-t" : NULL, "0", NULL};
   const char *const kill[] = {"kill", target, NULL};
   swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, keep ? "not running" : "o such container",
                               -1, NULL, {NULL, NULL, false}};
+  swerex__loop_disarm(deployment->loop, &docker->ask);
+  swerex__loop_free_future(docker->asking);
+  docker->asking = NULL;
   if (docker->id[0] == '\0' && (docker->named || docker->keep == NULL)) return NULL;
   if (keep && (docker->id[0] == '\0' || docker->exited)) return NULL;
   swerex__dep_tell(deployment, "Stopping container");
@@ -20247,6 +20321,13 @@ static void swerex__docker_settle(swerex_deployment *deployment, swerex_error *e
     swerex__loop_finish(ready);
 }
 
+/** It is ready once the server listens and the port is known. */
+static void swerex__docker_check_ready(swerex_deployment *deployment) {
+  const swerex__docker *docker = swerex__docker_of(deployment);
+  bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
+  if (docker->listening && (!tcp || docker->port > 0)) swerex__docker_settle(deployment, NULL);
+}
+
 /** Take a whole line of the container's output: to the log, and is it the one waited for? */
 static void swerex__docker_on_line(swerex_deployment *deployment, const char *line) {
   swerex__docker *docker = swerex__docker_of(deployment);
@@ -20255,7 +20336,8 @@ static void swerex__docker_on_line(swerex_deployment *deployment, const char *li
   if (docker->ready == NULL) return;
   if (listening == NULL && strstr(line, "Uvicorn running on ") == NULL) return;
   if (docker->host_network && colon != NULL && docker->port == 0) docker->port = atoi(colon + 1);
-  swerex__docker_settle(deployment, NULL);
+  docker->listening = true;
+  swerex__docker_check_ready(deployment);
 }
 
 static void swerex__docker_on_output(void *user_data, swerex_stream stream, const char *text,
@@ -20326,6 +20408,51 @@ static void swerex__docker_cancel_ready(swerex_future *future) {
   swerex__loop_disarm(deployment->loop, &swerex__docker_of(deployment)->deadline);
 }
 
+static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  const char *const words[] = {"port", docker->id, "8000/tcp", NULL};
+  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, NULL, {NULL, NULL, false}};
+  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  return swerex__docker_run(deployment, &argv, &call, err);
+}
+
+/** Read the port at the end of "127.0.0.1:32768"; 0: there is none. */
+static int swerex__docker_read_port(const swerex_future *future) {
+  const char *text = swerex__docker_answer(future)->stdout_text.data;
+  if (!future->ok || text == NULL) return 0;
+  const char *line = text + strcspn(text, "\n"), *colon = line;
+  while (colon > text && *colon != ':') colon--;
+  return *colon == ':' ? atoi(colon + 1) : 0;
+}
+
+static void swerex__docker_on_asked(swerex_future *future, void *user_data);
+
+/**
+ * Ask for the port while the container starts: the engine answers as soon as it has started it,
+ * which is while the server comes up.
+ */
+static void swerex__docker_on_ask(swerex__loop_timer *timer) {
+  swerex_deployment *deployment = (swerex_deployment *)timer->owner;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  docker->asking = docker->ready == NULL ? NULL : swerex__docker_ask_port(deployment, NULL);
+  if (docker->asking == NULL) return;
+  swerex__loop_hide(docker->asking);
+  swerex__loop_then(docker->asking, swerex__docker_on_asked, deployment);
+}
+
+static void swerex__docker_on_asked(swerex_future *future, void *user_data) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  swerex__docker *docker = swerex__docker_of(deployment);
+  docker->asking = NULL;
+  docker->port = swerex__docker_read_port(future);
+  swerex__loop_free_future(future);
+  if (docker->port > 0)
+    swerex__docker_check_ready(deployment);
+  else
+    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
+                     swerex__docker_on_ask, deployment);
+}
+
 static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const argv[] = {swerex__docker_program(deployment), "start", "-a", docker->id, NULL};
@@ -20351,37 +20478,14 @@ static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex
   future->cancel = swerex__docker_cancel_ready;
   swerex__loop_arm(deployment->loop, &docker->deadline, swerex__docker_limit(deployment),
                    swerex__docker_on_late, deployment);
+  bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
+  if (tcp && docker->port == 0 && !docker->host_network)
+    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
+                     swerex__docker_on_ask, deployment);
   return future;
 }
 
 /* --- reaching it -------------------------------------------------------------------------- */
-
-static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swerex_error *err) {
-  swerex__docker *docker = swerex__docker_of(deployment);
-  const char *const words[] = {"port", docker->id, "8000/tcp", NULL};
-  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, NULL, {NULL, NULL, false}};
-  bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
-  if (!tcp || docker->port > 0) return NULL;
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
-  return swerex__docker_run(deployment, &argv, &call, err);
-}
-
-static bool swerex__docker_take_port(swerex_deployment *deployment, swerex_future *future,
-                                     swerex_error *err) {
-  swerex__docker *docker = swerex__docker_of(deployment);
-  if (!future->ok && docker->exited) {
-    swerex__docker_set_ended(deployment, err);
-    return false;
-  }
-  if (!future->ok) return swerex__err_move(err, &future->error);
-  const char *text = swerex__docker_answer(future)->stdout_text.data;
-  const char *line = text + strcspn(text, "\n"), *colon = line;
-  while (colon > text && *colon != ':') colon--;
-  docker->port = *colon == ':' ? atoi(colon + 1) : 0;
-  if (docker->port > 0) return true;
-  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                         "the engine does not say which port is published: %s", text);
-}
 
 /** A connection of the transport "stdio": an `exec` in the container. */
 typedef struct swerex__docker_relay {
@@ -20508,6 +20612,9 @@ static swerex_future *swerex__docker_is_alive(swerex_deployment *deployment, swe
 static void swerex__docker_release(swerex_deployment *deployment) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__loop_disarm(deployment->loop, &docker->deadline);
+  swerex__loop_disarm(deployment->loop, &docker->ask);
+  swerex__loop_free_future(docker->creating);
+  swerex__loop_free_future(docker->asking);
   while (docker->relays.next != NULL && !swerex__loop_link_empty(&docker->relays))
     swerex__docker_free_relay((swerex__docker_relay *)docker->relays.next);
   swerex__proc_free(docker->attached);
@@ -20519,11 +20626,11 @@ static const swerex__dep_step swerex__docker_steps[] = {
   {NULL, swerex__docker_look, swerex__docker_looked, NULL, false},
   {NULL, swerex__docker_pull, swerex__docker_pulled, swerex__docker_remove_image, false},
   {NULL, swerex__docker_look_again, swerex__docker_looked, NULL, false},
+  {NULL, swerex__docker_unmake, NULL, NULL, false},
   {"Creating container", swerex__docker_create, swerex__docker_created, swerex__docker_remove,
    false},
   {NULL, swerex__docker_put, NULL, NULL, false},
   {"Starting runtime", swerex__docker_start, NULL, NULL, false},
-  {NULL, swerex__docker_ask_port, swerex__docker_take_port, NULL, false},
   {NULL, swerex__docker_connect, swerex__docker_connected, NULL, false},
 };
 static const swerex__dep_kind swerex__docker_kind = {"docker",
@@ -20754,12 +20861,7 @@ SWEREX_API void swerex_future_free(swerex_future *future) { swerex__loop_free_fu
 SWEREX_API void swerex_future_then(swerex_future *future,
                                    void (*then)(swerex_future *future, void *user_data),
                                    void *user_data) {
-  future->then = then;
-  future->user_data = user_data;
-  if (!future->done || then == NULL) return;
-  swerex__loop_link_remove(&future->line); /* from the queue, or from where it was finished */
-  swerex__loop_link_insert(&future->loop->finished, &future->line);
-  if (!future->loop->running) swerex__loop_wake(future->loop);
+  swerex__loop_then(future, then, user_data);
 }
 
 SWEREX_API void swerex_future_set_user_data(swerex_future *future, void *user_data) {

@@ -244,6 +244,76 @@ https() {
 }
 
 # The server as it goes into images: small, static, and at work, on the other processor too.
+# --- containers ---
+
+# Run the clients of the peers against the server in a container.
+in_container() { # IMAGE TRANSPORT WITHOUT
+  local args client=build/client.log image=swerex-test/$1 holder port token
+  args='"-v","/tmp:/tmp","--pid=host"' # the tests look at files and processes of the server
+  rm -f build/port
+  exec 9> >(exec build/hold "{\"type\":\"docker\",\"pull\":\"never\",\"image\":\"$image\",
+    \"transport\":\"$2\",\"docker_args\":[$args]}" >build/port 2>build/server.log)
+  if ! port_of build/port >/dev/null; then
+    exec 9>&-
+    count "a container of $image by $2 starts" 1 build/server.log
+    return
+  fi
+  read -r port token <build/port
+  HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$3" >$client 2>&1
+  add "our client, server in $image by $2" $? $client
+  if [ "$1" = debian ]; then
+    SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
+      --host http://127.0.0.1 --port "$port" --token "$token" >$client 2>&1
+    add "Python client, server in $image by $2" $? $client
+  fi
+  exec 9>&-
+  for try in $(seq 100); do
+    [ -z "$(docker ps -q --filter label=swerex.owner)" ] && return
+    sleep 0.1
+  done
+  count "the container of $image by $2 is gone" 1
+}
+
+containers() {
+  local engine transport flags tool=$PWD/../tools/build/swerex
+  say "- containers"
+  flags=$(sanitizers "$CC")
+  make -C ../tools all build/swerex-remote-x86_64 >build/tools.log 2>&1 || { skip containers "no static server"; return; }
+  export SWEREX_REMOTE_BINARY=$PWD/../tools/build/swerex-remote
+  check "the test of containers builds" $CC -std=c99 -g $flags -Wall -Wextra -Wno-unused-function -I.. -I. \
+    -o build/test_docker containers/test_docker.c -lpthread
+  for engine in docker podman; do
+    if ! bash containers/engine.sh $engine >build/engine.env; then
+      skip "$engine" "it is not here, or cannot be started"
+      continue
+    fi
+    export $(cat build/engine.env) SWEREX_ENGINE=$engine
+    bash containers/images.sh $engine >build/images.log 2>&1
+    count "images for $engine" $? build/images.log
+    build/test_docker $engine "$tool" >build/containers.log 2>&1 </dev/null
+    add "test_docker $engine" $? build/containers.log
+  done
+  docker info >/dev/null 2>&1 || return
+  if ! peers_install >build/peers.log 2>&1; then
+    skip "the clients against containers" "swe-rex cannot be installed"
+    return
+  fi
+  check "our client builds" $CC -std=c99 -g $flags -Wall -Wextra -I.. -I. -o build/client peers/client.c -lpthread
+  check "hold builds" $CC -std=c99 -O1 -w -I.. -o build/hold containers/hold.c
+  for transport in tcp stdio; do
+    in_container debian $transport "gdb"
+    in_container musl $transport "gdb python3"
+    in_container busybox $transport "gdb python3 bash"
+  done
+  build/peers/bin/python containers/python_docker.py "$SWEREX_REMOTE_BINARY-x86_64" swerex-test/musl \
+    >build/containers.log 2>&1
+  add "Python's DockerDeployment with our server" $? build/containers.log
+  check "examples/containers" ../examples/build/containers swerex-test/busybox 20
+  check "the benchmark of containers builds" $CC -std=c99 -O2 -w -I.. -o build/bench_containers bench/containers.c
+  python3 bench/containers.py build/bench_containers docker swerex-test/busybox
+  count "benchmark of containers" $?
+}
+
 statics() {
   local machine emulator file server port
   say "- static servers"
@@ -311,6 +381,7 @@ more() {
   peers
   https
   statics
+  containers
   fuzz "${SECONDS_EACH:-20}"
 }
 
@@ -325,6 +396,7 @@ compile) compile ;;
 peers) peers ;;
 https) https ;;
 statics) statics ;;
+containers) containers ;;
 check) rules ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;
 *) say "run.sh: no suite named $1" && exit 2 ;;

@@ -301,7 +301,7 @@ TEST(bad_configurations) {
     const char *part;
   } bad[] = {{"{\"type\":\"local\",\"nope\":1}", SWEREX_E_VALIDATION, "nope: Extra inputs are not permitted"},
              {"{\"type\":\"local\",\"max_output\":\"x\"}", SWEREX_E_VALIDATION, "max_output"},
-             {"{\"type\":\"docker\"}", SWEREX_E_VALIDATION, "'local', 'dummy'"},
+             {"{\"type\":\"nope\"}", SWEREX_E_VALIDATION, "'local', 'dummy'"},
              {"{}", SWEREX_E_VALIDATION, "type"},
              {"[]", SWEREX_E_VALIDATION, ""},
              {"{\"type\":\"dummy\",\"outputs\":[1]}", SWEREX_E_VALIDATION, "outputs.0"},

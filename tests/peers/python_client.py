@@ -53,7 +53,7 @@ from swerex.runtime.abstract import (
 from swerex.runtime.remote import RemoteRuntime
 
 PS1 = "SHELLPS1PREFIX"
-PYTHON = sys.executable
+PYTHON = os.environ.get("SERVER_PYTHON", sys.executable)  # where the server is
 ANY = re.compile("")
 TMP = os.path.realpath(tempfile.mkdtemp(prefix="swerex-peer-"))
 atexit.register(shutil.rmtree, TMP, ignore_errors=True)

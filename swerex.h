@@ -20091,7 +20091,7 @@ static void swerex__docker_add_users(const swerex_deployment *deployment,
                                      swerex__docker_argv *argv) {
   static const char *const ours[] = {"--platform", "--name", "-d", "--detach", "--rm"};
   const char *const *args = swerex__docker_config(deployment)->docker_args;
-  const char *value;
+  const char *value = NULL;
   for (; args != NULL && *args != NULL; args++) {
     size_t i = 0;
     while (i < SWEREX__SYS_COUNT(ours) && !swerex__docker_is(*args, ours[i], &value)) i++;

@@ -19636,7 +19636,9 @@ static int swerex__elf_pack(const swerex_allocator *memory, const char *path, co
     char *into = swerex__str_reserve(&tar, size - got);
     ssize_t n = into == NULL ? -1 : read(fd, into, size - got);
     ok = n > 0;
-    if (ok) tar.size += (size_t)n, got += (size_t)n;
+    if (!ok) break;
+    tar.size += (size_t)n;
+    got += (size_t)n;
   }
   swerex__str_add(&tar, nothing, (512 - size % 512) % 512);
   swerex__str_add(&tar, nothing, sizeof nothing);

@@ -67,6 +67,7 @@
  *   SWEREX_NO_LOCAL          leave out the local runtime and deployment, and the server with them
  *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment, and all that need it
  *   SWEREX_NO_DOCKER         leave out the deployment in containers of Docker or Podman
+ *   SWEREX_NO_FARGATE        leave out the deployment in AWS Fargate
  *   SWEREX_NO_SERVER         leave out the server
  *   SWEREX_USE_CURL          who speaks https for the remote runtime: 0, nobody (default); 1,
  *                            libcurl, linked with -lcurl; 2, libcurl.so.4, loaded when it is
@@ -102,8 +103,8 @@
  *   shell   What is typed at a shell, and its marks           uses: str bash
  *   pty     Terminals                                         uses: sys
  *   sess    Live sessions                                     uses: sys mem log err str util json
- *                                                                 model poll loop text re bash
- *                                                                 keep proc shell pty
+ *                                                                 model poll loop text keep proc re
+ *                                                                 bash shell pty
  *   local   The local runtime                                 uses: mem err str util json model
  *                                                                 loop rt text fs keep proc pty
  *                                                                 sess
@@ -120,8 +121,8 @@
  *                                                                 http curl
  *   remote  The remote runtime                                uses: sys mem log err str util json
  *                                                                 model loop rt fs zip web
- *   form    Files that come as forms                          uses: sys mem err str util json
- *                                                                 valid fs http multi zip
+ *   form    Files that come as forms                          uses: sys mem err str util json valid
+ *                                                                 fs http multi zip
  *   srv     The server                                        uses: sys mem log err str util json
  *                                                                 model poll loop rt fs local sock
  *                                                                 http multi form
@@ -129,11 +130,28 @@
  *   elf     The static server, found and packed               uses: sys err str
  *   docker  Docker and Podman                                 uses: sys mem log err util model loop
  *                                                                 rt text keep proc remote dep elf
+ *   hash    SHA-256 and HMAC                                  uses: util
+ *   xml     XML answers                                       uses: sys err str util json
+ *   sign    Signature Version 4                               uses: sys mem str util http hash
+ *   profile AWS settings: shared files, region, endpoints     uses: mem err str fs http
+ *   login   AWS credentials                                   uses: sys mem err str json loop text
+ *                                                                 fs keep proc web xml sign profile
+ *   aws     Calls to AWS                                      uses: sys mem log err str util json
+ *                                                                 model loop http web xml sign
+ *                                                                 profile login
+ *   fargate What Fargate needs                                uses: sys err str util json hash
+ *                                                                 profile aws
+ *   task    Tasks in Fargate, and the deployment              uses: sys mem log err str util json
+ *                                                                 model loop rt remote dep sign
+ *                                                                 profile aws fargate
+ *   teardown What Fargate deployments have left                uses: sys mem log err str json loop
+ *                                                                 sign profile aws fargate
  *   kinds   Deployments by type                               uses: sys err json model local dummy
- *                                                                 remote dep docker
+ *                                                                 remote dep docker task
  *   api     The public functions                              uses: sys mem log err str util json
  *                                                                 model poll loop rt local dummy
- *                                                                 remote srv dep docker kinds
+ *                                                                 remote srv dep docker teardown
+ *                                                                 kinds
  */
 
 #if defined(SWEREX_IMPLEMENTATION) && !defined(SWEREX_H)
@@ -187,6 +205,10 @@ extern "C" {
 
 #if defined(SWEREX_NO_REMOTE) && !defined(SWEREX_NO_DOCKER)
 #define SWEREX_NO_DOCKER
+#endif
+
+#if defined(SWEREX_NO_REMOTE) && !defined(SWEREX_NO_FARGATE)
+#define SWEREX_NO_FARGATE
 #endif
 
 #ifndef SWEREX_USE_CURL
@@ -759,12 +781,47 @@ typedef struct swerex_docker_config {
   const char *const *labels;  /**< "KEY=VALUE" for the container; ends in NULL. Ours. */
 } swerex_docker_config;
 
+/**
+ * FargateDeploymentConfig: a task in AWS Fargate, with what it needs made where it is not there.
+ * JSON "type": "fargate".
+ */
+typedef struct swerex_fargate_config {
+  const char *image;                  /**< Default "python:3.11". */
+  int port;                           /**< Of the server in the task. Default 8880. */
+  const char *cluster_name;           /**< Default "swe-rex-cluster". */
+  const char *execution_role_prefix;  /**< Default "swe-rex-execution-role". */
+  const char *task_definition_prefix; /**< Default "swe-rex-task". */
+  const char *log_group; /**< Default "/ecs/swe-rex-deployment"; "" (JSON null): no logs. */
+  const char *security_group_prefix; /**< Default "swe-rex-deployment-sg". */
+  const char *const *fargate_args;   /**< "KEY=VALUE", ends in NULL: vcpus, memory (MiB) and
+                                          ephemeral_storage (GiB); others join the overrides of
+                                          RunTask. Default 1, 2048 (or the least that goes with
+                                          vcpus), 21. */
+  double container_timeout; /**< After which the task ends by itself. Default 900. */
+  double runtime_timeout;   /**< For the server in a running task to answer. Default 60. */
+  const char *const *subnets; /**< Up to 16 of one VPC. Default: those of the default VPC. Ours. */
+  const char *const *security_groups; /**< Up to 5. Default: one is made. Ours. */
+  bool no_public_ip; /**< Reach the task by its private address, from inside of the VPC. JSON:
+                          assign_public_ip, inverted. Ours. */
+  const char *allowed_cidr;      /**< Who may reach the port. Default "0.0.0.0/0". Ours. */
+  const char *task_role_arn;     /**< What commands in the task may do. Default nothing. Ours. */
+  const char *capacity_provider; /**< "FARGATE_SPOT" is cheaper, and may be taken away. Ours. */
+  const char *platform_version;  /**< Default AWS's, "LATEST". Ours. */
+  const char *cpu_architecture;  /**< "X86_64" or "ARM64". Default AWS's, X86_64. Ours. */
+  const char *remote_binary_url; /**< Where the task fetches a static swerex-remote, if its image
+                                      has none. Default: pipx installs the original's. Ours. */
+  const char *region;  /**< Default AWS_DEFAULT_REGION, AWS_REGION, the profile's. Ours. */
+  const char *profile; /**< Of ~/.aws. Default AWS_DEFAULT_PROFILE, AWS_PROFILE, and keys in the
+                            environment before them all. Ours. */
+} swerex_fargate_config;
+
 /** Which deployment a swerex_deployment_config describes. */
 typedef enum swerex_deployment_type {
   SWEREX_DEPLOYMENT_LOCAL = 1,
   SWEREX_DEPLOYMENT_DUMMY,
   SWEREX_DEPLOYMENT_REMOTE,
-  SWEREX_DEPLOYMENT_DOCKER
+  SWEREX_DEPLOYMENT_DOCKER,
+  SWEREX_DEPLOYMENT_FARGATE
 } swerex_deployment_type;
 
 /** DeploymentConfig: a type and the configuration that goes with it. */
@@ -775,6 +832,7 @@ typedef struct swerex_deployment_config {
     swerex_dummy_config dummy;
     swerex_remote_config remote;
     swerex_docker_config docker;
+    swerex_fargate_config fargate;
   } u;
 } swerex_deployment_config;
 
@@ -801,6 +859,7 @@ typedef enum swerex_model {
   SWEREX_MODEL_DUMMY_CONFIG,
   SWEREX_MODEL_REMOTE_CONFIG,
   SWEREX_MODEL_DOCKER_CONFIG,
+  SWEREX_MODEL_FARGATE_CONFIG,
   SWEREX_MODEL_COUNT_
 } swerex_model;
 
@@ -1082,6 +1141,43 @@ SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment 
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err);
 
+#ifndef SWEREX_NO_FARGATE
+/** Something in AWS that a fargate deployment has made. */
+typedef struct swerex_fargate_item {
+  const char *kind;  /**< "task", "cluster", "task definition", "security group", "role". */
+  const char *name;  /**< ARN, id or name. */
+  const char *state; /**< AWS's word for it, a security group's name, or "". */
+  double age;        /**< Seconds; < 0: not known. */
+} swerex_fargate_item;
+
+/** What swerex_fargate_teardown removes; all zero is all in the environment's region. */
+typedef struct swerex_fargate_teardown_options {
+  const char *region, *profile; /**< As in swerex_fargate_config. */
+  const char *task_definition_prefix; /**< Only look at those whose names begin so, as every one
+                                           costs a call. "": at all. Default "swe-rex-task". */
+  const char *execution_role_prefix;  /**< The same. Default "swe-rex-execution-role". */
+  /** Called once, with all that was found, count 0 too; false: nothing is removed. NULL: yes. */
+  bool (*confirm)(void *user_data, const swerex_fargate_item *items, size_t count);
+  /** Called for each item when it is gone (error NULL), or stays. May be NULL. */
+  void (*on_item)(void *user_data, const swerex_fargate_item *item, const swerex_error *error);
+  void *user_data;
+} swerex_fargate_teardown_options;
+
+/**
+ * Remove all that carries the tag origin=swe-rex-deployment-auto, in one region and of every user
+ * of the account: tasks are stopped, then clusters, task definitions, security groups and roles
+ * deleted. What fails is reported, and the rest goes on; it can be run again. options may be NULL.
+ * Errors: RUNTIME with the first that could not be removed; PERMISSION without credentials.
+ */
+SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
+                                        const swerex_fargate_teardown_options *options,
+                                        swerex_error *err);
+/** Remove all that fargate deployments have made; no response. */
+SWEREX_API swerex_future *
+swerex_fargate_teardown_async(swerex_loop *loop, const swerex_fargate_teardown_options *options,
+                              swerex_error *err);
+#endif /* SWEREX_NO_FARGATE */
+
 #ifndef SWEREX_NO_SERVER
 /* =============================================================================================
  * Server
@@ -1200,7 +1296,7 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #define SWEREX__SYS_ABSTRACT 1 /* local sockets have names outside of the file system */
 #endif
 
-#if !defined(SWEREX_NO_LOCAL) || !defined(SWEREX_NO_DOCKER)
+#if !defined(SWEREX_NO_LOCAL) || !defined(SWEREX_NO_DOCKER) || !defined(SWEREX_NO_FARGATE)
 #define SWEREX__SYS_PROCESSES 1 /* commands are started here */
 #endif
 
@@ -3281,6 +3377,7 @@ typedef enum swerex__model_kind {
 #define SWEREX__MODEL_REQUIRED 1U
 #define SWEREX__MODEL_NULLABLE 2U /* null means not given, and not given is null */
 #define SWEREX__MODEL_OURS 4U     /* unknown to Python: written only when it is not the default */
+#define SWEREX__MODEL_NONE 8U     /* of a STRING with a default: null is "" */
 
 typedef struct swerex__model_row {
   const char *name; /* in JSON */
@@ -3457,6 +3554,33 @@ static const swerex__model_row swerex__model_docker_config_rows[] = {
   SWEREX__MODEL_ROW(docker_config, labels, MAP, SWEREX__MODEL_NULL_OURS, 0, NULL)
 };
 
+static const swerex__model_row swerex__model_fargate_config_rows[] = {
+  SWEREX__MODEL_ROW(fargate_config, image, STRING, 0, 0, "python:3.11")
+  SWEREX__MODEL_ROW(fargate_config, port, INT, 0, 8880, NULL)
+  SWEREX__MODEL_ROW(fargate_config, cluster_name, STRING, 0, 0, "swe-rex-cluster")
+  SWEREX__MODEL_ROW(fargate_config, execution_role_prefix, STRING, 0, 0, "swe-rex-execution-role")
+  SWEREX__MODEL_ROW(fargate_config, task_definition_prefix, STRING, 0, 0, "swe-rex-task")
+  SWEREX__MODEL_ROW(fargate_config, log_group, STRING, SWEREX__MODEL_NONE, 0,
+                    "/ecs/swe-rex-deployment")
+  SWEREX__MODEL_ROW(fargate_config, security_group_prefix, STRING, 0, 0, "swe-rex-deployment-sg")
+  SWEREX__MODEL_ROW(fargate_config, fargate_args, MAP, 0, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, container_timeout, SECONDS, 0, 900.0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, runtime_timeout, SECONDS, 0, 60.0, NULL)
+  SWEREX__MODEL_LITERAL_ROW("type", "fargate")
+  SWEREX__MODEL_ROW(fargate_config, subnets, LIST, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, security_groups, LIST, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  {"assign_public_ip", SWEREX__MODEL_NOT, SWEREX__MODEL_OURS,
+   offsetof(swerex_fargate_config, no_public_ip), 0, NULL, NULL},
+  SWEREX__MODEL_ROW(fargate_config, allowed_cidr, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, task_role_arn, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, capacity_provider, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, platform_version, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, cpu_architecture, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, remote_binary_url, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, region, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, profile, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+};
+
 #define SWEREX__MODEL_OF(name, type, rows, flags, tag) \
   {name, sizeof(swerex_##type), swerex__model_##rows##_rows, \
    SWEREX__SYS_COUNT(swerex__model_##rows##_rows), flags, tag},
@@ -3490,6 +3614,8 @@ static const swerex__model swerex__model_table[] = {
                    NULL)
   SWEREX__MODEL_OF("DockerDeploymentConfig", docker_config, docker_config, SWEREX__MODEL_FORBID,
                    NULL)
+  SWEREX__MODEL_OF("FargateDeploymentConfig", fargate_config, fargate_config,
+                   SWEREX__MODEL_FORBID, NULL)
 };
 SWEREX__SYS_STATIC_ASSERT(SWEREX__SYS_COUNT(swerex__model_table) == SWEREX_MODEL_COUNT_ - 1,
                           model_table);
@@ -3653,7 +3779,7 @@ static void swerex__model_write_list(const swerex__model_row *row, const char *c
 static void swerex__model_write_string(const swerex__model_row *row, const char *text,
                                        swerex__str *out) {
   if (text == NULL) text = row->text;
-  if (text == NULL)
+  if (text == NULL || (text[0] == '\0' && (row->flags & SWEREX__MODEL_NONE) != 0))
     swerex__str_puts(out, "null");
   else
     swerex__json_add_text(out, text);
@@ -3964,6 +4090,11 @@ static void swerex__model_read_nothing(swerex__valid_reader *reader, const swere
 static bool swerex__model_read(swerex__valid_reader *reader, const swerex__model_row *row,
                                const char *label, const swerex__json *node, void *value) {
   if (node->type == SWEREX__JSON_NULL) {
+    if ((row->flags & SWEREX__MODEL_NONE) != 0) {
+      if (!swerex__model_set(row, value, swerex__mem_copy(reader->allocator, "", 0)))
+        reader->no_memory = true;
+      return true;
+    }
     if ((row->flags & SWEREX__MODEL_NULLABLE) != 0) {
       swerex__model_read_nothing(reader, row, value);
       return true;
@@ -4096,6 +4227,8 @@ static const swerex__model_variant swerex__model_deployment_variants[] = {
    offsetof(swerex_deployment_config, u.remote)},
   {"docker", &swerex__model_table[SWEREX_MODEL_DOCKER_CONFIG - 1], SWEREX_DEPLOYMENT_DOCKER,
    offsetof(swerex_deployment_config, u.docker)},
+  {"fargate", &swerex__model_table[SWEREX_MODEL_FARGATE_CONFIG - 1], SWEREX_DEPLOYMENT_FARGATE,
+   offsetof(swerex_deployment_config, u.fargate)},
 };
 static const swerex__model_union swerex__model_deployments = {
   "DeploymentConfig", "type", false, swerex__model_deployment_variants,
@@ -16594,7 +16727,7 @@ struct swerex__web_call {
   bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
   /** Take answer bytes of status 200; NULL: they are kept in `answer`. False: give up. */
   bool (*on_data)(void *owner, const char *data, size_t size, swerex_error *err);
-  /** Take a header of the answer or, behind its body, of the trailer; https only. May be NULL. */
+  /** Take a header of the answer or, by https and behind its body, of the trailer. May be NULL. */
   void (*on_header)(void *owner, const char *name, size_t name_size, const char *value,
                     size_t value_size);
   bool http2; /* https: where the server speaks it */
@@ -16699,6 +16832,12 @@ static bool swerex__web_parse_url(const swerex_allocator *memory, const char *te
   if (url->host != NULL && url->prefix != NULL && url->text != NULL) return true;
   swerex__web_clear_url(url);
   return swerex__err_memory(err);
+}
+
+/** Return what the header Host says. */
+static const char *swerex__web_authority(const swerex__web_url *url) {
+  bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
+  return usual ? url->host : url->text;
 }
 
 /* --- connections -------------------------------------------------------------------------- */
@@ -16822,6 +16961,11 @@ static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http
   call->status = http->status;
   swerex__web_take_type(call, swerex__http_find(http, "content-type"));
   swerex__web_take_server(call, swerex__http_find(http, "server"));
+  for (size_t i = 0; call->on_header != NULL && i < http->count; i++) {
+    const swerex__http_header *header = &http->headers[i];
+    call->on_header(call->owner, header->name.data, header->name.size, header->value.data,
+                    header->value.size);
+  }
 }
 
 /** Keep a piece of an answer's body. */
@@ -20362,7 +20506,8 @@ static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex
   const swerex__docker *docker = swerex__docker_of(deployment);
   char what[200];
   const char *said = docker->output.data == NULL ? "" : docker->output.data;
-  bool refused = strncmp(said, "Error", 5) == 0; /* the engine's own words */
+  bool refused = strncmp(said, "Error", 5) == 0 || /* the engine's own words */
+                 (docker->exit_code == 125 && strstr(said, "\nError: ") != NULL);
   snprintf(what, sizeof what, refused ? "container %.100s could not be started"
                                       : "container %.100s ended with exit code %d",
            docker->name, docker->exit_code);
@@ -20646,6 +20791,4430 @@ static const swerex__dep_kind swerex__docker_kind = {"docker",
 
 #endif /* SWEREX_NO_DOCKER */
 
+#ifndef SWEREX_NO_FARGATE /* up to [kinds] */
+
+/* =============================================================================================
+ * [hash] SHA-256 and HMAC
+ * ========================================================================================== */
+/* FIPS 180-4 and RFC 2104, for signatures and for names made of what they stand for. */
+
+enum { SWEREX__HASH_SIZE = 32, SWEREX__HASH_BLOCK = 64 };
+
+typedef struct swerex__hash {
+  uint32_t state[8];
+  uint64_t size;
+  unsigned char block[SWEREX__HASH_BLOCK]; /* what does not fill one yet */
+} swerex__hash;
+
+static uint32_t swerex__hash_turn(uint32_t word, unsigned bits) {
+  return word >> bits | word << (32 - bits);
+}
+
+static void swerex__hash_block(swerex__hash *hash, const unsigned char *block) {
+  static const uint32_t constants[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+  uint32_t w[64], v[8];
+  for (size_t i = 0; i < 16; i++, block += 4)
+    w[i] = (uint32_t)block[0] << 24 | (uint32_t)block[1] << 16 | (uint32_t)block[2] << 8 | block[3];
+  for (size_t i = 16; i < 64; i++) {
+    uint32_t a = w[i - 15], b = w[i - 2];
+    uint32_t low = swerex__hash_turn(a, 7) ^ swerex__hash_turn(a, 18) ^ a >> 3;
+    w[i] = w[i - 16] + low + w[i - 7] +
+           (swerex__hash_turn(b, 17) ^ swerex__hash_turn(b, 19) ^ b >> 10);
+  }
+  memcpy(v, hash->state, sizeof v);
+  for (size_t i = 0; i < 64; i++) {
+    uint32_t high = swerex__hash_turn(v[4], 6) ^ swerex__hash_turn(v[4], 11) ^
+                    swerex__hash_turn(v[4], 25);
+    uint32_t first = v[7] + high + ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + w[i];
+    uint32_t low = swerex__hash_turn(v[0], 2) ^ swerex__hash_turn(v[0], 13) ^
+                   swerex__hash_turn(v[0], 22);
+    uint32_t second = low + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+    memmove(v + 1, v, 7 * sizeof *v);
+    v[4] += first;
+    v[0] = first + second;
+  }
+  for (size_t i = 0; i < 8; i++) hash->state[i] += v[i];
+}
+
+static void swerex__hash_init(swerex__hash *hash) {
+  static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  memcpy(hash->state, start, sizeof start);
+  hash->size = 0;
+}
+
+static void swerex__hash_add(swerex__hash *hash, const void *data, size_t size) {
+  const unsigned char *bytes = (const unsigned char *)data;
+  while (size > 0) {
+    size_t used = (size_t)(hash->size % SWEREX__HASH_BLOCK), n = SWEREX__HASH_BLOCK - used;
+    if (n > size) n = size;
+    memcpy(hash->block + used, bytes, n);
+    hash->size += n;
+    bytes += n;
+    size -= n;
+    if (used + n == SWEREX__HASH_BLOCK) swerex__hash_block(hash, hash->block);
+  }
+}
+
+static void swerex__hash_end(swerex__hash *hash, unsigned char out[SWEREX__HASH_SIZE]) {
+  static const unsigned char padding[SWEREX__HASH_BLOCK] = {0x80};
+  uint64_t bits = hash->size * 8;
+  unsigned char length[8];
+  for (size_t i = 0; i < 8; i++) length[i] = (unsigned char)(bits >> (56 - 8 * i));
+  swerex__hash_add(hash, padding,
+                   1 + (SWEREX__HASH_BLOCK * 2 - 9 - hash->size % SWEREX__HASH_BLOCK) %
+                         SWEREX__HASH_BLOCK);
+  swerex__hash_add(hash, length, sizeof length);
+  for (size_t i = 0; i < SWEREX__HASH_SIZE; i++)
+    out[i] = (unsigned char)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+static void swerex__hash_hmac(const void *key, size_t key_size, const void *data, size_t size,
+                              unsigned char out[SWEREX__HASH_SIZE]) {
+  unsigned char pad[SWEREX__HASH_BLOCK] = {0};
+  swerex__hash hash;
+  swerex__hash_init(&hash);
+  if (key_size > sizeof pad) {
+    swerex__hash_add(&hash, key, key_size);
+    swerex__hash_end(&hash, pad);
+    swerex__hash_init(&hash);
+  } else {
+    memcpy(pad, key, key_size);
+  }
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36;
+  swerex__hash_add(&hash, pad, sizeof pad);
+  swerex__hash_add(&hash, data, size);
+  swerex__hash_end(&hash, out);
+  for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36 ^ 0x5c;
+  swerex__hash_init(&hash);
+  swerex__hash_add(&hash, pad, sizeof pad);
+  swerex__hash_add(&hash, out, SWEREX__HASH_SIZE);
+  swerex__hash_end(&hash, out);
+}
+
+/** Write the SHA-256 of bytes as 64 digits and a NUL. */
+static void swerex__hash_hex(const void *data, size_t size, char out[65]) {
+  unsigned char sum[SWEREX__HASH_SIZE];
+  swerex__hash hash;
+  swerex__hash_init(&hash);
+  swerex__hash_add(&hash, data, size);
+  swerex__hash_end(&hash, sum);
+  swerex__util_hex(out, sum, sizeof sum);
+}
+
+/* =============================================================================================
+ * [xml] XML answers
+ * ========================================================================================== */
+/* Reads an XML text into the nodes that JSON is read into, so that what uses an answer need not
+ * know in which of the two it came: an element is an object of its elements, or the string that it
+ * holds. Attributes and the prefixes of names are dropped. A document type is refused, and with it
+ * every entity but XML's own five. */
+
+enum { SWEREX__XML_DEPTH = 32 };
+
+typedef struct swerex__xml {
+  swerex__json_reader reader;
+  struct {
+    swerex__json *node, *last;
+  } open[SWEREX__XML_DEPTH];
+  size_t depth;
+  swerex__str text; /* of the open element, since its start */
+} swerex__xml;
+
+static bool swerex__xml_fail(swerex__xml *xml, const char *reason) {
+  return swerex__json_fail(&xml->reader, reason, xml->reader.at);
+}
+
+/** Tell whether a text is next. */
+static bool swerex__xml_at(const swerex__xml *xml, const char *text) {
+  size_t size = strlen(text);
+  return xml->reader.size - xml->reader.at >= size &&
+         memcmp(xml->reader.text + xml->reader.at, text, size) == 0;
+}
+
+/** Return where a text is found from here on; the size of the whole where it is not. */
+static size_t swerex__xml_find(const swerex__xml *xml, const char *text) {
+  size_t size = strlen(text), at = xml->reader.at;
+  while (at + size <= xml->reader.size && memcmp(xml->reader.text + at, text, size) != 0) at++;
+  return at + size <= xml->reader.size ? at : xml->reader.size;
+}
+
+/** Go behind the next such text. */
+static bool swerex__xml_skip(swerex__xml *xml, const char *text) {
+  size_t at = swerex__xml_find(xml, text);
+  if (at == xml->reader.size) return swerex__xml_fail(xml, "something does not end");
+  xml->reader.at = at + strlen(text);
+  return true;
+}
+
+static bool swerex__xml_is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+/** Read a name, without its prefix. */
+static bool swerex__xml_read_name(swerex__xml *xml, const char **name, size_t *size) {
+  swerex__json_reader *reader = &xml->reader;
+  size_t start = reader->at;
+  while (reader->at < reader->size && !swerex__xml_is_blank(reader->text[reader->at]) &&
+         strchr("<>/=&\"'", reader->text[reader->at]) == NULL) {
+    if (reader->text[reader->at] == ':') start = reader->at + 1;
+    reader->at++;
+  }
+  *name = reader->text + start;
+  *size = reader->at - start;
+  return *size > 0 || swerex__xml_fail(xml, "a name is missing");
+}
+
+/** Read "&...;". */
+static bool swerex__xml_read_entity(swerex__xml *xml) {
+  static const struct {
+    const char *name;
+    char is;
+  } known[] = {{"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}};
+  swerex__json_reader *reader = &xml->reader;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(known); i++) {
+    if (!swerex__xml_at(xml, known[i].name)) continue;
+    swerex__str_putc(&xml->text, known[i].is);
+    reader->at += strlen(known[i].name);
+    return true;
+  }
+  bool hex = swerex__xml_at(xml, "&#x");
+  size_t at = reader->at + (hex ? 3 : 2), first = at;
+  uint32_t point = 0;
+  char utf8[4];
+  if (!swerex__xml_at(xml, "&#")) return swerex__xml_fail(xml, "an entity is not known");
+  for (; at < reader->size && at - first < 8; at++) {
+    static const char digits[] = "0123456789abcdefABCDEF";
+    const char *digit = reader->text[at] == '\0' ? NULL : strchr(digits, reader->text[at]);
+    if (digit == NULL || (!hex && digit - digits > 9)) break;
+    unsigned value = (unsigned)(digit - digits);
+    point = point * (hex ? 16 : 10) + (value > 15 ? value - 6 : value);
+  }
+  if (at == first || at >= reader->size || reader->text[at] != ';' || point == 0 ||
+      point > 0x10FFFF || (point >= 0xD800 && point < 0xE000))
+    return swerex__xml_fail(xml, "a character's number is none");
+  swerex__str_add(&xml->text, utf8, swerex__util_utf8_put(utf8, point));
+  reader->at = at + 1;
+  return true;
+}
+
+/** Read what stands between two tags. */
+static bool swerex__xml_read_text(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  while (reader->at < reader->size && reader->text[reader->at] != '<') {
+    uint32_t point;
+    size_t n = swerex__util_utf8_next(reader->text + reader->at, reader->size - reader->at, &point);
+    if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
+    if (xml->depth == 0 && !swerex__xml_is_blank(reader->text[reader->at]))
+      return swerex__xml_fail(xml, "there is text outside of the elements");
+    if (reader->text[reader->at] == '&') {
+      if (!swerex__xml_read_entity(xml)) return false;
+      continue;
+    }
+    swerex__str_add(&xml->text, reader->text + reader->at, n);
+    reader->at += n;
+  }
+  return true;
+}
+
+static bool swerex__xml_read_cdata(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  if (xml->depth == 0) return swerex__xml_fail(xml, "there is text outside of the elements");
+  reader->at += strlen("<![CDATA[");
+  const char *start = reader->text + reader->at;
+  if (!swerex__xml_skip(xml, "]]>")) return false;
+  size_t size = (size_t)(reader->text + reader->at - start) - strlen("]]>");
+  for (size_t at = 0, n; at < size; at += n) {
+    uint32_t point;
+    n = swerex__util_utf8_next(start + at, size - at, &point);
+    if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
+  }
+  swerex__str_add(&xml->text, start, size);
+  return true;
+}
+
+/** Make an element the last member of the open one. */
+static bool swerex__xml_add(swerex__xml *xml, const char *name, size_t size) {
+  swerex__json_reader *reader = &xml->reader;
+  swerex__json *node = (swerex__json *)swerex__json_take(reader, sizeof *node);
+  char *key = node == NULL ? NULL : (char *)swerex__json_take(reader, size + 1);
+  if (key == NULL) return swerex__xml_fail(xml, NULL);
+  memset(node, 0, sizeof *node);
+  memcpy(key, name, size);
+  key[size] = '\0';
+  node->key = key;
+  node->key_size = size;
+  node->type = SWEREX__JSON_STRING;
+  node->string = "";
+  if (xml->depth == 0) {
+    if (reader->doc->root != NULL) return swerex__xml_fail(xml, "there is a second root");
+    reader->doc->root = node;
+  } else {
+    swerex__json *parent = xml->open[xml->depth - 1].node, *last = xml->open[xml->depth - 1].last;
+    parent->type = SWEREX__JSON_OBJECT;
+    parent->string = NULL;
+    parent->size++;
+    if (last == NULL)
+      parent->child = node;
+    else
+      last->next = node;
+    xml->open[xml->depth - 1].last = node;
+  }
+  if (xml->depth == SWEREX__XML_DEPTH) return swerex__xml_fail(xml, "it is nested too deeply");
+  xml->open[xml->depth].node = node;
+  xml->open[xml->depth++].last = NULL;
+  xml->text.size = 0;
+  return true;
+}
+
+/** End the open element. */
+static bool swerex__xml_close(swerex__xml *xml) {
+  swerex__json *node = xml->open[--xml->depth].node;
+  if (xml->text.failed) return swerex__xml_fail(xml, NULL);
+  if (node->type == SWEREX__JSON_STRING && xml->text.size > 0) {
+    char *text = (char *)swerex__json_take(&xml->reader, xml->text.size + 1);
+    if (text == NULL) return swerex__xml_fail(xml, NULL);
+    memcpy(text, xml->text.data, xml->text.size + 1);
+    node->string = text;
+    node->size = xml->text.size;
+  }
+  xml->text.size = 0;
+  return true;
+}
+
+static bool swerex__xml_read_start(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  const char *name;
+  size_t size;
+  reader->at++;
+  if (!swerex__xml_read_name(xml, &name, &size) || !swerex__xml_add(xml, name, size)) return false;
+  for (; reader->at < reader->size; reader->at++) { /* attributes */
+    char c = reader->text[reader->at];
+    if (c == '>') {
+      reader->at++;
+      return true;
+    }
+    if (swerex__xml_at(xml, "/>")) {
+      reader->at += 2;
+      return swerex__xml_close(xml);
+    }
+    if (c == '<') break;
+    if (c != '"' && c != '\'') continue;
+    const char *end = (const char *)memchr(reader->text + reader->at + 1, c,
+                                           reader->size - reader->at - 1);
+    if (end == NULL) break;
+    reader->at = (size_t)(end - reader->text);
+  }
+  return swerex__xml_fail(xml, "a tag does not end");
+}
+
+static bool swerex__xml_read_end(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  const char *name;
+  size_t size;
+  reader->at += 2;
+  if (!swerex__xml_read_name(xml, &name, &size)) return false;
+  const swerex__json *node = xml->depth == 0 ? NULL : xml->open[xml->depth - 1].node;
+  if (node == NULL || node->key_size != size || memcmp(node->key, name, size) != 0)
+    return swerex__xml_fail(xml, "an end is not that of the open element");
+  while (reader->at < reader->size && swerex__xml_is_blank(reader->text[reader->at])) reader->at++;
+  if (!swerex__xml_at(xml, ">")) return swerex__xml_fail(xml, "a tag does not end");
+  reader->at++;
+  return swerex__xml_close(xml);
+}
+
+static void swerex__xml_read(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  bool ok = true;
+  while (ok && reader->at < reader->size) {
+    if (reader->text[reader->at] != '<')
+      ok = swerex__xml_read_text(xml);
+    else if (swerex__xml_at(xml, "<?"))
+      ok = swerex__xml_skip(xml, "?>");
+    else if (swerex__xml_at(xml, "<!--"))
+      ok = swerex__xml_skip(xml, "-->");
+    else if (swerex__xml_at(xml, "<![CDATA["))
+      ok = swerex__xml_read_cdata(xml);
+    else if (swerex__xml_at(xml, "<!"))
+      ok = swerex__xml_fail(xml, "a document type is not accepted");
+    else if (swerex__xml_at(xml, "</"))
+      ok = swerex__xml_read_end(xml);
+    else
+      ok = swerex__xml_read_start(xml);
+  }
+  if (ok && xml->depth > 0) swerex__xml_fail(xml, "an element does not end");
+  if (ok && reader->doc->root == NULL) swerex__xml_fail(xml, "there is no element");
+}
+
+/** Read a text; the root is its outermost element. */
+static bool swerex__xml_parse(const swerex_allocator *memory, const char *text, size_t size,
+                              swerex__json_doc *doc, swerex_error *err) {
+  swerex__xml xml;
+  memset(&xml, 0, sizeof xml);
+  memset(doc, 0, sizeof *doc);
+  xml.reader.allocator = memory;
+  xml.reader.text = text != NULL ? text : "";
+  xml.reader.size = size;
+  xml.reader.doc = doc;
+  xml.text = swerex__str_new(memory, size + 1);
+  swerex__xml_read(&xml);
+  swerex__str_clear(&xml.text);
+  if (!xml.reader.failed) return true;
+  swerex__json_free(doc);
+  if (xml.reader.reason == NULL) return swerex__err_memory(err);
+  return swerex__err_set(err, SWEREX_E_VALUE, "this is not XML: at byte %zu, %s",
+                         xml.reader.fault_at, xml.reader.reason);
+}
+
+/* =============================================================================================
+ * [sign] Signature Version 4
+ * ========================================================================================== */
+/* How AWS has requests signed. A request is written in one canonical form, and its hash signed with
+ * a key that is derived from the secret, the day, the region and the service. */
+
+enum { SWEREX__SIGN_HEADERS = 16 };
+
+typedef struct swerex__sign_keys {
+  char *id, *secret, *token; /* owned; id NULL: none yet; token NULL: none */
+  double expires;            /* seconds since 1970; 0: never */
+} swerex__sign_keys;
+
+typedef struct swerex__sign_header {
+  const char *name, *value;
+} swerex__sign_header;
+
+typedef struct swerex__sign_request {
+  const char *method, *path, *query; /* as sent; query "": none */
+  swerex__sign_header headers[SWEREX__SIGN_HEADERS];
+  size_t header_count;
+  const char *body;
+  size_t body_size;
+  const char *region, *service;
+  char date[24]; /* 20260115T123045Z */
+} swerex__sign_request;
+
+static void swerex__sign_clear_keys(swerex__sign_keys *keys) {
+  swerex__mem_free(keys->id);
+  swerex__mem_free(keys->secret);
+  swerex__mem_free(keys->token);
+  memset(keys, 0, sizeof *keys);
+}
+
+/* --- time --------------------------------------------------------------------------------- */
+
+/** Return the days from 1970-01-01 to a day of the Gregorian calendar. */
+static int64_t swerex__sign_days(int64_t year, int64_t month, int64_t day) {
+  year -= month <= 2;
+  int64_t era = (year >= 0 ? year : year - 399) / 400, of_era = year - era * 400;
+  int64_t of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+  return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+}
+
+/** Write a time as 20260115T123045Z. */
+static void swerex__sign_write_date(time_t now, char out[24]) {
+  struct tm parts;
+  memset(&parts, 0, sizeof parts);
+  if (gmtime_r(&now, &parts) == NULL || strftime(out, 24, "%Y%m%dT%H%M%SZ", &parts) == 0)
+    out[0] = '\0';
+}
+
+/** Read "2027-01-01T00:00:00[.5]Z" or "Tue, 24 Nov 2026 02:10:03 GMT"; 0: it is neither. */
+static double swerex__sign_read_time(const char *text) {
+  static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  int year, month, day, hour, minute, second;
+  char name[4];
+  if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &year, &month, &day, &hour, &minute, &second) != 6) {
+    if (sscanf(text, "%*3c, %2d %3s %4d %2d:%2d:%2d", &day, name, &year, &hour, &minute,
+               &second) != 6)
+      return 0;
+    const char *found = strstr(months, name);
+    if (found == NULL || strlen(name) != 3 || (found - months) % 3 != 0) return 0;
+    month = (int)(found - months) / 3 + 1;
+  }
+  if (month < 1 || month > 12 || year < 1970) return 0;
+  return (double)((swerex__sign_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+}
+
+/* --- the canonical request ---------------------------------------------------------------- */
+
+/** Add a text with all but the unreserved characters, and those in `keep`, as %XX. */
+static void swerex__sign_encode(swerex__str *out, const char *text, size_t size, const char *keep) {
+  for (size_t i = 0; i < size; i++) {
+    unsigned char c = (unsigned char)text[i];
+    bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+                 (c != '\0' && (strchr("_.~-", c) != NULL || strchr(keep, c) != NULL));
+    if (plain)
+      swerex__str_putc(out, (char)c);
+    else
+      swerex__str_printf(out, "%%%02X", c);
+  }
+}
+
+/** Add a path without "." and ".." and empty segments, encoded. */
+static void swerex__sign_add_path(swerex__str *out, const char *path) {
+  size_t start = out->size;
+  const char *at = path;
+  while (*at != '\0' && *at != '?') {
+    while (*at == '/') at++;
+    size_t size = strcspn(at, "/?");
+    bool up = size == 2 && memcmp(at, "..", 2) == 0, here = size == 1 && *at == '.';
+    if (up) {
+      while (out->size > start && out->data[--out->size] != '/') continue;
+    } else if (!here && size > 0) {
+      swerex__str_putc(out, '/');
+      swerex__sign_encode(out, at, size, "");
+    }
+    at += size;
+    if (*at == '/' && (at[1] == '\0' || at[1] == '?')) swerex__str_putc(out, '/');
+  }
+  if (out->size == start) swerex__str_putc(out, '/');
+}
+
+/** Compare two "key=value" of a query: by key, then by value. */
+static int swerex__sign_compare(const swerex__http_text *a, const swerex__http_text *b) {
+  const char *left = (const char *)memchr(a->data, '=', a->size);
+  const char *right = (const char *)memchr(b->data, '=', b->size);
+  size_t n = left == NULL ? a->size : (size_t)(left - a->data);
+  size_t m = right == NULL ? b->size : (size_t)(right - b->data);
+  int order = memcmp(a->data, b->data, n < m ? n : m);
+  if (order != 0 || n != m) return order != 0 ? order : n < m ? -1 : 1;
+  order = memcmp(a->data, b->data, a->size < b->size ? a->size : b->size);
+  return order != 0 ? order : a->size < b->size ? -1 : a->size > b->size;
+}
+
+/** Add an encoded query, its pairs sorted. */
+static bool swerex__sign_add_query(swerex__str *out, const char *query) {
+  swerex__http_text pairs[64];
+  size_t count = 0;
+  while (*query != '\0') {
+    swerex__http_text pair = {query, strcspn(query, "&")};
+    query += pair.size + (query[pair.size] == '&');
+    if (pair.size == 0) continue;
+    if (count == SWEREX__SYS_COUNT(pairs)) return false;
+    size_t at = count++;
+    for (; at > 0 && swerex__sign_compare(&pairs[at - 1], &pair) > 0; at--)
+      pairs[at] = pairs[at - 1];
+    pairs[at] = pair;
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (i > 0) swerex__str_putc(out, '&');
+    swerex__str_add(out, pairs[i].data, pairs[i].size);
+    if (memchr(pairs[i].data, '=', pairs[i].size) == NULL) swerex__str_putc(out, '=');
+  }
+  return true;
+}
+
+/** Add a header's value, trimmed, runs of blanks made one. */
+static void swerex__sign_add_value(swerex__str *out, const char *value) {
+  bool gap = false, any = false;
+  for (; *value != '\0'; value++) {
+    bool blank = *value == ' ' || *value == '\t';
+    if (!blank && gap && any) swerex__str_putc(out, ' ');
+    if (!blank) swerex__str_putc(out, *value);
+    any = any || !blank;
+    gap = blank;
+  }
+}
+
+static void swerex__sign_add_name(swerex__str *out, const char *name) {
+  for (; *name != '\0'; name++) swerex__str_putc(out, swerex__http_lower(*name));
+}
+
+static int swerex__sign_compare_names(const char *a, const char *b) {
+  for (; *a != '\0' && swerex__http_lower(*a) == swerex__http_lower(*b); a++) b++;
+  return (unsigned char)swerex__http_lower(*a) - (unsigned char)swerex__http_lower(*b);
+}
+
+static void swerex__sign_sort_headers(swerex__sign_request *request) {
+  for (size_t i = 1; i < request->header_count; i++) {
+    swerex__sign_header header = request->headers[i];
+    size_t at = i;
+    for (; at > 0 && swerex__sign_compare_names(request->headers[at - 1].name, header.name) > 0;
+         at--)
+      request->headers[at] = request->headers[at - 1];
+    request->headers[at] = header;
+  }
+}
+
+/** Add "host;x-amz-date". */
+static void swerex__sign_add_names(swerex__str *out, const swerex__sign_request *request) {
+  for (size_t i = 0; i < request->header_count; i++) {
+    if (i > 0) swerex__str_putc(out, ';');
+    swerex__sign_add_name(out, request->headers[i].name);
+  }
+}
+
+/** Write the canonical form of a request whose headers are sorted. */
+static bool swerex__sign_canonical(swerex__str *out, const swerex__sign_request *request) {
+  char payload[65];
+  const char *hash = payload;
+  swerex__hash_hex(request->body, request->body_size, payload);
+  swerex__str_printf(out, "%s\n", request->method);
+  swerex__sign_add_path(out, request->path);
+  swerex__str_putc(out, '\n');
+  if (!swerex__sign_add_query(out, request->query)) return false;
+  swerex__str_putc(out, '\n');
+  for (size_t i = 0; i < request->header_count; i++) {
+    const swerex__sign_header *header = &request->headers[i];
+    swerex__sign_add_name(out, header->name);
+    swerex__str_putc(out, ':');
+    swerex__sign_add_value(out, header->value);
+    swerex__str_putc(out, '\n');
+    if (swerex__sign_compare_names(header->name, "x-amz-content-sha256") == 0)
+      hash = header->value;
+  }
+  swerex__str_putc(out, '\n');
+  swerex__sign_add_names(out, request);
+  swerex__str_printf(out, "\n%s", hash);
+  return true;
+}
+
+/* --- the signature ------------------------------------------------------------------------ */
+
+static void swerex__sign_hmac_text(unsigned char key[SWEREX__HASH_SIZE], const char *text) {
+  swerex__hash_hmac(key, SWEREX__HASH_SIZE, text, strlen(text), key);
+}
+
+/** Add "AWS4-HMAC-SHA256 Credential=..., SignedHeaders=..., Signature=...". */
+static bool swerex__sign(swerex__sign_request *request, const swerex__sign_keys *keys,
+                         swerex__str *out) {
+  unsigned char key[SWEREX__HASH_SIZE];
+  char day[9], hex[65];
+  swerex__str text = swerex__str_new(out->allocator, out->max);
+  swerex__sign_sort_headers(request);
+  bool ok = swerex__sign_canonical(&text, request) && !text.failed;
+  snprintf(day, sizeof day, "%.8s", request->date);
+  swerex__hash_hex(text.data, ok ? text.size : 0, hex);
+  text.size = 0;
+  swerex__str_printf(&text, "AWS4%s", keys->secret);
+  ok = ok && !text.failed;
+  swerex__hash_hmac(text.data, ok ? text.size : 0, day, strlen(day), key);
+  text.size = 0;
+  swerex__sign_hmac_text(key, request->region);
+  swerex__sign_hmac_text(key, request->service);
+  swerex__sign_hmac_text(key, "aws4_request");
+  swerex__str_printf(&text, "AWS4-HMAC-SHA256\n%s\n%s/%s/%s/aws4_request\n%s", request->date, day,
+                     request->region, request->service, hex);
+  ok = ok && !text.failed;
+  swerex__hash_hmac(key, sizeof key, text.data, ok ? text.size : 0, key);
+  swerex__util_hex(hex, key, sizeof key);
+  swerex__str_printf(out, "AWS4-HMAC-SHA256 Credential=%s/%s/%s/%s/aws4_request, SignedHeaders=",
+                     keys->id, day, request->region, request->service);
+  swerex__sign_add_names(out, request);
+  swerex__str_printf(out, ", Signature=%s", hex);
+  swerex__str_clear(&text);
+  return ok && !out->failed;
+}
+
+/* =============================================================================================
+ * [profile] AWS settings: shared files, region, endpoints
+ * ========================================================================================== */
+/* What the environment and the two shared files say, in the order in which boto3 asks them. An
+ * entry of the credentials file goes before one of the config file. */
+
+#define SWEREX__PROFILE_FILE_MAX ((size_t)1 << 20)
+
+typedef struct swerex__profile_entry {
+  char *section; /* of a profile: its name; of others: "services x", "sso-session x" */
+  char *key;     /* in lower case; "ecs.endpoint_url" where it is nested */
+  char *value;
+} swerex__profile_entry;
+
+typedef struct swerex__profile {
+  const swerex_allocator *memory;
+  char *name;
+  bool named; /* by the caller or the environment: it must be there */
+  bool chosen; /* by the caller: keys in the environment are passed over */
+  void *entries; /* swerex__profile_entry */
+  size_t count, room;
+} swerex__profile;
+
+/** A service of AWS, and how it is spoken to. */
+typedef enum swerex__profile_service {
+  SWEREX__PROFILE_ECS,
+  SWEREX__PROFILE_EC2,
+  SWEREX__PROFILE_IAM,
+  SWEREX__PROFILE_STS,
+  SWEREX__PROFILE_LOGS,
+  SWEREX__PROFILE_SERVICES
+} swerex__profile_service;
+
+static const struct {
+  const char *name;    /* in addresses, scopes and settings */
+  const char *setting; /* behind AWS_ENDPOINT_URL_ */
+  const char *target;  /* before the action in X-Amz-Target; NULL: the query protocol is spoken */
+  const char *version; /* of the query protocol */
+} swerex__profile_services[] = {
+  {"ecs", "ECS", "AmazonEC2ContainerServiceV20141113.", NULL},
+  {"ec2", "EC2", NULL, "2016-11-15"},
+  {"iam", "IAM", NULL, "2010-05-08"},
+  {"sts", "STS", NULL, "2011-06-15"},
+  {"logs", "CLOUDWATCH_LOGS", "Logs_20140328.", NULL},
+};
+
+/** Regions of one kind; the first that fits is it. */
+typedef struct swerex__profile_partition {
+  const char *prefix; /* of its regions */
+  const char *name, *suffix, *iam, *iam_region;
+  const char *console;
+} swerex__profile_partition;
+
+static const swerex__profile_partition swerex__profile_partitions[] = {
+  {"cn-", "aws-cn", "amazonaws.com.cn", "iam.cn-north-1.amazonaws.com.cn", "cn-north-1",
+   "console.amazonaws.cn"},
+  {"us-gov-", "aws-us-gov", "amazonaws.com", "iam.us-gov.amazonaws.com", "us-gov-west-1",
+   "console.amazonaws-us-gov.com"},
+  {"us-isob-", "aws-iso-b", "sc2s.sgov.gov", "iam.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1",
+   "console.sc2shome.sgov.gov"},
+  {"us-isof-", "aws-iso-f", "csp.hci.ic.gov", "iam.us-isof-south-1.csp.hci.ic.gov",
+   "us-isof-south-1", "console.csphome.hci.ic.gov"},
+  {"us-iso-", "aws-iso", "c2s.ic.gov", "iam.us-iso-east-1.c2s.ic.gov", "us-iso-east-1",
+   "console.c2shome.ic.gov"},
+  {"eu-isoe-", "aws-iso-e", "cloud.adc-e.uk", "iam.eu-isoe-west-1.cloud.adc-e.uk",
+   "eu-isoe-west-1", "console.cloud.adc-e.uk"},
+  {"eusc-de-", "aws-eusc", "amazonaws.eu", "iam.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1",
+   "console.amazonaws-eusc.eu"},
+  {"", "aws", "amazonaws.com", "iam.amazonaws.com", "us-east-1", "console.aws.amazon.com"},
+};
+
+static const swerex__profile_partition *swerex__profile_find_partition(const char *region) {
+  const swerex__profile_partition *partition = swerex__profile_partitions;
+  while (strncmp(region, partition->prefix, strlen(partition->prefix)) != 0) partition++;
+  return partition;
+}
+
+/** Read a setting of the environment; an empty one is none. */
+static const char *swerex__profile_env(const char *name) {
+  const char *value = getenv(name);
+  return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static void swerex__profile_clear(swerex__profile *profile) {
+  swerex__profile_entry *entries = (swerex__profile_entry *)profile->entries;
+  for (size_t i = 0; i < profile->count; i++) {
+    swerex__mem_free(entries[i].section);
+    swerex__mem_free(entries[i].key);
+    swerex__mem_free(entries[i].value);
+  }
+  swerex__mem_free(entries);
+  swerex__mem_free(profile->name);
+  memset(profile, 0, sizeof *profile);
+}
+
+/** Find a value in a section; NULL: there is none, or it is empty. */
+static const char *swerex__profile_get(const swerex__profile *profile, const char *section,
+                                       const char *key) {
+  const swerex__profile_entry *entries = (const swerex__profile_entry *)profile->entries;
+  for (size_t i = 0; i < profile->count; i++)
+    if (strcmp(entries[i].section, section) == 0 && strcmp(entries[i].key, key) == 0 &&
+        entries[i].value[0] != '\0')
+      return entries[i].value;
+  return NULL;
+}
+
+static bool swerex__profile_has(const swerex__profile *profile, const char *section) {
+  const swerex__profile_entry *entries = (const swerex__profile_entry *)profile->entries;
+  for (size_t i = 0; i < profile->count; i++)
+    if (strcmp(entries[i].section, section) == 0) return true;
+  return false;
+}
+
+/* --- the shared files --------------------------------------------------------------------- */
+
+/** A piece of a line. */
+static swerex__http_text swerex__profile_trim(const char *data, size_t size) {
+  while (size > 0 && strchr(" \t\r", data[size - 1]) != NULL && data[size - 1] != '\0') size--;
+  for (; size > 0 && (*data == ' ' || *data == '\t'); size--) data++;
+  swerex__http_text text = {data, size};
+  return text;
+}
+
+static bool swerex__profile_add(swerex__profile *profile, swerex__http_text section,
+                                const char *parent, swerex__http_text key,
+                                swerex__http_text value) {
+  if (!swerex__mem_reserve(profile->memory, &profile->entries, &profile->room, profile->count,
+                           sizeof(swerex__profile_entry)))
+    return false;
+  swerex__str name = swerex__str_new(profile->memory, SWEREX__PROFILE_FILE_MAX);
+  if (parent[0] != '\0' && key.size > 0) swerex__str_printf(&name, "%s.", parent);
+  for (size_t i = 0; i < key.size; i++) swerex__str_putc(&name, swerex__http_lower(key.data[i]));
+  swerex__str_add(&name, "", 0);
+  swerex__profile_entry entry = {swerex__mem_copy(profile->memory, section.data, section.size),
+                                 name.failed ? NULL : name.data,
+                                 swerex__mem_copy(profile->memory, value.data, value.size)};
+  ((swerex__profile_entry *)profile->entries)[profile->count++] = entry; /* clear frees halves */
+  if (name.failed) swerex__str_clear(&name);
+  return entry.section != NULL && entry.key != NULL && entry.value != NULL;
+}
+
+/** Read "[name]" of the one file or "[profile name]" of the other. */
+static bool swerex__profile_section(swerex__http_text line, bool config, swerex__http_text *out) {
+  if (line.data[line.size - 1] != ']') return false;
+  *out = swerex__profile_trim(line.data + 1, line.size - 2);
+  if (config && out->size > 8 && memcmp(out->data, "profile", 7) == 0 &&
+      strchr(" \t", out->data[7]) != NULL) {
+    *out = swerex__profile_trim(out->data + 8, out->size - 8);
+  }
+  if (out->size >= 2 && strchr("\"'", out->data[0]) != NULL &&
+      out->data[out->size - 1] == out->data[0]) {
+    out->data++;
+    out->size -= 2;
+  }
+  return out->size > 0;
+}
+
+/** Read one of the files. */
+static bool swerex__profile_parse(swerex__profile *profile, const char *path, bool config,
+                                  const char *text, size_t size, swerex_error *err) {
+  swerex__http_text section = {NULL, 0};
+  char parent[64] = ""; /* of indented lines */
+  for (size_t at = 0, number = 1; at < size; number++) {
+    const char *end = (const char *)memchr(text + at, '\n', size - at);
+    size_t length = end == NULL ? size - at : (size_t)(end - text - (ptrdiff_t)at);
+    bool inner = text[at] == ' ' || text[at] == '\t';
+    swerex__http_text line = swerex__profile_trim(text + at, length);
+    at += length + 1;
+    if (line.size == 0 || *line.data == '#' || *line.data == ';') continue;
+    if (*line.data == '[' && !inner) {
+      parent[0] = '\0';
+      if (swerex__profile_section(line, config, &section)) {
+        static const swerex__http_text nothing = {"", 0};
+        if (swerex__profile_add(profile, section, "", nothing, nothing)) continue;
+        return swerex__err_memory(err);
+      }
+      section.data = NULL;
+    }
+    size_t name = 0;
+    while (name < line.size && line.data[name] != '=' && line.data[name] != ':') name++;
+    if (section.data == NULL || name == 0 || name == line.size)
+      return swerex__err_set(err, SWEREX_E_VALUE, "%s: line %zu is neither [name] nor key = value",
+                             path, number);
+    swerex__http_text key = swerex__profile_trim(line.data, name);
+    swerex__http_text value = swerex__profile_trim(line.data + name + 1, line.size - name - 1);
+    if (!inner) parent[0] = '\0';
+    if (!swerex__profile_add(profile, section, parent, key, value)) return swerex__err_memory(err);
+    if (!inner && value.size == 0)
+      snprintf(parent, sizeof parent, "%.*s", (int)(key.size < 60 ? key.size : 60), key.data);
+  }
+  return true;
+}
+
+/** Read a file where the environment or the home folder has it; one that is not there is empty. */
+static bool swerex__profile_load(swerex__profile *profile, const char *setting, const char *usual,
+                                 bool config, swerex_error *err) {
+  const char *named = swerex__profile_env(setting), *home = swerex__profile_env("HOME");
+  char path[PATH_MAX];
+  swerex_bytes text = {NULL, 0};
+  if (named == NULL && home == NULL) return true;
+  if (named != NULL && strncmp(named, "~/", 2) != 0)
+    snprintf(path, sizeof path, "%s", named);
+  else
+    snprintf(path, sizeof path, "%s/%s", home == NULL ? "" : home,
+             named != NULL ? named + 2 : usual);
+  if (access(path, F_OK) != 0) return true;
+  if (!swerex__fs_read(profile->memory, path, SWEREX__PROFILE_FILE_MAX, &text, err)) return false;
+  bool ok = swerex__profile_parse(profile, path, config, text.data, text.size, err);
+  swerex__mem_free(text.data);
+  return ok;
+}
+
+/** Read what there is; `name` NULL: the environment's, else "default". */
+static bool swerex__profile_open(swerex__profile *profile, const swerex_allocator *memory,
+                                 const char *name, swerex_error *err) {
+  memset(profile, 0, sizeof *profile);
+  profile->memory = memory;
+  profile->chosen = name != NULL;
+  if (name == NULL) name = swerex__profile_env("AWS_DEFAULT_PROFILE");
+  if (name == NULL) name = swerex__profile_env("AWS_PROFILE");
+  profile->named = name != NULL;
+  if (name == NULL) name = "default";
+  profile->name = swerex__mem_copy(memory, name, strlen(name));
+  if (profile->name == NULL)
+    swerex__err_memory(err);
+  else if (swerex__profile_load(profile, "AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials", false,
+                                err) &&
+           swerex__profile_load(profile, "AWS_CONFIG_FILE", ".aws/config", true, err)) {
+    if (!profile->named || swerex__profile_has(profile, profile->name)) return true;
+    swerex__err_set(err, SWEREX_E_VALUE, "The config profile (%s) could not be found",
+                    profile->name);
+  }
+  swerex__profile_clear(profile);
+  return false;
+}
+
+/* --- region and endpoints ----------------------------------------------------------------- */
+
+/** Find the region; NULL and an error for none, or one that cannot be. */
+static const char *swerex__profile_region(const swerex__profile *profile, const char *wanted,
+                                          swerex_error *err) {
+  if (wanted == NULL) wanted = swerex__profile_env("AWS_DEFAULT_REGION");
+  if (wanted == NULL) wanted = swerex__profile_env("AWS_REGION");
+  if (wanted == NULL) wanted = swerex__profile_get(profile, profile->name, "region");
+  if (wanted == NULL) {
+    swerex__err_set(err, SWEREX_E_VALUE,
+                    "You must specify a region: set AWS_DEFAULT_REGION, or `region` in the "
+                    "configuration or in the profile");
+    return NULL;
+  }
+  size_t size = strspn(wanted, "abcdefghijklmnopqrstuvwxyz0123456789-");
+  if (wanted[size] == '\0' && size < 64) return wanted;
+  swerex__err_set(err, SWEREX_E_VALUE, "region %.100s: that is not the name of a region", wanted);
+  return NULL;
+}
+
+static bool swerex__profile_is_true(const char *setting) {
+  const char *value = swerex__profile_env(setting);
+  return value != NULL && (value[0] == 't' || value[0] == 'T');
+}
+
+/** Find an address that goes before the service's own; NULL: there is none. */
+static const char *swerex__profile_endpoint(const swerex__profile *profile,
+                                            swerex__profile_service service) {
+  char name[128];
+  if (swerex__profile_is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")) return NULL;
+  snprintf(name, sizeof name, "AWS_ENDPOINT_URL_%s", swerex__profile_services[service].setting);
+  const char *url = swerex__profile_env(name);
+  if (url == NULL) url = swerex__profile_env("AWS_ENDPOINT_URL");
+  const char *services = swerex__profile_get(profile, profile->name, "services");
+  if (url == NULL && services != NULL) {
+    char section[96];
+    snprintf(section, sizeof section, "services %.80s", services);
+    snprintf(name, sizeof name, "%s.endpoint_url",
+             service == SWEREX__PROFILE_LOGS ? "cloudwatch_logs"
+                                         : swerex__profile_services[service].name);
+    url = swerex__profile_get(profile, section, name);
+  }
+  return url != NULL ? url : swerex__profile_get(profile, profile->name, "endpoint_url");
+}
+
+/** Write a service's address, and the region that its calls are signed for. */
+static void swerex__profile_address(const swerex__profile *profile, swerex__profile_service service,
+                                    const char *region, char out[512], const char **scope) {
+  const swerex__profile_partition *partition = swerex__profile_find_partition(region);
+  const char *given = swerex__profile_endpoint(profile, service);
+  *scope = region;
+  if (given != NULL) {
+    snprintf(out, 512, "%s", given);
+  } else if (service == SWEREX__PROFILE_IAM) {
+    snprintf(out, 512, "https://%s", partition->iam);
+    *scope = partition->iam_region;
+  } else {
+    snprintf(out, 512, "https://%s.%s.%s", swerex__profile_services[service].name, region,
+             partition->suffix);
+  }
+}
+
+/* =============================================================================================
+ * [login] AWS credentials
+ * ========================================================================================== */
+/* Finds the keys that calls are signed with: from the environment, a profile, a program, the
+ * container's or the machine's own service, or from STS for a role that other keys may take on. A
+ * login walks from where the first keys come from over the roles that lie before those wanted. */
+
+enum { SWEREX__LOGIN_HOPS = 8, SWEREX__LOGIN_ANSWER = 65536 };
+
+#define SWEREX__LOGIN_CONTAINER "http://169.254.170.2"
+#define SWEREX__LOGIN_MACHINE "http://169.254.169.254"
+#define SWEREX__LOGIN_CONTAINER_TIME 2.0
+#define SWEREX__LOGIN_CONTAINER_TRIES 3
+#define SWEREX__LOGIN_CONTAINER_PAUSE 1.0
+#define SWEREX__LOGIN_MACHINE_TIME 1.0
+#define SWEREX__LOGIN_STS_TIME 30.0
+#define SWEREX__LOGIN_PROCESS_TIME 60.0
+
+typedef struct swerex__login swerex__login;
+
+struct swerex__login {
+  swerex_loop *loop;
+  const swerex__profile *profile;
+  const char *region;
+  double skew; /* of the wall clock */
+  const char *hops[SWEREX__LOGIN_HOPS]; /* profiles with a role, the wanted one first */
+  size_t hop_count;
+  const char *role, *session, *token_file; /* of a web identity */
+  swerex__sign_keys keys;
+  swerex__web web;
+  swerex__web_call call;
+  bool calling;
+  swerex__proc *proc;
+  swerex__loop_timer pause;
+  char token[2048]; /* of the machine's service */
+  char path[1024];
+  int tries;
+  void (*next)(swerex__login *login); /* takes the answer */
+  void (*done)(void *owner, swerex_error *error); /* keys are there if the code is OK */
+  void *owner;
+};
+
+static void swerex__login_hang_up(swerex__login *login) {
+  if (!login->calling) return;
+  login->calling = false;
+  swerex__web_clear_call(&login->call);
+  swerex__web_close(&login->web);
+}
+
+static void swerex__login_free(swerex__login *login) {
+  if (login == NULL) return;
+  swerex__login_hang_up(login);
+  swerex__loop_disarm(login->loop, &login->pause);
+  swerex__proc_free(login->proc);
+  swerex__sign_clear_keys(&login->keys);
+  swerex__mem_free(login);
+}
+
+/** End: well, or with the error, which is used up. The owner frees the login. */
+static void swerex__login_end(swerex__login *login, swerex_error *error) {
+  swerex_error none = SWEREX_ERROR_INIT;
+  swerex__login_hang_up(login);
+  login->done(login->owner, error == NULL ? &none : error);
+}
+
+static void swerex__login_fail(swerex__login *login, const char *format, ...) SWEREX_PRINTF(2, 3);
+static void swerex__login_fail(swerex__login *login, const char *format, ...) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  va_list args;
+  va_start(args, format);
+  swerex__err_vset(&error, SWEREX_E_PERMISSION, NULL, format, args);
+  va_end(args);
+  swerex__login_end(login, &error);
+  swerex__err_clear(&error);
+}
+
+/** Keep keys; false: no memory. */
+static bool swerex__login_set_keys(swerex__login *login, const char *id, const char *secret,
+                                   const char *token, const char *expires) {
+  const swerex_allocator *memory = &login->loop->allocator;
+  swerex__sign_clear_keys(&login->keys);
+  login->keys.id = swerex__mem_copy(memory, id, strlen(id));
+  login->keys.secret = swerex__mem_copy(memory, secret, strlen(secret));
+  if (token != NULL) login->keys.token = swerex__mem_copy(memory, token, strlen(token));
+  login->keys.expires = expires == NULL ? 0 : swerex__sign_read_time(expires);
+  return login->keys.id != NULL && login->keys.secret != NULL &&
+         (token == NULL || login->keys.token != NULL);
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+static void swerex__login_on_call(void *owner, swerex_error *error) {
+  swerex__login *login = (swerex__login *)owner;
+  if (error->code == SWEREX_E_OK && login->call.status >= 500)
+    swerex__err_set(error, SWEREX_E_HTTP, "status %d", login->call.status);
+  if (error->code == SWEREX_E_OK)
+    login->next(login);
+  else
+    swerex__login_fail(login, "no credentials from %s: %s", login->web.url.text, error->message);
+}
+
+/** Begin a call to an address; its headers and body are to be filled in. */
+static bool swerex__login_prepare(swerex__login *login, const char *url, const char *method,
+                                  double seconds, void (*next)(swerex__login *)) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__login_hang_up(login);
+  if (!swerex__web_open(&login->web, login->loop, url, 0, &error)) {
+    swerex__login_end(login, &error);
+    swerex__err_clear(&error);
+    return false;
+  }
+  swerex__web_init_call(&login->call, &login->web, login);
+  login->calling = true;
+  login->call.answer = swerex__str_new(&login->loop->allocator, SWEREX__LOGIN_ANSWER);
+  login->call.method = method;
+  login->call.path = login->path;
+  login->call.connect_timeout = login->call.timeout = seconds;
+  login->call.done = swerex__login_on_call;
+  login->next = next;
+  return true;
+}
+
+static void swerex__login_send(swerex__login *login) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (swerex__web_start(&login->call, &error)) return;
+  swerex__login_end(login, &error);
+  swerex__err_clear(&error);
+}
+
+/** Return a header's value that may not hold a line end; NULL: it does. */
+static const char *swerex__login_clean(const char *value) {
+  return strpbrk(value, "\r\n") == NULL ? value : NULL;
+}
+
+static const char *swerex__login_text(const swerex__json *object, const char *key) {
+  const swerex__json *node = swerex__json_get(object, key);
+  return node != NULL && node->type == SWEREX__JSON_STRING && node->size > 0 ? node->string : NULL;
+}
+
+/** Take keys out of an answer in which they have these names. */
+static bool swerex__login_take(swerex__login *login, const swerex__json *node, const char *token) {
+  const char *id = swerex__login_text(node, "AccessKeyId");
+  const char *secret = swerex__login_text(node, "SecretAccessKey");
+  return id != NULL && secret != NULL &&
+         swerex__login_set_keys(login, id, secret, swerex__login_text(node, token),
+                                swerex__login_text(node, "Expiration"));
+}
+
+/* --- roles -------------------------------------------------------------------------------- */
+
+static void swerex__login_go_on(swerex__login *login);
+
+static void swerex__login_add(swerex__str *form, const char *name, const char *value) {
+  if (value == NULL) return;
+  swerex__str_printf(form, "&%s=", name);
+  swerex__sign_encode(form, value, strlen(value), "");
+}
+
+static void swerex__login_on_role(swerex__login *login) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__json_doc doc;
+  const swerex__str *answer = &login->call.answer;
+  if (!swerex__xml_parse(&login->loop->allocator, answer->data, answer->size, &doc, &error)) {
+    swerex__login_fail(login, "STS answers with status %d, and %s", login->call.status,
+                       error.message);
+    swerex__err_clear(&error);
+    return;
+  }
+  const swerex__json *result = doc.root->child, *reason = swerex__json_get(doc.root, "Error");
+  const char *code = swerex__login_text(reason, "Code");
+  const char *message = swerex__login_text(reason, "Message");
+  bool ok = login->call.status == 200 &&
+            swerex__login_take(login, swerex__json_get(result, "Credentials"), "SessionToken");
+  char why[512];
+  snprintf(why, sizeof why, "STS gives no credentials for the role: %s: %s (status %d)",
+           code == NULL ? "no code" : code, message == NULL ? "no message" : message,
+           login->call.status);
+  swerex__json_free(&doc);
+  if (ok)
+    swerex__login_go_on(login);
+  else
+    swerex__login_fail(login, "%s", why);
+}
+
+/** Sign the call to STS with the keys that are there. */
+static bool swerex__login_sign(swerex__login *login, const char *scope) {
+  swerex__sign_request request;
+  swerex__str *headers = &login->call.headers;
+  memset(&request, 0, sizeof request);
+  swerex__sign_write_date((time_t)((double)time(NULL) + login->skew), request.date);
+  request.method = "POST";
+  request.path = "/";
+  request.query = "";
+  request.body = login->call.body.data;
+  request.body_size = login->call.body.size;
+  request.region = scope;
+  request.service = "sts";
+  request.headers[request.header_count].name = "host";
+  request.headers[request.header_count++].value = swerex__web_authority(&login->web.url);
+  request.headers[request.header_count].name = "x-amz-date";
+  request.headers[request.header_count++].value = request.date;
+  swerex__str_printf(headers, "x-amz-date: %s\r\n", request.date);
+  if (login->keys.token != NULL) {
+    request.headers[request.header_count].name = "x-amz-security-token";
+    request.headers[request.header_count++].value = login->keys.token;
+    swerex__str_printf(headers, "x-amz-security-token: %s\r\n", login->keys.token);
+  }
+  swerex__str_puts(headers, "authorization: ");
+  bool ok = swerex__sign(&request, &login->keys, headers);
+  swerex__str_puts(headers, "\r\n");
+  return ok;
+}
+
+/** Ask STS for a role: with the keys that are there, or with a token from a file. */
+static void swerex__login_ask_role(swerex__login *login, const char *role, const char *session,
+                                   const char *extra) {
+  char url[512], name[64];
+  const char *scope;
+  swerex_bytes token = {NULL, 0};
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool web = login->token_file != NULL;
+  if (web && !swerex__fs_read(&login->loop->allocator, login->token_file, 65536, &token, &error)) {
+    swerex__login_end(login, &error);
+    swerex__err_clear(&error);
+    return;
+  }
+  swerex__profile_address(login->profile, SWEREX__PROFILE_STS, login->region, url, &scope);
+  snprintf(login->path, sizeof login->path, "/");
+  if (!swerex__login_prepare(login, url, "POST", SWEREX__LOGIN_STS_TIME, swerex__login_on_role)) {
+    swerex__mem_free(token.data);
+    return;
+  }
+  snprintf(name, sizeof name, "swerex-session-%.0f", (double)time(NULL));
+  swerex__str *body = &login->call.body;
+  swerex__str_printf(body, "Action=%s&Version=2011-06-15",
+                     web ? "AssumeRoleWithWebIdentity" : "AssumeRole");
+  swerex__login_add(body, "RoleSessionName", session == NULL ? name : session);
+  swerex__login_add(body, "RoleArn", role);
+  if (extra != NULL) {
+    swerex__login_add(body, "ExternalId",
+                      swerex__profile_get(login->profile, extra, "external_id"));
+    swerex__login_add(body, "DurationSeconds",
+                      swerex__profile_get(login->profile, extra, "duration_seconds"));
+  }
+  swerex__login_add(body, "WebIdentityToken", token.data);
+  swerex__mem_free(token.data);
+  swerex__str_puts(&login->call.headers,
+                   "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n");
+  if (body->failed || (!web && !swerex__login_sign(login, scope)) || login->call.headers.failed)
+    swerex__login_fail(login, "out of memory");
+  else
+    swerex__login_send(login);
+}
+
+/** Keys are there: take on the next role, or end. */
+static void swerex__login_go_on(swerex__login *login) {
+  login->token_file = NULL;
+  if (login->hop_count == 0) {
+    swerex__login_end(login, NULL);
+    return;
+  }
+  const char *hop = login->hops[--login->hop_count];
+  swerex__login_ask_role(login, swerex__profile_get(login->profile, hop, "role_arn"),
+                         swerex__profile_get(login->profile, hop, "role_session_name"), hop);
+}
+
+/* --- the container's and the machine's service --------------------------------------------- */
+
+static void swerex__login_on_keys(swerex__login *login) {
+  swerex__json_doc doc;
+  const swerex__str *answer = &login->call.answer;
+  bool ok = login->call.status == 200 &&
+            swerex__json_parse(&login->loop->allocator, answer->data, answer->size, &doc, NULL);
+  if (ok) {
+    ok = swerex__login_take(login, doc.root, "Token");
+    swerex__json_free(&doc);
+  }
+  if (ok)
+    swerex__login_go_on(login);
+  else
+    swerex__login_fail(login, "no credentials from %s%s: status %d", login->web.url.text,
+                       login->path, login->call.status);
+}
+
+/** Tell whether the container's service may be at this address, which gets a secret. */
+static bool swerex__login_may_ask(const swerex__web_url *url) {
+  static const char *const hosts[] = {"169.254.170.2", "169.254.170.23", "fd00:ec2::23",
+                                      "localhost", "::1"};
+  if (url->tls || strncmp(url->host, "127.", 4) == 0) return true;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(hosts); i++)
+    if (strcmp(url->host, hosts[i]) == 0) return true;
+  return false;
+}
+
+static bool swerex__login_add_authorization(swerex__login *login, swerex_error *err) {
+  const char *file = swerex__profile_env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+  const char *text = swerex__profile_env("AWS_CONTAINER_AUTHORIZATION_TOKEN");
+  swerex_bytes read = {NULL, 0};
+  if (file != NULL && !swerex__fs_read(&login->loop->allocator, file, 65536, &read, err))
+    return false;
+  if (file != NULL) text = read.data;
+  bool ok = text == NULL || swerex__login_clean(text) != NULL;
+  if (ok && text != NULL) swerex__str_printf(&login->call.headers, "authorization: %s\r\n", text);
+  swerex__mem_free(read.data);
+  return ok || swerex__err_set(err, SWEREX_E_VALUE,
+                               "the container's authorization token has a line end in it");
+}
+
+static void swerex__login_on_container_pause(swerex__loop_timer *timer);
+
+/** A service that does not answer is asked again. */
+static void swerex__login_on_container_call(void *owner, swerex_error *error) {
+  swerex__login *login = (swerex__login *)owner;
+  bool bad = error->code != SWEREX_E_OK || login->call.status >= 500;
+  if (!bad || ++login->tries == SWEREX__LOGIN_CONTAINER_TRIES) {
+    swerex__login_on_call(login, error);
+    return;
+  }
+  swerex__loop_arm(login->loop, &login->pause, SWEREX__LOGIN_CONTAINER_PAUSE,
+                   swerex__login_on_container_pause, login);
+}
+
+static void swerex__login_ask_container(swerex__login *login) {
+  const char *relative = swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+  const char *full = swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+  char url[512];
+  swerex_error error = SWEREX_ERROR_INIT;
+  const char *host = relative != NULL ? NULL : strstr(full, "://");
+  size_t base = host == NULL ? 0 : (size_t)(host + 3 + strcspn(host + 3, "/?") - full);
+  snprintf(url, sizeof url, "%.*s", relative != NULL ? 500 : (int)(base < 500 ? base : 500),
+           relative != NULL ? SWEREX__LOGIN_CONTAINER : full);
+  const char *path = relative != NULL ? relative : full + base;
+  snprintf(login->path, sizeof login->path, "%s%s", path[0] == '/' ? "" : "/", path);
+  if (!swerex__login_prepare(login, url, "GET", SWEREX__LOGIN_CONTAINER_TIME,
+                             swerex__login_on_keys))
+    return;
+  swerex__str_puts(&login->call.headers, "accept: application/json\r\n");
+  login->call.done = swerex__login_on_container_call;
+  if (!swerex__login_may_ask(&login->web.url))
+    swerex__login_fail(login,
+                       "AWS_CONTAINER_CREDENTIALS_FULL_URI: %s is neither https, nor this machine, "
+                       "nor a container service",
+                       login->web.url.text);
+  else if (!swerex__login_add_authorization(login, &error))
+    swerex__login_end(login, &error);
+  else
+    swerex__login_send(login);
+  swerex__err_clear(&error);
+}
+
+static void swerex__login_on_container_pause(swerex__loop_timer *timer) {
+  swerex__login_ask_container((swerex__login *)timer->owner);
+}
+
+static bool swerex__login_ask_machine(swerex__login *login, const char *method, const char *path,
+                                      void (*next)(swerex__login *)) {
+  const char *base = swerex__profile_env("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+  const char *mode = swerex__profile_env("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
+  bool six = mode != NULL && (strcmp(mode, "IPv6") == 0 || strcmp(mode, "ipv6") == 0);
+  snprintf(login->path, sizeof login->path, "%s", path);
+  if (base == NULL) base = six ? "http://[fd00:ec2::254]" : SWEREX__LOGIN_MACHINE;
+  return swerex__login_prepare(login, base, method, SWEREX__LOGIN_MACHINE_TIME, next);
+}
+
+static void swerex__login_no_machine(swerex__login *login) {
+  swerex__login_fail(login,
+                     "Unable to locate credentials: none in the environment, in the profile %s, "
+                     "from a container service or from the machine's",
+                     login->profile->name);
+}
+
+/** The last that is asked: what it fails with is that nothing was found. */
+static void swerex__login_on_machine_call(void *owner, swerex_error *error) {
+  swerex__login *login = (swerex__login *)owner;
+  if (error->code == SWEREX_E_OK && login->call.status == 200)
+    login->next(login);
+  else
+    swerex__login_no_machine(login);
+}
+
+static void swerex__login_send_token(swerex__login *login) {
+  swerex__str_printf(&login->call.headers, "x-aws-ec2-metadata-token: %s\r\n", login->token);
+  login->call.done = swerex__login_on_machine_call;
+  swerex__login_send(login);
+}
+
+static void swerex__login_on_machine_role(swerex__login *login) {
+  char path[512];
+  size_t size = login->call.answer.size == 0 ? 0 : strcspn(login->call.answer.data, "\r\n");
+  bool clean = size > 0 && size < 256;
+  for (size_t i = 0; i < size; i++)
+    if ((unsigned char)login->call.answer.data[i] <= ' ') clean = false;
+  snprintf(path, sizeof path, "/latest/meta-data/iam/security-credentials/%.*s",
+           (int)(clean ? size : 0), clean ? login->call.answer.data : "");
+  if (!clean)
+    swerex__login_no_machine(login);
+  else if (swerex__login_ask_machine(login, "GET", path, swerex__login_on_keys))
+    swerex__login_send_token(login);
+}
+
+static void swerex__login_on_machine_token(swerex__login *login) {
+  const char *text = login->call.answer.size == 0 ? "" : login->call.answer.data;
+  size_t size = strcspn(text, "\r\n");
+  if (size == 0 || size >= sizeof login->token) {
+    swerex__login_no_machine(login);
+    return;
+  }
+  snprintf(login->token, sizeof login->token, "%.*s", (int)size, text);
+  if (swerex__login_ask_machine(login, "GET", "/latest/meta-data/iam/security-credentials/",
+                                swerex__login_on_machine_role))
+    swerex__login_send_token(login);
+}
+
+static void swerex__login_begin_machine(swerex__login *login) {
+  if (swerex__profile_is_true("AWS_EC2_METADATA_DISABLED")) {
+    swerex__login_no_machine(login);
+    return;
+  }
+  if (!swerex__login_ask_machine(login, "PUT", "/latest/api/token", swerex__login_on_machine_token))
+    return;
+  swerex__str_puts(&login->call.headers, "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n");
+  login->call.done = swerex__login_on_machine_call;
+  swerex__login_send(login);
+}
+
+/* --- a program ---------------------------------------------------------------------------- */
+
+static void swerex__login_on_program(swerex__proc *proc) {
+  swerex__login *login = (swerex__login *)proc->owner;
+  swerex_bytes out = {NULL, 0}, complaint = {NULL, 0};
+  swerex__json_doc doc;
+  bool ok = proc->end == SWEREX__PROC_EXITED && proc->status == 0;
+  swerex__text_keep_take(&proc->pipes[0].keep, &out, NULL);
+  swerex__text_keep_take(&proc->pipes[1].keep, &complaint, NULL);
+  ok = ok && swerex__json_parse(&login->loop->allocator, out.data, out.size, &doc, NULL);
+  if (ok) {
+    const swerex__json *version = swerex__json_get(doc.root, "Version");
+    ok = version != NULL && version->is_integer && version->integer == 1 &&
+         swerex__login_take(login, doc.root, "SessionToken");
+    swerex__json_free(&doc);
+  }
+  login->proc = NULL;
+  swerex__proc_free(proc);
+  if (ok)
+    swerex__login_go_on(login);
+  else
+    swerex__login_fail(login,
+                       "credential_process gives no credentials: it must end with status 0 and "
+                       "print JSON with Version 1, AccessKeyId and SecretAccessKey%s%.*s",
+                       complaint.size > 0 ? "; it says: " : "",
+                       (int)(complaint.size < 500 ? complaint.size : 500),
+                       complaint.data == NULL ? "" : complaint.data);
+  swerex__mem_free(out.data);
+  swerex__mem_free(complaint.data);
+}
+
+/** Split a command line as a shell would, in place, without expansions. */
+static bool swerex__login_split(char *line, const char **argv, size_t room) {
+  size_t count = 0;
+  char *out = line, quote = '\0';
+  for (const char *at = line; *at != '\0';) {
+    while (*at == ' ' || *at == '\t') at++;
+    if (*at == '\0') break;
+    if (count + 1 == room) return false;
+    argv[count++] = out;
+    while (*at != '\0' && (quote != '\0' || (*at != ' ' && *at != '\t'))) {
+      if (quote == '\0' && (*at == '\'' || *at == '"')) {
+        quote = *at++;
+      } else if (quote != '\0' && *at == quote) {
+        quote = '\0';
+        at++;
+      } else {
+        if (*at == '\\' && quote != '\'' && at[1] != '\0') at++;
+        *out++ = *at++;
+      }
+    }
+    if (*at != '\0') at++;
+    *out++ = '\0';
+  }
+  argv[count] = NULL;
+  return count > 0 && quote == '\0';
+}
+
+static void swerex__login_run_program(swerex__login *login, const char *line) {
+  const char *argv[64];
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__proc_spec spec;
+  char *copy = swerex__mem_copy(&login->loop->allocator, line, strlen(line) + 1);
+  memset(&spec, 0, sizeof spec);
+  spec.argv = argv;
+  spec.input = -1;
+  spec.timeout = SWEREX__LOGIN_PROCESS_TIME;
+  spec.idle_timeout = SWEREX_FOREVER;
+  spec.max_output = SWEREX__LOGIN_ANSWER;
+  if (copy == NULL || !swerex__login_split(copy, argv, SWEREX__SYS_COUNT(argv))) {
+    swerex__login_fail(login, "credential_process: %.200s is not a command line", line);
+  } else {
+    swerex__keep *keep = swerex__keep_root(login->loop, &error);
+    if (keep != NULL)
+      login->proc = swerex__proc_start(login->loop, keep, &spec, swerex__login_on_program, login,
+                                       &error);
+    if (login->proc == NULL) swerex__login_end(login, &error);
+  }
+  swerex__err_clear(&error);
+  swerex__mem_free(copy);
+}
+
+/* --- where to begin ----------------------------------------------------------------------- */
+
+/** Take keys from the environment; false: there are none there. */
+static bool swerex__login_from_env(swerex__login *login) {
+  const char *id = swerex__profile_env("AWS_ACCESS_KEY_ID");
+  const char *secret = swerex__profile_env("AWS_SECRET_ACCESS_KEY");
+  const char *token = swerex__profile_env("AWS_SECURITY_TOKEN");
+  if (token == NULL) token = swerex__profile_env("AWS_SESSION_TOKEN");
+  if (id == NULL) return false;
+  if (secret == NULL)
+    swerex__login_fail(login, "Partial credentials found in env, missing: AWS_SECRET_ACCESS_KEY");
+  else if (!swerex__login_set_keys(login, id, secret, token,
+                                   swerex__profile_env("AWS_CREDENTIAL_EXPIRATION")))
+    swerex__login_fail(login, "out of memory");
+  else
+    swerex__login_go_on(login);
+  return true;
+}
+
+static bool swerex__login_from_profile(swerex__login *login, const char *name) {
+  const swerex__profile *profile = login->profile;
+  const char *id = swerex__profile_get(profile, name, "aws_access_key_id");
+  const char *secret = swerex__profile_get(profile, name, "aws_secret_access_key");
+  const char *token = swerex__profile_get(profile, name, "aws_security_token");
+  const char *program = swerex__profile_get(profile, name, "credential_process");
+  if (token == NULL) token = swerex__profile_get(profile, name, "aws_session_token");
+  if (id != NULL && secret == NULL)
+    swerex__login_fail(login,
+                       "Partial credentials found in the profile %s, missing: "
+                       "aws_secret_access_key",
+                       name);
+  else if (id != NULL && !swerex__login_set_keys(login, id, secret, token, NULL))
+    swerex__login_fail(login, "out of memory");
+  else if (id != NULL)
+    swerex__login_go_on(login);
+  else if (program != NULL)
+    swerex__login_run_program(login, program);
+  else if (swerex__profile_get(profile, name, "sso_session") != NULL ||
+           swerex__profile_get(profile, name, "sso_start_url") != NULL)
+    swerex__login_fail(login,
+                       "the profile %s logs in by SSO, which is not done here: run `aws configure "
+                       "export-credentials --profile %s --format env`, or set credential_process "
+                       "to it",
+                       name, name);
+  else
+    return false;
+  return true;
+}
+
+static bool swerex__login_from_web(swerex__login *login, const char *file, const char *role,
+                                   const char *session) {
+  if (file == NULL || role == NULL) return false;
+  login->token_file = file;
+  swerex__login_ask_role(login, role, session, NULL);
+  return true;
+}
+
+static void swerex__login_from_outside(swerex__login *login) {
+  if (swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != NULL ||
+      swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI") != NULL)
+    swerex__login_ask_container(login);
+  else
+    swerex__login_begin_machine(login);
+}
+
+/** Begin where a role's credential_source says. */
+static void swerex__login_from_source(swerex__login *login, const char *source) {
+  if (strcmp(source, "Environment") == 0) {
+    if (!swerex__login_from_env(login))
+      swerex__login_fail(login, "credential_source Environment: no keys are in the environment");
+  } else if (strcmp(source, "Ec2InstanceMetadata") == 0) {
+    swerex__login_begin_machine(login);
+  } else if (strcmp(source, "EcsContainer") == 0) {
+    swerex__login_from_outside(login);
+  } else {
+    swerex__login_fail(login, "credential_source: %.100s is not known", source);
+  }
+}
+
+/** Follow a profile's roles to where their first keys come from. True: the login has begun. */
+static bool swerex__login_from_roles(swerex__login *login) {
+  const swerex__profile *profile = login->profile;
+  const char *name = profile->name;
+  for (;;) {
+    const char *role = swerex__profile_get(profile, name, "role_arn");
+    const char *source = swerex__profile_get(profile, name, "source_profile");
+    const char *from = swerex__profile_get(profile, name, "credential_source");
+    const char *file = swerex__profile_get(profile, name, "web_identity_token_file");
+    bool own = source != NULL && strcmp(source, name) == 0; /* its own keys */
+    if (role == NULL) return swerex__login_from_profile(login, name);
+    if (file != NULL)
+      return swerex__login_from_web(login, file, role,
+                                    swerex__profile_get(profile, name, "role_session_name"));
+    bool loop = login->hop_count == SWEREX__LOGIN_HOPS;
+    for (size_t i = 0; i < login->hop_count; i++) loop = loop || strcmp(login->hops[i], name) == 0;
+    if (loop || swerex__profile_get(profile, name, "mfa_serial") != NULL ||
+        (source == NULL && from == NULL) ||
+        (source != NULL && !swerex__profile_has(profile, source))) {
+      swerex__login_fail(login, "the profile %s %s", name,
+                         loop ? "comes back to itself by source_profile"
+                         : source == NULL && from == NULL
+                           ? "has role_arn, but neither source_profile nor credential_source"
+                         : source != NULL && !swerex__profile_has(profile, source)
+                           ? "has a source_profile that is not there"
+                           : "asks for an MFA code, which is not done here: use "
+                             "credential_process, or keys that `aws sts` gives");
+      return true;
+    }
+    login->hops[login->hop_count++] = name;
+    if (source == NULL) {
+      swerex__login_from_source(login, from);
+      return true;
+    }
+    if (own && swerex__login_from_profile(login, name)) return true;
+    name = source;
+  }
+}
+
+static void swerex__login_begin(swerex__loop_timer *timer) {
+  swerex__login *login = (swerex__login *)timer->owner;
+  if (!login->profile->chosen && swerex__login_from_env(login)) return;
+  if (swerex__login_from_roles(login)) return;
+  if (login->hop_count > 0) {
+    swerex__login_fail(login, "the source profiles of %s lead to no credentials",
+                       login->profile->name);
+    return;
+  }
+  if (swerex__login_from_web(login, swerex__profile_env("AWS_WEB_IDENTITY_TOKEN_FILE"),
+                             swerex__profile_env("AWS_ROLE_ARN"),
+                             swerex__profile_env("AWS_ROLE_SESSION_NAME")))
+    return;
+  swerex__login_from_outside(login);
+}
+
+/** Begin to find keys; `done` is called from the loop. */
+static swerex__login *swerex__login_new(swerex_loop *loop, const swerex__profile *profile,
+                                        const char *region, double skew,
+                                        void (*done)(void *, swerex_error *), void *owner,
+                                        swerex_error *err) {
+  swerex__login *login = (swerex__login *)swerex__mem_new(&loop->allocator, 1, sizeof *login);
+  if (login == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  login->loop = loop;
+  login->profile = profile;
+  login->region = region;
+  login->skew = skew;
+  login->done = done;
+  login->owner = owner;
+  swerex__loop_arm(loop, &login->pause, 0, swerex__login_begin, login);
+  return login;
+}
+
+/* =============================================================================================
+ * [aws] Calls to AWS
+ * ========================================================================================== */
+/* One engine for every call: credentials, signature, retries, pages, both protocols. A call is a
+ * row, which fills the request and judges the answer; rows are run one after the other, and a
+ * future ends with the last of them. Every call may be sent twice: the rows take an answer that
+ * says "exists already" for what it is, and RunTask has a token of its own. */
+
+#define SWEREX__AWS_CONNECT_TIME 10.0
+#define SWEREX__AWS_CALL_TIME 60.0
+#define SWEREX__AWS_ANSWER ((size_t)16 << 20)
+#define SWEREX__AWS_TRIES 5      /* AWS_MAX_ATTEMPTS changes it */
+#define SWEREX__AWS_WAIT_MAX 6.0 /* between two looks at something that is awaited */
+#define SWEREX__AWS_SKEW 240.0   /* seconds of a clock's error that signatures do not bear */
+#define SWEREX__AWS_RENEW 600.0  /* seconds before their end when credentials are renewed */
+
+/** What was answered. `root` is the result itself, whatever the protocol. */
+typedef struct swerex__aws_answer {
+  int status;
+  bool ok;
+  const char *code, *message; /* of an error; never NULL */
+  char request_id[128];
+  const swerex__json *root; /* NULL: the answer could not be read */
+  double waited;            /* seconds since the row's first call */
+  void *response;           /* of the future */
+} swerex__aws_answer;
+
+typedef enum swerex__aws_verdict {
+  SWEREX__AWS_FAILED, /* as *err says, else as the answer does */
+  SWEREX__AWS_DONE,
+  SWEREX__AWS_AGAIN, /* after a pause, while the row has patience; else as FAILED */
+  SWEREX__AWS_MORE   /* the row once more, at once */
+} swerex__aws_verdict;
+
+typedef struct swerex__aws_row swerex__aws_row;
+struct swerex__aws_row {
+  swerex__profile_service service;
+  const char *action;
+  int kind; /* the owner's own */
+  /** Write the parameters: "&Name=value", or a JSON object. False: there is nothing to call. */
+  bool (*fill)(void *owner, const swerex__aws_row *row, swerex__str *body);
+  /** Judge an answer, or a page of it. NULL: an error fails. */
+  swerex__aws_verdict (*took)(void *owner, const swerex__aws_row *row,
+                              const swerex__aws_answer *answer, swerex_error *err);
+  double patience, pause; /* seconds: for AGAIN; between two calls at first */
+};
+
+typedef struct swerex__aws_run swerex__aws_run;
+
+/** A connection to AWS: one account, one region. */
+typedef struct swerex__aws {
+  swerex_loop *loop;
+  swerex_logger *logger;
+  swerex__profile profile;
+  char region[64];
+  swerex_code code; /* of its errors */
+  int tries;
+  double skew; /* of AWS's clock against this one, in seconds */
+  swerex__sign_keys keys;
+  swerex__login *login;   /* under way, or NULL */
+  swerex__loop_link runs; /* swerex__aws_run */
+  struct {
+    swerex__web web;
+    const char *scope; /* the region that it is signed for */
+    bool open;
+  } services[SWEREX__PROFILE_SERVICES];
+} swerex__aws;
+
+/** Rows under way. */
+struct swerex__aws_run {
+  swerex__loop_link link; /* first member */
+  swerex__aws *aws;
+  swerex_future *future;
+  const swerex__aws_row *rows;
+  size_t count, at;
+  void *owner;
+  swerex__str body;
+  char *page; /* token of the page to come; NULL: the first */
+  swerex__web_call call;
+  bool calling, waits_for_login;
+  swerex__loop_timer timer;
+  double began, pause; /* of the row */
+  int attempt;
+  bool renewed, set_clock;
+  char request_id[128], error_type[128], date[64];
+};
+
+/* --- answers ------------------------------------------------------------------------------ */
+
+/** Return the text at a path such as "task/taskArn"; NULL: there is none. */
+static const swerex__json *swerex__aws_find(const swerex__json *node, const char *path) {
+  while (node != NULL && *path != '\0') {
+    char key[64];
+    size_t size = strcspn(path, "/");
+    snprintf(key, sizeof key, "%.*s", (int)size, path);
+    node = swerex__json_get(node, key);
+    path += size + (path[size] == '/');
+  }
+  return node;
+}
+
+/** Return the text at a path, or "". */
+static const char *swerex__aws_text(const swerex__json *node, const char *path) {
+  node = swerex__aws_find(node, path);
+  return node != NULL && node->type == SWEREX__JSON_STRING ? node->string : "";
+}
+
+/** Return the first element of a list at a path; NULL: there is none. */
+static const swerex__json *swerex__aws_first(const swerex__json *node, const char *path) {
+  node = swerex__aws_find(node, path);
+  return node == NULL ? NULL : node->child;
+}
+
+static bool swerex__aws_is(const swerex__aws_answer *answer, const char *code) {
+  return !answer->ok && strcmp(answer->code, code) == 0;
+}
+
+/** Tell whether a text has a part, whatever its case. */
+static bool swerex__aws_has(const char *text, const char *part) {
+  for (; *text != '\0'; text++) {
+    size_t i = 0;
+    while (part[i] != '\0' && swerex__http_lower(text[i]) == swerex__http_lower(part[i])) i++;
+    if (part[i] == '\0') return true;
+  }
+  return false;
+}
+
+/** Tell whether a code is in a list that ends in NULL. */
+static bool swerex__aws_among(const char *code, const char *const *list) {
+  while (*list != NULL && strcmp(code, *list) != 0) list++;
+  return *list != NULL;
+}
+
+/** Cut a code out of "com.amazonaws.ecs#Name:http://...". */
+static void swerex__aws_trim_code(const char *text, char *out, size_t room) {
+  const char *hash = strrchr(text, '#');
+  if (hash != NULL) text = hash + 1;
+  snprintf(out, room, "%.*s", (int)strcspn(text, ":"), text);
+}
+
+/** Find code and message in what came; `code` has 128 bytes. */
+static void swerex__aws_read_error(const swerex__aws_run *run, const swerex__json *root, char *code,
+                                   swerex__aws_answer *answer) {
+  static const char *const places[] = {"Error", "Errors/Error"};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(places); i++) {
+    const swerex__json *error = swerex__aws_find(root, places[i]);
+    if (swerex__aws_text(error, "Code")[0] == '\0') continue;
+    swerex__aws_trim_code(swerex__aws_text(error, "Code"), code, 128);
+    answer->message = swerex__aws_text(error, "Message");
+  }
+  if (swerex__aws_text(root, "__type")[0] != '\0')
+    swerex__aws_trim_code(swerex__aws_text(root, "__type"), code, 128);
+  else if (code[0] == '\0' && run->error_type[0] != '\0')
+    swerex__aws_trim_code(run->error_type, code, 128);
+  if (swerex__aws_text(root, "message")[0] != '\0')
+    answer->message = swerex__aws_text(root, "message");
+  if (swerex__aws_text(root, "Message")[0] != '\0')
+    answer->message = swerex__aws_text(root, "Message");
+  if (code[0] == '\0') snprintf(code, 128, "%d", answer->status);
+}
+
+static void swerex__aws_read_request_id(const swerex__aws_run *run, const swerex__json *root,
+                                        char out[128]) {
+  static const char *const places[] = {"ResponseMetadata/RequestId", "RequestId", "RequestID",
+                                       "requestId"};
+  snprintf(out, 128, "%s", run->request_id);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(places) && out[0] == '\0'; i++)
+    snprintf(out, 128, "%.127s", swerex__aws_text(root, places[i]));
+}
+
+/* --- ending ------------------------------------------------------------------------------- */
+
+static void swerex__aws_free_run(swerex__aws_run *run) {
+  swerex__loop_link_remove(&run->link);
+  swerex__loop_disarm(run->aws->loop, &run->timer);
+  if (run->calling) swerex__web_clear_call(&run->call);
+  swerex__str_clear(&run->body);
+  swerex__mem_free(run->page);
+  swerex__mem_free(run);
+}
+
+static void swerex__aws_cancel_run(swerex_future *future) {
+  swerex__aws_free_run((swerex__aws_run *)future->operation);
+}
+
+static void swerex__aws_fail(swerex__aws_run *run, swerex_error *error) {
+  swerex_future *future = run->future;
+  swerex__aws_free_run(run);
+  future->cancel = NULL;
+  swerex__loop_fail(future, error);
+}
+
+/** Fail with "Action: why". */
+static void swerex__aws_fail_with(swerex__aws_run *run, int status, const char *why) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool denied = status == 401 || status == 403;
+  swerex__err_set(&error, denied ? SWEREX_E_PERMISSION : run->aws->code, "%s: %s",
+                  run->rows[run->at].action, why);
+  error.http_status = status;
+  swerex__aws_fail(run, &error);
+}
+
+/** Fail as an answer says. */
+static void swerex__aws_fail_as(swerex__aws_run *run, const swerex__aws_answer *answer) {
+  swerex__str why = swerex__str_new(&run->aws->loop->allocator, 65536);
+  swerex__str_printf(&why, "%s: %s", answer->code,
+                     answer->message[0] == '\0' ? "(no message)" : answer->message);
+  if (answer->request_id[0] != '\0') swerex__str_printf(&why, " (request %s)", answer->request_id);
+  swerex__aws_fail_with(run, answer->status, why.failed ? answer->code : why.data);
+  swerex__str_clear(&why);
+}
+
+/* --- sending ------------------------------------------------------------------------------ */
+
+static void swerex__aws_send(swerex__aws_run *run);
+
+static void swerex__aws_on_timer(swerex__loop_timer *timer) {
+  swerex__aws_send((swerex__aws_run *)timer->owner);
+}
+
+/** Send once more after a pause of up to 1, 2, 4, ... seconds; false: it was tried enough. */
+static bool swerex__aws_retry(swerex__aws_run *run, const char *why) {
+  unsigned char random = 128;
+  if (run->attempt >= run->aws->tries) return false;
+  double most = run->attempt > 5 ? 20 : (double)(1 << (run->attempt - 1));
+  swerex__util_random(&random, sizeof random);
+  swerex__log(run->aws->logger, SWEREX_LOG_INFO, "%s: %s: once more", run->rows[run->at].action,
+              why);
+  swerex__loop_arm(run->aws->loop, &run->timer, most * random / 255, swerex__aws_on_timer, run);
+  return true;
+}
+
+static void swerex__aws_on_header(void *owner, const char *name, size_t name_size,
+                                  const char *value, size_t value_size) {
+  swerex__aws_run *run = (swerex__aws_run *)owner;
+  swerex__http_text key = {name, name_size};
+  struct {
+    const char *name;
+    char *out;
+    size_t room;
+  } wanted[] = {{"x-amzn-requestid", run->request_id, sizeof run->request_id},
+                {"x-amz-request-id", run->request_id, sizeof run->request_id},
+                {"x-amzn-errortype", run->error_type, sizeof run->error_type},
+                {"date", run->date, sizeof run->date}};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(wanted); i++)
+    if (swerex__http_is(key, wanted[i].name))
+      snprintf(wanted[i].out, wanted[i].room, "%.*s", value_size < 1000 ? (int)value_size : 0,
+               value);
+}
+
+/** Open the service that a row is for. */
+static bool swerex__aws_open_service(swerex__aws *aws, swerex__profile_service service,
+                                     swerex_error *err) {
+  char url[512];
+  if (aws->services[service].open) return true;
+  swerex__profile_address(&aws->profile, service, aws->region, url, &aws->services[service].scope);
+  if (!swerex__web_open(&aws->services[service].web, aws->loop, url, 0, err)) return false;
+  aws->services[service].web.reuse = true;
+  return aws->services[service].open = true;
+}
+
+/** Write the body: the action, its parameters, and the page that is wanted. */
+static void swerex__aws_write_body(const swerex__aws_run *run, swerex__str *out) {
+  const swerex__aws_row *row = &run->rows[run->at];
+  const char *version = swerex__profile_services[row->service].version;
+  if (version != NULL) {
+    swerex__str_printf(out, "Action=%s&Version=%s", row->action, version);
+    swerex__str_add(out, run->body.data, run->body.size);
+    if (run->page == NULL) return;
+    swerex__str_puts(out, row->service == SWEREX__PROFILE_IAM ? "&Marker=" : "&NextToken=");
+    swerex__sign_encode(out, run->page, strlen(run->page), "");
+    return;
+  }
+  swerex__str_add(out, run->body.data, run->body.size);
+  if (run->body.size == 0) swerex__str_puts(out, "{}");
+  if (run->page == NULL || out->failed) return;
+  out->size--;
+  swerex__json_add_key(out, "nextToken");
+  swerex__json_add_text(out, run->page);
+  swerex__str_putc(out, '}');
+}
+
+/** Add a header to the signed ones, and to those that are sent. */
+static void swerex__aws_add_header(swerex__sign_request *request, swerex__str *lines,
+                                   const char *name, const char *value) {
+  request->headers[request->header_count].name = name;
+  request->headers[request->header_count++].value = value;
+  if (lines != NULL) swerex__str_printf(lines, "%s: %s\r\n", name, value);
+}
+
+/** Sign the call of a row. */
+static bool swerex__aws_sign(swerex__aws_run *run) {
+  const swerex__aws_row *row = &run->rows[run->at];
+  const char *target = swerex__profile_services[row->service].target;
+  swerex__str *lines = &run->call.headers;
+  swerex__sign_request request;
+  char action[128];
+  memset(&request, 0, sizeof request);
+  swerex__sign_write_date((time_t)((double)time(NULL) + run->aws->skew), request.date);
+  request.method = "POST";
+  request.path = run->call.web->url.prefix[0] == '\0' ? "/" : run->call.web->url.prefix;
+  request.query = "";
+  request.body = run->call.body.data;
+  request.body_size = run->call.body.size;
+  request.region = run->aws->services[row->service].scope;
+  request.service = swerex__profile_services[row->service].name;
+  snprintf(action, sizeof action, "%s%s", target == NULL ? "" : target, row->action);
+  swerex__aws_add_header(&request, NULL, "host", swerex__web_authority(&run->call.web->url));
+  swerex__aws_add_header(&request, lines, "content-type",
+                         target != NULL ? "application/x-amz-json-1.1"
+                                        : "application/x-www-form-urlencoded; charset=utf-8");
+  swerex__aws_add_header(&request, lines, "x-amz-date", request.date);
+  if (target != NULL) swerex__aws_add_header(&request, lines, "x-amz-target", action);
+  if (run->aws->keys.token != NULL)
+    swerex__aws_add_header(&request, lines, "x-amz-security-token", run->aws->keys.token);
+  swerex__str_puts(lines, "authorization: ");
+  bool ok = swerex__sign(&request, &run->aws->keys, lines);
+  swerex__str_puts(lines, "\r\nuser-agent: swerex/" SWEREX_VERSION "\r\n");
+  return ok && !lines->failed;
+}
+
+static void swerex__aws_on_call(void *owner, swerex_error *error);
+static void swerex__aws_on_login(void *owner, swerex_error *error);
+
+/** Send the call with the keys that are there. */
+static void swerex__aws_send_signed(swerex__aws_run *run) {
+  swerex__profile_service service = run->rows[run->at].service;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (run->calling) swerex__web_clear_call(&run->call);
+  run->calling = false;
+  if (!swerex__aws_open_service(run->aws, service, &error)) {
+    swerex__aws_fail(run, &error);
+    return;
+  }
+  swerex__web_init_call(&run->call, &run->aws->services[service].web, run);
+  run->calling = true;
+  run->attempt++;
+  run->call.answer = swerex__str_new(&run->aws->loop->allocator, SWEREX__AWS_ANSWER);
+  run->call.method = "POST";
+  run->call.path = run->call.web->url.prefix[0] == '\0' ? "/" : "";
+  run->call.connect_timeout = SWEREX__AWS_CONNECT_TIME;
+  run->call.timeout = SWEREX__AWS_CALL_TIME;
+  run->call.on_header = swerex__aws_on_header;
+  run->call.done = swerex__aws_on_call;
+  run->request_id[0] = run->error_type[0] = run->date[0] = '\0';
+  swerex__aws_write_body(run, &run->call.body);
+  if (run->call.body.failed || !swerex__aws_sign(run))
+    swerex__err_memory(&error);
+  else if (swerex__web_start(&run->call, &error))
+    return;
+  swerex__aws_fail(run, &error);
+}
+
+/** Tell whether keys are there, and will be for a while. */
+static bool swerex__aws_has_keys(const swerex__aws *aws) {
+  double now = (double)time(NULL) + aws->skew;
+  return aws->keys.id != NULL &&
+         (aws->keys.expires <= 0 || aws->keys.expires - now > SWEREX__AWS_RENEW);
+}
+
+/** Send the call, with keys that are fetched or renewed before if need be. */
+static void swerex__aws_send(swerex__aws_run *run) {
+  swerex__aws *aws = run->aws;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (aws->login == NULL && swerex__aws_has_keys(aws)) {
+    swerex__aws_send_signed(run);
+    return;
+  }
+  run->waits_for_login = true;
+  if (aws->login != NULL) return;
+  aws->login = swerex__login_new(aws->loop, &aws->profile, aws->region, aws->skew,
+                                 swerex__aws_on_login, aws, &error);
+  if (aws->login == NULL) swerex__aws_fail(run, &error);
+}
+
+/** Keys are there, or cannot be had. */
+static void swerex__aws_on_login(void *owner, swerex_error *error) {
+  swerex__aws *aws = (swerex__aws *)owner;
+  swerex__login *login = aws->login;
+  bool ok = error->code == SWEREX_E_OK;
+  aws->login = NULL;
+  if (ok) {
+    swerex__sign_clear_keys(&aws->keys);
+    aws->keys = login->keys;
+    memset(&login->keys, 0, sizeof login->keys);
+  }
+  swerex__login_free(login);
+  for (swerex__loop_link *link = aws->runs.next, *next; link != &aws->runs; link = next) {
+    swerex__aws_run *run = (swerex__aws_run *)link;
+    next = link->next;
+    if (!run->waits_for_login) continue;
+    run->waits_for_login = false;
+    bool usable = aws->keys.id != NULL && (aws->keys.expires <= 0 ||
+                                           aws->keys.expires > (double)time(NULL) + aws->skew);
+    if (ok || usable)
+      swerex__aws_send_signed(run);
+    else
+      swerex__aws_fail_with(run, 401, error->message);
+  }
+}
+
+/* --- rows --------------------------------------------------------------------------------- */
+
+/** Fill and send the present row; end behind the last. */
+static void swerex__aws_next(swerex__aws_run *run) {
+  for (; run->at < run->count; run->at++) {
+    const swerex__aws_row *row = &run->rows[run->at];
+    run->body.size = 0;
+    run->body.failed = false;
+    run->attempt = 0;
+    run->renewed = run->set_clock = false;
+    if (row->fill != NULL && !row->fill(run->owner, row, &run->body)) continue;
+    if (run->body.failed) {
+      swerex__aws_fail_with(run, 0, "out of memory");
+      return;
+    }
+    swerex__aws_send(run);
+    return;
+  }
+  swerex_future *future = run->future;
+  swerex__aws_free_run(run);
+  future->cancel = NULL;
+  swerex__loop_finish(future);
+}
+
+static void swerex__aws_begin_row(swerex__aws_run *run) {
+  run->began = swerex__util_now();
+  run->pause = run->at < run->count ? run->rows[run->at].pause : 0;
+  swerex__aws_next(run);
+}
+
+static void swerex__aws_on_pause(swerex__loop_timer *timer) {
+  swerex__aws_next((swerex__aws_run *)timer->owner);
+}
+
+/** Act on a verdict; an error is used up. */
+static void swerex__aws_obey(swerex__aws_run *run, swerex__aws_verdict verdict,
+                             const swerex__aws_answer *answer, swerex_error *error) {
+  const swerex__aws_row *row = &run->rows[run->at];
+  if (verdict == SWEREX__AWS_AGAIN && answer->waited < row->patience) {
+    swerex__err_clear(error);
+    swerex__loop_arm(run->aws->loop, &run->timer, run->pause, swerex__aws_on_pause, run);
+    run->pause = run->pause * 1.5 < SWEREX__AWS_WAIT_MAX ? run->pause * 1.5 : SWEREX__AWS_WAIT_MAX;
+  } else if (verdict == SWEREX__AWS_MORE || verdict == SWEREX__AWS_DONE) {
+    if (verdict == SWEREX__AWS_DONE) run->at++;
+    swerex__aws_begin_row(run);
+  } else if (error->code != SWEREX_E_OK) {
+    swerex__aws_fail(run, error);
+  } else {
+    swerex__aws_fail_as(run, answer);
+  }
+}
+
+/** Find the token of the page behind an answer; NULL: that was the last. */
+static const char *swerex__aws_page(const swerex__aws_row *row, const swerex__json *root) {
+  const char *token = row->service != SWEREX__PROFILE_IAM ? swerex__aws_text(root, "nextToken")
+                      : strcmp(swerex__aws_text(root, "IsTruncated"), "true") == 0
+                        ? swerex__aws_text(root, "Marker")
+                        : "";
+  return token[0] == '\0' ? NULL : token;
+}
+
+/** Use a readable answer of any status. */
+static void swerex__aws_judge(swerex__aws_run *run, const swerex__aws_answer *answer) {
+  const swerex__aws_row *row = &run->rows[run->at];
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__aws_verdict verdict = answer->ok ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
+  if (row->took != NULL) verdict = row->took(run->owner, row, answer, &error);
+  const char *token = answer->ok ? swerex__aws_page(row, answer->root) : NULL;
+  if ((verdict == SWEREX__AWS_DONE || verdict == SWEREX__AWS_MORE) && token != NULL) {
+    char *page = swerex__mem_copy(&run->aws->loop->allocator, token, strlen(token));
+    bool stuck = page != NULL && run->page != NULL && strcmp(page, run->page) == 0;
+    swerex__mem_free(run->page);
+    run->page = page;
+    run->attempt = 0;
+    if (page == NULL || stuck)
+      swerex__aws_fail_with(run, 0,
+                            stuck ? "it answers with the same page again" : "out of memory");
+    else
+      swerex__aws_send(run);
+    return;
+  }
+  swerex__mem_free(run->page);
+  run->page = NULL;
+  swerex__aws_obey(run, verdict, answer, &error);
+  swerex__err_clear(&error);
+}
+
+/** Mend what an error says is wrong with the request, once; true: it is sent again. */
+static bool swerex__aws_mend(swerex__aws_run *run, const swerex__aws_answer *answer) {
+  static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", "RequestExpired",
+                                        NULL};
+  static const char *const skewed[] = {"InvalidSignatureException", "SignatureDoesNotMatch",
+                                       "RequestExpired", "RequestTimeTooSkewed", "AuthFailure",
+                                       NULL};
+  static const char *const busy[] = {
+    "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottledException",
+    "RequestThrottled", "TooManyRequestsException", "ProvisionedThroughputExceededException",
+    "TransactionInProgressException", "RequestLimitExceeded", "BandwidthLimitExceeded", "SlowDown",
+    "EC2ThrottledException", "RequestTimeout", "RequestTimeoutException",
+    "PriorRequestNotComplete", "ConcurrentModification", "ServerException", NULL};
+  double theirs = swerex__sign_read_time(run->date);
+  double off = theirs > 0 ? theirs - (double)time(NULL) : run->aws->skew;
+  bool wrong = off - run->aws->skew > SWEREX__AWS_SKEW || run->aws->skew - off > SWEREX__AWS_SKEW;
+  if (swerex__aws_among(answer->code, skewed) && wrong && !run->set_clock) {
+    swerex__log(run->aws->logger, SWEREX_LOG_WARNING,
+                "this machine's clock is %.0f seconds off AWS's: its time is used", off);
+    run->set_clock = true;
+    run->aws->skew = off;
+    swerex__aws_send(run);
+    return true;
+  }
+  if (swerex__aws_among(answer->code, expired) && !run->renewed) {
+    run->renewed = true;
+    swerex__sign_clear_keys(&run->aws->keys);
+    swerex__aws_send(run);
+    return true;
+  }
+  bool transient = answer->status == 429 || answer->status == 500 || answer->status == 502 ||
+                   answer->status == 503 || answer->status == 504 || answer->status == 509;
+  return (transient || swerex__aws_among(answer->code, busy)) &&
+         swerex__aws_retry(run, answer->code);
+}
+
+/** Read an answer, JSON or XML, whichever came. */
+static bool swerex__aws_read(swerex__aws_run *run, swerex__json_doc *doc, swerex_error *err) {
+  const swerex__str *text = &run->call.answer;
+  const swerex_allocator *memory = &run->aws->loop->allocator;
+  size_t blank = text->size == 0 ? 0 : strspn(text->data, " \t\r\n");
+  memset(doc, 0, sizeof *doc);
+  if (blank < text->size && text->data[blank] == '<')
+    return swerex__xml_parse(memory, text->data, text->size, doc, err);
+  return swerex__json_parse(memory, text->data, text->size, doc, err);
+}
+
+static void swerex__aws_on_call(void *owner, swerex_error *error) {
+  swerex__aws_run *run = (swerex__aws_run *)owner;
+  const swerex__aws_row *row = &run->rows[run->at];
+  swerex_error why = SWEREX_ERROR_INIT;
+  swerex__json_doc doc;
+  swerex__aws_answer answer = {run->call.status, run->call.status == 200, "", "", "", NULL,
+                               swerex__util_now() - run->began, run->future->response};
+  char code[128] = "";
+  if (error->code != SWEREX_E_OK) {
+    if (error->code == SWEREX_E_UNSUPPORTED || !swerex__aws_retry(run, error->message))
+      swerex__aws_fail_with(run, 0, error->message);
+    return;
+  }
+  bool readable = swerex__aws_read(run, &doc, &why);
+  answer.root = readable ? doc.root : NULL;
+  swerex__aws_read_request_id(run, answer.root, answer.request_id);
+  if (!answer.ok) swerex__aws_read_error(run, answer.root, code, &answer);
+  answer.code = code;
+  if (answer.ok && readable && swerex__profile_services[row->service].version != NULL) {
+    char result[128];
+    snprintf(result, sizeof result, "%sResult", row->action);
+    const swerex__json *inner = swerex__json_get(answer.root, result);
+    if (inner != NULL) answer.root = inner;
+  }
+  if (answer.ok && !readable) { /* cut off on its way, most likely */
+    if (!swerex__aws_retry(run, why.message)) swerex__aws_fail_with(run, 0, why.message);
+  } else if (answer.ok || !swerex__aws_mend(run, &answer)) {
+    swerex__aws_judge(run, &answer);
+  }
+  if (readable) swerex__json_free(&doc);
+  swerex__err_clear(&why);
+}
+
+/* --- the whole ---------------------------------------------------------------------------- */
+
+static void swerex__aws_free(swerex__aws *aws) {
+  if (aws == NULL) return;
+  while (!swerex__loop_link_empty(&aws->runs)) {
+    swerex__aws_run *run = (swerex__aws_run *)aws->runs.next;
+    swerex__loop_cancel(run->future);
+  }
+  swerex__login_free(aws->login);
+  for (size_t i = 0; i < SWEREX__PROFILE_SERVICES; i++)
+    if (aws->services[i].open) swerex__web_close(&aws->services[i].web);
+  swerex__sign_clear_keys(&aws->keys);
+  swerex__profile_clear(&aws->profile);
+  swerex__mem_free(aws);
+}
+
+/** Read the settings; region and profile may be NULL: the environment's. */
+static swerex__aws *swerex__aws_new(swerex_loop *loop, swerex_logger *logger, const char *region,
+                                    const char *profile, swerex_code code, swerex_error *err) {
+  swerex__aws *aws = (swerex__aws *)swerex__mem_new(&loop->allocator, 1, sizeof *aws);
+  const char *tries = swerex__profile_env("AWS_MAX_ATTEMPTS");
+  if (aws == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  aws->loop = loop;
+  aws->logger = logger;
+  aws->code = code;
+  aws->tries = tries != NULL && atoi(tries) > 0 ? atoi(tries) : SWEREX__AWS_TRIES;
+  swerex__loop_link_init(&aws->runs);
+  if (swerex__profile_is_true("AWS_USE_FIPS_ENDPOINT") ||
+      swerex__profile_is_true("AWS_USE_DUALSTACK_ENDPOINT")) {
+    swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                    "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT are not supported: give "
+                    "the address by AWS_ENDPOINT_URL_ECS and its like");
+  } else if (swerex__profile_open(&aws->profile, &loop->allocator, profile, err)) {
+    region = swerex__profile_region(&aws->profile, region, err);
+    if (region != NULL) {
+      snprintf(aws->region, sizeof aws->region, "%s", region);
+      return aws;
+    }
+  }
+  swerex__aws_free(aws);
+  return NULL;
+}
+
+/** Run rows in order; the future has a response of `model`, which the rows fill. */
+static swerex_future *swerex__aws_start(swerex__aws *aws, const swerex__aws_row *rows, size_t count,
+                                        void *owner, const swerex__model *model,
+                                        swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(aws->loop, model, err);
+  swerex__aws_run *run =
+    future == NULL ? NULL
+                   : (swerex__aws_run *)swerex__mem_new(&aws->loop->allocator, 1, sizeof *run);
+  if (run == NULL) {
+    swerex__loop_free_future(future);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  run->aws = aws;
+  run->future = future;
+  run->rows = rows;
+  run->count = count;
+  run->owner = owner;
+  run->body = swerex__str_new(&aws->loop->allocator, SWEREX__AWS_ANSWER);
+  future->operation = run;
+  future->cancel = swerex__aws_cancel_run;
+  swerex__loop_link_insert(&aws->runs, &run->link);
+  swerex__aws_begin_row(run);
+  return future;
+}
+
+/** Add "&name=value". */
+static void swerex__aws_param(swerex__str *body, const char *name, const char *value) {
+  swerex__str_printf(body, "&%s=", name);
+  swerex__sign_encode(body, value, strlen(value), "");
+}
+
+/** Add a member to a JSON object that is open. */
+static void swerex__aws_member(swerex__str *body, const char *name, const char *value) {
+  swerex__json_add_key(body, name);
+  swerex__json_add_text(body, value);
+}
+
+/* =============================================================================================
+ * [fargate] What Fargate needs
+ * ========================================================================================== */
+/* A task is run in a cluster, with a role, a task definition and a security group that are made
+ * when they are not there, under names that are made of what they hold, the same as the original's,
+ * so that all who start the same share them. Each step is a group of rows for [aws]. A failed start
+ * takes back what it has made itself; a stop only ends the task. */
+
+#define SWEREX__FARGATE_TAG "origin"
+#define SWEREX__FARGATE_TAG_VALUE "swe-rex-deployment-auto"
+#define SWEREX__FARGATE_PORT 8880
+#define SWEREX__FARGATE_ROLE_TIME 60.0   /* for a new role to be known everywhere */
+#define SWEREX__FARGATE_FREE_TIME 180.0 /* for what a task has used to be free */
+enum { SWEREX__FARGATE_SUBNETS = 16, SWEREX__FARGATE_HASH = 12 };
+
+static const char *const swerex__fargate_policies[] = {
+  "AmazonECSTaskExecutionRolePolicy", "AmazonEC2ContainerRegistryReadOnly"};
+
+typedef struct swerex__fargate {
+  swerex__aws *aws;
+  char cluster[512], role[128], role_arn[512], definition[256], definition_arn[512];
+  char container[256], group_name[256], group[64], vpc[64];
+  char subnets[SWEREX__FARGATE_SUBNETS][64];
+  size_t subnet_count;
+  bool made_cluster, made_role, made_definition, made_group; /* by this start */
+  bool has_policy[SWEREX__SYS_COUNT(swerex__fargate_policies)], has_inline, has_rule;
+  bool has_provider;
+  char token[40], mark[40]; /* the server's; the task's startedBy */
+  bool asked;               /* for a task */
+  char task[512], interface[64], address[128];
+  bool stopped, late;
+  char why[1024]; /* it stopped, or did not answer */
+  double looked;  /* when the task was last seen running */
+  swerex_future *reaching, *probe;
+  double deadline;
+} swerex__fargate;
+
+static swerex__fargate *swerex__fargate_of(const void *deployment) {
+  return (swerex__fargate *)((const swerex_deployment *)deployment)->state;
+}
+
+static const swerex_fargate_config *swerex__fargate_config(const void *deployment) {
+  return &((const swerex_deployment *)deployment)->config.u.fargate;
+}
+
+static const char *swerex__fargate_or(const char *given, const char *usual) {
+  return given == NULL ? usual : given;
+}
+
+static const char *swerex__fargate_image(const void *deployment) {
+  return swerex__fargate_or(swerex__fargate_config(deployment)->image, "python:3.11");
+}
+
+static const char *swerex__fargate_cluster(const void *deployment) {
+  return swerex__fargate_or(swerex__fargate_config(deployment)->cluster_name, "swe-rex-cluster");
+}
+
+static int swerex__fargate_port(const void *deployment) {
+  int port = swerex__fargate_config(deployment)->port;
+  return port == 0 ? SWEREX__FARGATE_PORT : port;
+}
+
+static const char *swerex__fargate_cidr(const void *deployment) {
+  return swerex__fargate_or(swerex__fargate_config(deployment)->allowed_cidr, "0.0.0.0/0");
+}
+
+/** The log group; NULL: nothing is logged. */
+static const char *swerex__fargate_logs(const void *deployment) {
+  const char *group = swerex__fargate_config(deployment)->log_group;
+  if (group == NULL) return "/ecs/swe-rex-deployment";
+  return group[0] == '\0' ? NULL : group;
+}
+
+/** Keep a text of an answer. False: it is not there, or too long. */
+static bool swerex__fargate_keep(char *out, size_t room, const char *text) {
+  size_t size = strlen(text);
+  bool ok = size > 0 && size < room;
+  memcpy(out, ok ? text : "", ok ? size + 1 : 1);
+  return ok;
+}
+
+/** Refuse an answer in which something is missing. */
+static swerex__aws_verdict swerex__fargate_lacks(const swerex__aws_row *row, const char *what,
+                                                 swerex_error *err) {
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s: the answer has no %s", row->action, what);
+  return SWEREX__AWS_FAILED;
+}
+
+/* --- names -------------------------------------------------------------------------------- */
+
+/** Add a string as Python's json.dumps writes it. */
+static void swerex__fargate_quote(swerex__str *out, const char *text) {
+  size_t start = out->size;
+  swerex__json_add_string(out, text, strlen(text));
+  swerex__str copy = swerex__str_new(out->allocator, out->max);
+  if (out->failed) return;
+  swerex__str_add(&copy, out->data + start, out->size - start);
+  out->size = start;
+  for (size_t at = 0, n; at < copy.size && !copy.failed; at += n) {
+    uint32_t point;
+    n = swerex__util_utf8_next(copy.data + at, copy.size - at, &point);
+    if (n <= 1) {
+      swerex__str_add(out, copy.data + at, n = 1);
+    } else if (point < 0x10000) {
+      swerex__str_printf(out, "\\u%04x", (unsigned)point);
+    } else {
+      swerex__str_printf(out, "\\u%04x\\u%04x", (unsigned)(0xD800 + ((point - 0x10000) >> 10)),
+                         (unsigned)(0xDC00 + (point & 0x3FF)));
+    }
+  }
+  out->failed = out->failed || copy.failed;
+  swerex__str_clear(&copy);
+}
+
+/** Name something by a prefix and what it holds. */
+static void swerex__fargate_name(char *out, size_t room, const char *prefix,
+                                 const swerex__str *content) {
+  char hex[65];
+  swerex__hash_hex(content->data, content->failed ? 0 : content->size, hex);
+  snprintf(out, room, "%s-%.*s", prefix, SWEREX__FARGATE_HASH, hex);
+}
+
+/** Write the container's name: what is allowed of the image's. */
+static void swerex__fargate_name_container(const char *image, char out[256]) {
+  static const char allowed[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  size_t size = 0;
+  for (const char *at = image; *at != '\0' && size <= 255; at++) {
+    if (strchr(allowed, *at) == NULL) continue;
+    if (size < 255) out[size] = *at;
+    size++;
+  }
+  if (size > 255)
+    swerex__hash_hex(image, strlen(image), out);
+  else
+    out[size] = '\0';
+}
+
+static const char *swerex__fargate_partition(const void *deployment) {
+  return swerex__profile_find_partition(swerex__fargate_of(deployment)->aws->region)->name;
+}
+
+/** Write what the role may do with the log. */
+static void swerex__fargate_write_policy(const void *deployment, swerex__str *out) {
+  const char *partition = swerex__fargate_partition(deployment);
+  const char *logs =
+    swerex__fargate_or(swerex__fargate_logs(deployment), "/ecs/swe-rex-deployment");
+  static const char *const ends[] = {":*", ""};
+  swerex__str_puts(out,
+                   "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", "
+                   "\"Action\": [\"logs:CreateLogGroup\", \"logs:CreateLogStream\", "
+                   "\"logs:PutLogEvents\", \"logs:DescribeLogStreams\", "
+                   "\"secretsmanager:GetSecretValue\"], \"Resource\": [");
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(ends); i++) {
+    char arn[1024];
+    snprintf(arn, sizeof arn, "arn:%s:logs:*:*:log-group:%s%s", partition, logs, ends[i]);
+    if (i > 0) swerex__str_puts(out, ", ");
+    swerex__fargate_quote(out, arn);
+  }
+  swerex__str_puts(out, "]}]}");
+}
+
+/** Write the task definition, without its name. */
+static void swerex__fargate_write_definition(const void *deployment, swerex__str *out) {
+  const swerex__fargate *fargate = swerex__fargate_of(deployment);
+  const char *logs = swerex__fargate_logs(deployment);
+  const char *cpu = swerex__fargate_config(deployment)->cpu_architecture;
+  int port = swerex__fargate_port(deployment);
+  swerex__str_puts(out, "{\"executionRoleArn\": ");
+  swerex__fargate_quote(out, fargate->role_arn);
+  swerex__str_puts(out, ", \"networkMode\": \"awsvpc\", \"memory\": \"2048\", \"cpu\": \"1 vCPU\", "
+                        "\"containerDefinitions\": [{\"name\": ");
+  swerex__fargate_quote(out, fargate->container);
+  swerex__str_puts(out, ", \"image\": ");
+  swerex__fargate_quote(out, swerex__fargate_image(deployment));
+  swerex__str_printf(out,
+                     ", \"portMappings\": [{\"containerPort\": %d, \"hostPort\": %d, \"protocol\": "
+                     "\"tcp\"}], \"essential\": true, \"entryPoint\": [\"/bin/sh\", \"-c\"], "
+                     "\"command\": [\"echo 'hello world'\"]",
+                     port, port);
+  if (logs != NULL) {
+    swerex__str_puts(out, ", \"logConfiguration\": {\"logDriver\": \"awslogs\", \"options\": "
+                          "{\"awslogs-group\": ");
+    swerex__fargate_quote(out, logs);
+    swerex__str_printf(out, ", \"awslogs-region\": \"%s\", \"awslogs-stream-prefix\": \"ecs\", "
+                            "\"awslogs-create-group\": \"true\"}}",
+                       fargate->aws->region);
+  }
+  swerex__str_puts(out, "}], \"requiresCompatibilities\": [\"FARGATE\", \"EC2\"]");
+  if (cpu != NULL) {
+    swerex__str_puts(out, ", \"runtimePlatform\": {\"cpuArchitecture\": ");
+    swerex__fargate_quote(out, cpu);
+    swerex__str_puts(out, ", \"operatingSystemFamily\": \"LINUX\"}");
+  }
+  swerex__str_putc(out, '}');
+}
+
+/** Write the rule that lets callers in. */
+static void swerex__fargate_write_rule(const void *deployment, swerex__str *out) {
+  int port = swerex__fargate_port(deployment);
+  bool six = strchr(swerex__fargate_cidr(deployment), ':') != NULL;
+  swerex__str_printf(out, "{\"IpProtocol\": \"tcp\", \"FromPort\": %d, \"ToPort\": %d, \"%s\": "
+                          "[{\"%s\": ",
+                     port, port, six ? "Ipv6Ranges" : "IpRanges", six ? "CidrIpv6" : "CidrIp");
+  swerex__fargate_quote(out, swerex__fargate_cidr(deployment));
+  swerex__str_puts(out, "}]}");
+}
+
+/* --- cluster ------------------------------------------------------------------------------ */
+
+static void swerex__fargate_add_tags(swerex__str *body) {
+  swerex__json_add_key(body, "tags");
+  swerex__str_puts(body, "[{\"key\": \"" SWEREX__FARGATE_TAG "\", \"value\": \""
+                         SWEREX__FARGATE_TAG_VALUE "\"}]");
+}
+
+static bool swerex__fargate_describe_cluster(void *owner, const swerex__aws_row *row,
+                                             swerex__str *body) {
+  (void)row;
+  swerex__str_puts(body, "{\"clusters\":[");
+  swerex__json_add_text(body, swerex__fargate_cluster(owner));
+  swerex__str_puts(body, "]}");
+  return true;
+}
+
+/** A cluster that may not be looked at is asked for by CreateCluster, which gives what is there. */
+static swerex__aws_verdict swerex__fargate_described_cluster(void *owner,
+                                                             const swerex__aws_row *row,
+                                                             const swerex__aws_answer *answer,
+                                                             swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *cluster = swerex__aws_first(answer->root, "clusters");
+  const char *wanted = swerex__fargate_config(owner)->capacity_provider;
+  (void)row, (void)err;
+  if (!answer->ok && answer->status != 403 && !swerex__aws_is(answer, "AccessDeniedException"))
+    return SWEREX__AWS_FAILED;
+  fargate->made_cluster = answer->ok;
+  if (strcmp(swerex__aws_text(cluster, "status"), "ACTIVE") != 0) return SWEREX__AWS_DONE;
+  fargate->made_cluster = false;
+  swerex__fargate_keep(fargate->cluster, sizeof fargate->cluster,
+                       swerex__aws_text(cluster, "clusterArn"));
+  for (const swerex__json *name = swerex__aws_first(cluster, "capacityProviders"); name != NULL;
+       name = name->next)
+    if (wanted != NULL && swerex__json_is(name, wanted)) fargate->has_provider = true;
+  return SWEREX__AWS_DONE;
+}
+
+static bool swerex__fargate_create_cluster(void *owner, const swerex__aws_row *row,
+                                           swerex__str *body) {
+  (void)row;
+  if (swerex__fargate_of(owner)->cluster[0] != '\0') return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "clusterName", swerex__fargate_cluster(owner));
+  swerex__fargate_add_tags(body);
+  if (swerex__fargate_config(owner)->capacity_provider != NULL)
+    swerex__str_puts(body, ",\"capacityProviders\":[\"FARGATE\",\"FARGATE_SPOT\"]");
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_created_cluster(void *owner, const swerex__aws_row *row,
+                                                           const swerex__aws_answer *answer,
+                                                           swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  if (!answer->ok && swerex__aws_has(answer->message, "unable to assume")) return SWEREX__AWS_AGAIN;
+  if (!answer->ok) {
+    fargate->made_cluster = false;
+    return SWEREX__AWS_FAILED;
+  }
+  if (!swerex__fargate_keep(fargate->cluster, sizeof fargate->cluster,
+                            swerex__aws_text(answer->root, "cluster/clusterArn")))
+    return swerex__fargate_lacks(row, "clusterArn", err);
+  fargate->has_provider = true;
+  return SWEREX__AWS_DONE;
+}
+
+/** An older cluster may know none of Fargate's capacity providers. */
+static bool swerex__fargate_put_providers(void *owner, const swerex__aws_row *row,
+                                          swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (swerex__fargate_config(owner)->capacity_provider == NULL || fargate->has_provider)
+    return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__str_puts(body, ",\"capacityProviders\":[\"FARGATE\",\"FARGATE_SPOT\"],"
+                         "\"defaultCapacityProviderStrategy\":[]}");
+  return true;
+}
+
+static bool swerex__fargate_delete_cluster(void *owner, const swerex__aws_row *row,
+                                           swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!fargate->made_cluster || fargate->cluster[0] == '\0') return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+/** What is in use is free after a while; what is gone is gone. */
+static swerex__aws_verdict swerex__fargate_gone(void *owner, const swerex__aws_row *row,
+                                                const swerex__aws_answer *answer,
+                                                swerex_error *err) {
+  static const char *const busy[] = {"DependencyViolation", "ClusterContainsTasksException",
+                                     "UpdateInProgressException", "DeleteConflict", NULL};
+  static const char *const gone[] = {"NoSuchEntity", "InvalidGroup.NotFound",
+                                     "ClusterNotFoundException", NULL};
+  (void)owner, (void)row, (void)err;
+  if (answer->ok || swerex__aws_among(answer->code, gone)) return SWEREX__AWS_DONE;
+  return swerex__aws_among(answer->code, busy) ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+}
+
+/* --- role --------------------------------------------------------------------------------- */
+
+/** Kinds of rows about the role. */
+enum { SWEREX__FARGATE_FIRST = 1, SWEREX__FARGATE_SECOND, SWEREX__FARGATE_WAIT };
+
+static void swerex__fargate_add_role(void *owner, swerex__str *body) {
+  swerex__aws_param(body, "RoleName", swerex__fargate_of(owner)->role);
+}
+
+static bool swerex__fargate_get_role(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  if (row->kind == SWEREX__FARGATE_WAIT && fargate->role_arn[0] != '\0' && !fargate->made_role)
+    return false;
+  if (row->kind == SWEREX__FARGATE_FIRST) {
+    swerex__str policy = swerex__str_new(body->allocator, 65536);
+    swerex__fargate_write_policy(owner, &policy);
+    swerex__fargate_name(
+      fargate->role, sizeof fargate->role,
+      swerex__fargate_or(swerex__fargate_config(owner)->execution_role_prefix,
+                         "swe-rex-execution-role"),
+      &policy);
+    swerex__str_clear(&policy);
+  }
+  swerex__fargate_add_role(owner, body);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_got_role(void *owner, const swerex__aws_row *row,
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  if (swerex__aws_is(answer, "NoSuchEntity"))
+    return row->kind == SWEREX__FARGATE_WAIT ? SWEREX__AWS_AGAIN : SWEREX__AWS_DONE;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  return swerex__fargate_keep(fargate->role_arn, sizeof fargate->role_arn,
+                              swerex__aws_text(answer->root, "Role/Arn"))
+           ? SWEREX__AWS_DONE
+           : swerex__fargate_lacks(row, "Arn", err);
+}
+
+static bool swerex__fargate_create_role(void *owner, const swerex__aws_row *row,
+                                        swerex__str *body) {
+  (void)row;
+  if (swerex__fargate_of(owner)->role_arn[0] != '\0') return false;
+  swerex__fargate_add_role(owner, body);
+  swerex__aws_param(body, "AssumeRolePolicyDocument",
+                    "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", "
+                    "\"Principal\": {\"Service\": \"ecs-tasks.amazonaws.com\"}, \"Action\": "
+                    "\"sts:AssumeRole\"}]}");
+  swerex__aws_param(body, "Description", "Execution role for ECS tasks");
+  swerex__aws_param(body, "MaxSessionDuration", "3600");
+  swerex__aws_param(body, "Tags.member.1.Key", SWEREX__FARGATE_TAG);
+  swerex__aws_param(body, "Tags.member.1.Value", SWEREX__FARGATE_TAG_VALUE);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_created_role(void *owner, const swerex__aws_row *row,
+                                                        const swerex__aws_answer *answer,
+                                                        swerex_error *err) {
+  (void)row, (void)err;
+  if (swerex__aws_is(answer, "EntityAlreadyExists")) return SWEREX__AWS_DONE;
+  swerex__fargate_of(owner)->made_role = answer->ok;
+  return answer->ok ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
+}
+
+static bool swerex__fargate_list_policies(void *owner, const swerex__aws_row *row,
+                                          swerex__str *body) {
+  (void)row;
+  swerex__fargate_add_role(owner, body);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_listed_policies(void *owner, const swerex__aws_row *row,
+                                                           const swerex__aws_answer *answer,
+                                                           swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row, (void)err;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  for (const swerex__json *policy = swerex__aws_first(answer->root, "AttachedPolicies");
+       policy != NULL; policy = policy->next)
+    for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__fargate_policies); i++)
+      if (strcmp(swerex__aws_text(policy, "PolicyName"), swerex__fargate_policies[i]) == 0)
+        fargate->has_policy[i] = true;
+  for (const swerex__json *name = swerex__aws_first(answer->root, "PolicyNames"); name != NULL;
+       name = name->next)
+    if (swerex__json_is(name, "LogsAndSecretsPolicy")) fargate->has_inline = true;
+  return SWEREX__AWS_DONE;
+}
+
+static void swerex__fargate_add_policy(void *owner, size_t index, swerex__str *body) {
+  char arn[256];
+  snprintf(arn, sizeof arn, "arn:%s:iam::aws:policy/%s%s", swerex__fargate_partition(owner),
+           index == 0 ? "service-role/" : "", swerex__fargate_policies[index]);
+  swerex__fargate_add_role(owner, body);
+  swerex__aws_param(body, "PolicyArn", arn);
+}
+
+static size_t swerex__fargate_policy_of(const swerex__aws_row *row) {
+  return row->kind == SWEREX__FARGATE_FIRST ? 0 : 1;
+}
+
+static bool swerex__fargate_attach(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  size_t index = swerex__fargate_policy_of(row);
+  if (swerex__fargate_of(owner)->has_policy[index]) return false;
+  swerex__fargate_add_policy(owner, index, body);
+  return true;
+}
+
+static bool swerex__fargate_put_policy(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  swerex__str policy = swerex__str_new(body->allocator, 65536);
+  (void)row;
+  if (swerex__fargate_of(owner)->has_inline) return false;
+  swerex__fargate_write_policy(owner, &policy);
+  swerex__fargate_add_role(owner, body);
+  swerex__aws_param(body, "PolicyName", "LogsAndSecretsPolicy");
+  swerex__aws_param(body, "PolicyDocument", policy.failed ? "" : policy.data);
+  body->failed = body->failed || policy.failed;
+  swerex__str_clear(&policy);
+  return true;
+}
+
+static bool swerex__fargate_detach(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  if (!swerex__fargate_of(owner)->made_role) return false;
+  swerex__fargate_add_policy(owner, swerex__fargate_policy_of(row), body);
+  return true;
+}
+
+static bool swerex__fargate_delete_role(void *owner, const swerex__aws_row *row,
+                                        swerex__str *body) {
+  if (!swerex__fargate_of(owner)->made_role) return false;
+  swerex__fargate_add_role(owner, body);
+  if (row->kind == SWEREX__FARGATE_FIRST)
+    swerex__aws_param(body, "PolicyName", "LogsAndSecretsPolicy");
+  return true;
+}
+
+/* --- task definition ---------------------------------------------------------------------- */
+
+static bool swerex__fargate_describe_definition(void *owner, const swerex__aws_row *row,
+                                                swerex__str *body) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex__str text = swerex__str_new(body->allocator, 65536);
+  (void)row;
+  swerex__fargate_write_definition(owner, &text);
+  swerex__fargate_name(fargate->definition, sizeof fargate->definition,
+                       swerex__fargate_or(swerex__fargate_config(owner)->task_definition_prefix,
+                                          "swe-rex-task"),
+                       &text);
+  body->failed = text.failed;
+  swerex__str_clear(&text);
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "taskDefinition", fargate->definition);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+static swerex__aws_verdict
+swerex__fargate_described_definition(void *owner, const swerex__aws_row *row,
+                                     const swerex__aws_answer *answer, swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *definition = swerex__aws_find(answer->root, "taskDefinition");
+  (void)row, (void)err;
+  if (swerex__aws_is(answer, "ClientException")) return SWEREX__AWS_DONE; /* there is none */
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  if (strcmp(swerex__aws_text(definition, "status"), "ACTIVE") == 0)
+    swerex__fargate_keep(fargate->definition_arn, sizeof fargate->definition_arn,
+                         swerex__aws_text(definition, "taskDefinitionArn"));
+  return SWEREX__AWS_DONE;
+}
+
+static bool swerex__fargate_register(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex__str text = swerex__str_new(body->allocator, 65536);
+  (void)row;
+  if (fargate->definition_arn[0] != '\0') return false;
+  swerex__fargate_write_definition(owner, &text);
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "family", fargate->definition);
+  swerex__str_puts(body, ", ");
+  if (!text.failed) swerex__str_add(body, text.data + 1, text.size - 2);
+  swerex__fargate_add_tags(body);
+  swerex__str_putc(body, '}');
+  body->failed = body->failed || text.failed;
+  swerex__str_clear(&text);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_registered(void *owner, const swerex__aws_row *row,
+                                                      const swerex__aws_answer *answer,
+                                                      swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  fargate->made_definition = true;
+  return swerex__fargate_keep(fargate->definition_arn, sizeof fargate->definition_arn,
+                              swerex__aws_text(answer->root, "taskDefinition/taskDefinitionArn"))
+           ? SWEREX__AWS_DONE
+           : swerex__fargate_lacks(row, "taskDefinitionArn", err);
+}
+
+static bool swerex__fargate_deregister(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!fargate->made_definition) return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "taskDefinition", fargate->definition_arn);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+/* --- network ------------------------------------------------------------------------------ */
+
+/** Add "&Filter.N.Name=name&Filter.N.Value.1=value". */
+static void swerex__fargate_filter(swerex__str *body, int number, const char *name,
+                                   const char *value) {
+  char key[32];
+  snprintf(key, sizeof key, "Filter.%d.Name", number);
+  swerex__aws_param(body, key, name);
+  snprintf(key, sizeof key, "Filter.%d.Value.1", number);
+  swerex__aws_param(body, key, value);
+}
+
+static bool swerex__fargate_describe_vpcs(void *owner, const swerex__aws_row *row,
+                                          swerex__str *body) {
+  const char *const *subnets = swerex__fargate_config(owner)->subnets;
+  (void)row;
+  if (subnets != NULL && *subnets != NULL) return false;
+  swerex__fargate_filter(body, 1, "isDefault", "true");
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_described_vpcs(void *owner, const swerex__aws_row *row,
+                                                          const swerex__aws_answer *answer,
+                                                          swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  const char *vpc = swerex__aws_text(swerex__aws_first(answer->root, "vpcSet"), "vpcId");
+  if (swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, vpc)) return SWEREX__AWS_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "there is no default VPC in %s: name subnets in the configuration, or make one "
+                  "with `aws ec2 create-default-vpc`",
+                  fargate->aws->region);
+  return SWEREX__AWS_FAILED;
+}
+
+static bool swerex__fargate_describe_subnets(void *owner, const swerex__aws_row *row,
+                                             swerex__str *body) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const char *const *subnets = swerex__fargate_config(owner)->subnets;
+  (void)row;
+  fargate->subnet_count = 0;
+  for (int i = 1; fargate->vpc[0] == '\0' && subnets != NULL && *subnets != NULL; subnets++, i++) {
+    char key[32];
+    snprintf(key, sizeof key, "SubnetId.%d", i);
+    swerex__aws_param(body, key, *subnets);
+  }
+  if (fargate->vpc[0] != '\0') swerex__fargate_filter(body, 1, "vpc-id", fargate->vpc);
+  return true;
+}
+
+/** Take the subnets that were named, or those of a default VPC that a task can run in. */
+static swerex__aws_verdict swerex__fargate_described_subnets(void *owner,
+                                                             const swerex__aws_row *row,
+                                                             const swerex__aws_answer *answer,
+                                                             swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  bool named = fargate->vpc[0] == '\0';
+  (void)row;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  for (const swerex__json *subnet = swerex__aws_first(answer->root, "subnetSet");
+       subnet != NULL && fargate->subnet_count < SWEREX__FARGATE_SUBNETS; subnet = subnet->next) {
+    bool fits = strcmp(swerex__aws_text(subnet, "state"), "available") == 0 &&
+                strcmp(swerex__aws_text(subnet, "defaultForAz"), "true") == 0;
+    if (!named && !fits) continue;
+    if (swerex__fargate_keep(fargate->subnets[fargate->subnet_count], sizeof *fargate->subnets,
+                             swerex__aws_text(subnet, "subnetId")))
+      fargate->subnet_count++;
+    swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, swerex__aws_text(subnet, "vpcId"));
+  }
+  if (fargate->subnet_count > 0 && fargate->vpc[0] != '\0') return SWEREX__AWS_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "no subnet to run in: the default VPC of %s has none that is available: name "
+                  "subnets in the configuration",
+                  fargate->aws->region);
+  return SWEREX__AWS_FAILED;
+}
+
+static bool swerex__fargate_describe_group(void *owner, const swerex__aws_row *row,
+                                           swerex__str *body) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const char *const *groups = swerex__fargate_config(owner)->security_groups;
+  if (groups != NULL && *groups != NULL) return false;
+  if (row->kind == SWEREX__FARGATE_SECOND && fargate->group[0] != '\0') return false;
+  swerex__str rule = swerex__str_new(body->allocator, 4096);
+  swerex__fargate_write_rule(owner, &rule);
+  swerex__fargate_name(fargate->group_name, sizeof fargate->group_name,
+                       swerex__fargate_or(swerex__fargate_config(owner)->security_group_prefix,
+                                          "swe-rex-deployment-sg"),
+                       &rule);
+  body->failed = rule.failed;
+  swerex__str_clear(&rule);
+  swerex__fargate_filter(body, 1, "group-name", fargate->group_name);
+  swerex__fargate_filter(body, 2, "vpc-id", fargate->vpc);
+  return true;
+}
+
+/** Tell whether a permission of a group lets callers in. */
+static bool swerex__fargate_lets_in(const void *owner, const swerex__json *permission) {
+  int port = swerex__fargate_port(owner);
+  const char *protocol = swerex__aws_text(permission, "ipProtocol");
+  bool all = strcmp(protocol, "-1") == 0;
+  if (!all &&
+      (strcmp(protocol, "tcp") != 0 || atoi(swerex__aws_text(permission, "fromPort")) > port ||
+       atoi(swerex__aws_text(permission, "toPort")) < port))
+    return false;
+  static const char *const lists[][2] = {{"ipRanges", "cidrIp"}, {"ipv6Ranges", "cidrIpv6"}};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(lists); i++)
+    for (const swerex__json *range = swerex__aws_first(permission, lists[i][0]); range != NULL;
+         range = range->next)
+      if (strcmp(swerex__aws_text(range, lists[i][1]), swerex__fargate_cidr(owner)) == 0)
+        return true;
+  return false;
+}
+
+static swerex__aws_verdict swerex__fargate_described_group(void *owner, const swerex__aws_row *row,
+                                                           const swerex__aws_answer *answer,
+                                                           swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *group = swerex__aws_first(answer->root, "securityGroupInfo");
+  (void)err;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  for (const swerex__json *permission = swerex__aws_first(group, "ipPermissions");
+       permission != NULL; permission = permission->next)
+    fargate->has_rule = fargate->has_rule || swerex__fargate_lets_in(owner, permission);
+  bool found = swerex__fargate_keep(fargate->group, sizeof fargate->group,
+                                    swerex__aws_text(group, "groupId"));
+  return found || row->kind == SWEREX__FARGATE_FIRST ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
+}
+
+static bool swerex__fargate_create_group(void *owner, const swerex__aws_row *row,
+                                         swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (fargate->group_name[0] == '\0' || fargate->group[0] != '\0') return false;
+  swerex__aws_param(body, "GroupName", fargate->group_name);
+  swerex__aws_param(body, "GroupDescription", "Security group swe rex");
+  swerex__aws_param(body, "VpcId", fargate->vpc);
+  swerex__aws_param(body, "TagSpecification.1.ResourceType", "security-group");
+  swerex__aws_param(body, "TagSpecification.1.Tag.1.Key", SWEREX__FARGATE_TAG);
+  swerex__aws_param(body, "TagSpecification.1.Tag.1.Value", SWEREX__FARGATE_TAG_VALUE);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_created_group(void *owner, const swerex__aws_row *row,
+                                                         const swerex__aws_answer *answer,
+                                                         swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row, (void)err;
+  if (swerex__aws_is(answer, "InvalidGroup.Duplicate")) return SWEREX__AWS_DONE;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  fargate->made_group = true;
+  swerex__fargate_keep(fargate->group, sizeof fargate->group,
+                       swerex__aws_text(answer->root, "groupId"));
+  return SWEREX__AWS_DONE;
+}
+
+static bool swerex__fargate_authorize(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  const char *cidr = swerex__fargate_cidr(owner);
+  char port[16];
+  (void)row;
+  if (fargate->group_name[0] == '\0' || fargate->has_rule) return false;
+  snprintf(port, sizeof port, "%d", swerex__fargate_port(owner));
+  swerex__aws_param(body, "GroupId", fargate->group);
+  swerex__aws_param(body, "IpPermissions.1.IpProtocol", "tcp");
+  swerex__aws_param(body, "IpPermissions.1.FromPort", port);
+  swerex__aws_param(body, "IpPermissions.1.ToPort", port);
+  swerex__aws_param(body,
+                    strchr(cidr, ':') != NULL ? "IpPermissions.1.Ipv6Ranges.1.CidrIpv6"
+                                              : "IpPermissions.1.IpRanges.1.CidrIp",
+                    cidr);
+  return true;
+}
+
+static swerex__aws_verdict swerex__fargate_authorized(void *owner, const swerex__aws_row *row,
+                                                      const swerex__aws_answer *answer,
+                                                      swerex_error *err) {
+  (void)owner, (void)row, (void)err;
+  if (answer->ok || swerex__aws_is(answer, "InvalidPermission.Duplicate")) return SWEREX__AWS_DONE;
+  return swerex__aws_is(answer, "InvalidGroup.NotFound") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+}
+
+static bool swerex__fargate_delete_group(void *owner, const swerex__aws_row *row,
+                                         swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!fargate->made_group) return false;
+  swerex__aws_param(body, "GroupId", fargate->group);
+  return true;
+}
+
+/* =============================================================================================
+ * [task] Tasks in Fargate, and the deployment
+ * ========================================================================================== */
+/* A task is asked for, awaited, found and spoken to; the groups of rows are the steps of a
+ * deployment. */
+
+#define SWEREX__TASK_CONTAINER_TIMEOUT 900.0
+#define SWEREX__TASK_RUNTIME_TIMEOUT 60.0
+#define SWEREX__TASK_CLOSE_TIME 5.0
+#define SWEREX__TASK_START_TIME 600.0 /* for a task to run */
+#define SWEREX__TASK_MISSING_TIME 30.0
+#define SWEREX__TASK_LOOK 5.0 /* seconds between two looks at the task */
+#define SWEREX__TASK_OVERRIDES_MAX 8192
+
+/* --- sizes -------------------------------------------------------------------------------- */
+
+static const char *swerex__task_arg(const void *deployment, const char *name) {
+  const char *const *args = swerex__fargate_config(deployment)->fargate_args;
+  size_t size = strlen(name);
+  for (; args != NULL && *args != NULL; args++)
+    if (strncmp(*args, name, size) == 0 && (*args)[size] == '=') return *args + size + 1;
+  return NULL;
+}
+
+/** Read a size such as "2", "2048", "2 GB"; -1: it is none. */
+static double swerex__task_number(const char *text, double gigabyte) {
+  size_t size = strspn(text, "0123456789.");
+  double number;
+  if (!swerex__util_parse_double(text, size, &number)) {
+    char padded[40]; /* ".25" */
+    if (text[0] != '.' || size > 30) return -1;
+    snprintf(padded, sizeof padded, "0%.*s", (int)size, text);
+    if (!swerex__util_parse_double(padded, size + 1, &number)) return -1;
+  }
+  const char *unit = text + size;
+  while (*unit == ' ') unit++;
+  if (*unit == '\0') return number;
+  if (gigabyte > 0 && (strcmp(unit, "GB") == 0 || strcmp(unit, "gb") == 0))
+    return number * gigabyte;
+  return gigabyte == 0 && strcmp(unit, "vCPU") == 0 ? number : -1;
+}
+
+/** The processors and memory that go together, in units of 1/1024 and MiB. */
+static const struct {
+  int cpu, least, most, step;
+} swerex__task_sizes[] = {
+  {256, 512, 2048, 512},       {512, 1024, 4096, 1024},     {1024, 2048, 8192, 1024},
+  {2048, 4096, 16384, 1024},   {4096, 8192, 30720, 1024},   {8192, 16384, 61440, 4096},
+  {16384, 32768, 122880, 8192}};
+
+/** Read the sizes that are wanted. */
+static bool swerex__task_read_sizes(const void *deployment, int *cpu, int *memory, int *disk,
+                                       swerex_error *err) {
+  const char *vcpus = swerex__task_arg(deployment, "vcpus");
+  const char *mib = swerex__task_arg(deployment, "memory");
+  const char *gib = swerex__task_arg(deployment, "ephemeral_storage");
+  double number = vcpus == NULL ? 1 : swerex__task_number(vcpus, 0);
+  size_t row = 0;
+  *cpu = number > 0 && number <= 16 ? (int)(number * 1024) : 0;
+  while (row < SWEREX__SYS_COUNT(swerex__task_sizes) && swerex__task_sizes[row].cpu != *cpu)
+    row++;
+  if (row == SWEREX__SYS_COUNT(swerex__task_sizes))
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "fargate_args.vcpus: %.40s is not one of 0.25, 0.5, 1, 2, 4, 8, 16",
+                           vcpus);
+  int least = swerex__task_sizes[row].least, most = swerex__task_sizes[row].most;
+  number = mib == NULL ? (least > 2048 ? least : 2048) : swerex__task_number(mib, 1024);
+  *memory = number > 0 && number < 1e6 ? (int)number : 0;
+  bool small = *cpu == 256 && *memory != 512 && *memory != 1024 && *memory != 2048;
+  if (small || *memory < least || *memory > most || *memory % swerex__task_sizes[row].step != 0)
+    return swerex__err_set(
+      err, SWEREX_E_VALIDATION,
+      "fargate_args.memory: %.40s MiB do not go with %g vCPU, which take %d to "
+      "%d in steps of %d",
+      mib == NULL ? "2048" : mib, *cpu / 1024.0, least, most, swerex__task_sizes[row].step);
+  number = gib == NULL ? 21 : swerex__task_number(gib, 1);
+  *disk = number >= 21 && number <= 200 ? (int)number : 0;
+  return *disk != 0 ||
+         swerex__err_set(err, SWEREX_E_VALIDATION,
+                         "fargate_args.ephemeral_storage: %.40s is not from 21 to 200 "
+                         "(GiB)",
+                         gib);
+}
+
+/* --- task --------------------------------------------------------------------------------- */
+
+/** Write what the container runs: the server, for as long as it may. */
+static void swerex__task_write_command(const void *deployment, swerex__str *out) {
+  double seconds = swerex__fargate_config(deployment)->container_timeout;
+  int port = swerex__fargate_port(deployment);
+  if (seconds == 0) seconds = SWEREX__TASK_CONTAINER_TIMEOUT;
+  long limit = (long)seconds + (seconds > (double)(long)seconds);
+  swerex__str_printf(
+    out,
+    "s='a=\"--port %d --auth-token $SWEREX_AUTH_TOKEN\"; f=/tmp/swerex-remote; "
+    "u=\"$SWEREX_REMOTE_URL\"; has() { command -v \"$1\" >/dev/null 2>&1; }; "
+    "if has swerex-remote; then exec swerex-remote $a; fi; "
+    "if [ -n \"$u\" ]; then "
+    "if has curl; then curl -fsSL -o $f \"$u\"; "
+    "elif has wget; then wget -qO $f \"$u\"; "
+    "elif has python3; then python3 -c \"import sys, urllib.request as r; "
+    "r.urlretrieve(sys.argv[1], sys.argv[2])\" \"$u\" $f; "
+    "else busybox wget -qO $f \"$u\"; fi && chmod 755 $f && exec $f $a; fi; "
+    "if ! has pipx && has apt-get; then apt-get update -y && apt-get install pipx -y && "
+    "pipx ensurepath; fi; "
+    "if has pipx; then exec pipx run --spec swe-rex swerex-remote $a; fi; "
+    "python3 -m pip install -q swe-rex && exec swerex-remote $a; "
+    "echo \"no way to start swerex-remote in this image\" >&2; exit 127'; "
+    "if command -v timeout >/dev/null 2>&1; then exec timeout %ld /bin/sh -c \"$s\"; fi; "
+    "/bin/sh -c \"$s\" & p=$!; trap 'kill $p' TERM INT; (sleep %ld; kill $p) & wait $p",
+    port, limit, limit);
+}
+
+/** Add the members of fargate_args that are no sizes: JSON where they are, else strings. */
+static void swerex__task_add_args(const void *deployment, swerex__str *out) {
+  static const char *const sizes[] = {"vcpus", "memory", "ephemeral_storage", NULL};
+  const char *const *args = swerex__fargate_config(deployment)->fargate_args;
+  for (; args != NULL && *args != NULL; args++) {
+    char name[128];
+    swerex__json_doc doc;
+    const char *value = strchr(*args, '=') + 1;
+    snprintf(name, sizeof name, "%.*s", (int)(value - *args - 1), *args);
+    if (swerex__aws_among(name, sizes)) continue;
+    bool json = value[0] == '{' || value[0] == '[';
+    json = json && swerex__json_parse(out->allocator, value, strlen(value), &doc, NULL);
+    if (json) swerex__json_free(&doc);
+    swerex__json_add_key(out, name);
+    if (json)
+      swerex__str_puts(out, value);
+    else
+      swerex__json_add_text(out, value);
+  }
+}
+
+static void swerex__task_add_variable(swerex__str *out, const char *name, const char *value) {
+  swerex__json_add_comma(out);
+  swerex__str_putc(out, '{');
+  swerex__aws_member(out, "name", name);
+  swerex__aws_member(out, "value", value);
+  swerex__str_putc(out, '}');
+}
+
+static void swerex__task_write_overrides(const void *deployment, swerex__str *out) {
+  const swerex__fargate *fargate = swerex__fargate_of(deployment);
+  const swerex_fargate_config *config = swerex__fargate_config(deployment);
+  swerex__str command = swerex__str_new(out->allocator, 65536);
+  int cpu, memory, disk;
+  swerex__task_read_sizes(deployment, &cpu, &memory, &disk, NULL);
+  swerex__task_write_command(deployment, &command);
+  swerex__str_puts(out, "{\"containerOverrides\":[{");
+  swerex__aws_member(out, "name", fargate->container);
+  swerex__str_puts(out, ",\"command\":[");
+  swerex__json_add_text(out, command.failed ? "" : command.data);
+  swerex__str_puts(out, "],\"environment\":[");
+  swerex__task_add_variable(out, "SWEREX_AUTH_TOKEN", fargate->token);
+  if (config->remote_binary_url != NULL)
+    swerex__task_add_variable(out, "SWEREX_REMOTE_URL", config->remote_binary_url);
+  swerex__str_printf(out,
+                     "]}],\"cpu\":\"%d\",\"memory\":\"%d\",\"ephemeralStorage\":{\"sizeInGiB\":%d}",
+                     cpu, memory, disk);
+  if (config->task_role_arn != NULL) swerex__aws_member(out, "taskRoleArn", config->task_role_arn);
+  swerex__task_add_args(deployment, out);
+  swerex__str_putc(out, '}');
+  out->failed = out->failed || command.failed;
+  swerex__str_clear(&command);
+}
+
+static void swerex__task_add_network(void *owner, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex_fargate_config *config = swerex__fargate_config(owner);
+  swerex__json_add_key(body, "networkConfiguration");
+  swerex__str_puts(body, "{\"awsvpcConfiguration\":{\"subnets\":[");
+  for (size_t i = 0; i < fargate->subnet_count; i++) {
+    swerex__json_add_comma(body);
+    swerex__json_add_text(body, fargate->subnets[i]);
+  }
+  swerex__str_puts(body, "],\"securityGroups\":[");
+  if (fargate->group_name[0] != '\0') swerex__json_add_text(body, fargate->group);
+  for (const char *const *group = config->security_groups;
+       fargate->group_name[0] == '\0' && group != NULL && *group != NULL; group++) {
+    swerex__json_add_comma(body);
+    swerex__json_add_text(body, *group);
+  }
+  swerex__str_printf(body, "],\"assignPublicIp\":\"%s\"}}",
+                     config->no_public_ip ? "DISABLED" : "ENABLED");
+}
+
+/** Make random digits, in groups as a UUID has them. */
+static void swerex__task_uuid(char out[40]) {
+  unsigned char bytes[16];
+  char hex[33];
+  swerex__util_random(bytes, sizeof bytes);
+  bytes[6] = (unsigned char)((bytes[6] & 0x0F) | 0x40);
+  bytes[8] = (unsigned char)((bytes[8] & 0x3F) | 0x80);
+  swerex__util_hex(hex, bytes, sizeof bytes);
+  snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+static bool swerex__task_run_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex_fargate_config *config = swerex__fargate_config(owner);
+  char token[40];
+  (void)row;
+  swerex__task_uuid(token); /* the same when the call is sent once more */
+  fargate->asked = true;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "taskDefinition", fargate->definition_arn);
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  if (config->capacity_provider == NULL) {
+    swerex__aws_member(body, "launchType", "FARGATE");
+  } else {
+    swerex__str_puts(body, ",\"capacityProviderStrategy\":[{\"weight\":1");
+    swerex__aws_member(body, "capacityProvider", config->capacity_provider);
+    swerex__str_puts(body, "}]");
+  }
+  if (config->platform_version != NULL)
+    swerex__aws_member(body, "platformVersion", config->platform_version);
+  swerex__task_add_network(owner, body);
+  swerex__aws_member(body, "propagateTags", "TASK_DEFINITION");
+  swerex__json_add_key(body, "overrides");
+  swerex__task_write_overrides(owner, body);
+  swerex__fargate_add_tags(body);
+  swerex__aws_member(body, "startedBy", fargate->mark);
+  swerex__aws_member(body, "clientToken", token);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+/** Log where the task's output can be read. */
+static void swerex__task_tell_logs(swerex_deployment *deployment) {
+  const swerex__fargate *fargate = swerex__fargate_of(deployment);
+  const char *logs = swerex__fargate_logs(deployment), *slash = strrchr(fargate->task, '/');
+  const char *region = fargate->aws->region;
+  swerex__str link = swerex__str_new(&deployment->loop->allocator, 8192);
+  if (logs == NULL) return;
+  swerex__str_printf(&link, "https://%s.%s/cloudwatch/home?region=%s#logsV2:log-groups/log-group/",
+                     region, swerex__profile_find_partition(region)->console, region);
+  swerex__sign_encode(&link, logs, strlen(logs), "");
+  swerex__str_puts(&link, "/log-events/ecs%2F");
+  swerex__sign_encode(&link, fargate->container, strlen(fargate->container), "");
+  swerex__str_printf(&link, "%%2F%s", slash == NULL ? fargate->task : slash + 1);
+  if (!link.failed)
+    swerex__log(&deployment->logger, SWEREX_LOG_INFO, "the task's log: %s", link.data);
+  swerex__str_clear(&link);
+}
+
+static swerex__aws_verdict swerex__task_ran_task(void *owner, const swerex__aws_row *row,
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  if (!answer->ok && swerex__aws_has(answer->message, "unable to assume")) return SWEREX__AWS_AGAIN;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  const swerex__json *failure = swerex__aws_first(answer->root, "failures");
+  const char *arn = swerex__aws_text(swerex__aws_first(answer->root, "tasks"), "taskArn");
+  if (swerex__fargate_keep(fargate->task, sizeof fargate->task, arn)) {
+    swerex__task_tell_logs((swerex_deployment *)owner);
+    return SWEREX__AWS_DONE;
+  }
+  const char *reason = swerex__aws_text(failure, "reason");
+  const char *detail = swerex__aws_text(failure, "detail");
+  if (reason[0] == '\0') return swerex__fargate_lacks(row, "taskArn", err);
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no task was started: %s%s%s%s%s",
+                  row->action, reason, detail[0] == '\0' ? "" : ": ", detail,
+                  answer->request_id[0] == '\0' ? "" : " (request ", answer->request_id);
+  return swerex__aws_has(reason, "capacity") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+}
+
+static bool swerex__task_describe_task(void *owner, const swerex__aws_row *row,
+                                          swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__str_puts(body, ",\"tasks\":[");
+  swerex__json_add_text(body, fargate->task);
+  swerex__str_puts(body, "]}");
+  return true;
+}
+
+/** Keep why a task has stopped. */
+static void swerex__task_note_stop(swerex__fargate *fargate, const swerex__json *task) {
+  char *out = fargate->why;
+  size_t room = sizeof fargate->why, used;
+  const char *code = swerex__aws_text(task, "stopCode");
+  const char *reason = swerex__aws_text(task, "stoppedReason");
+  fargate->stopped = true;
+  used = (size_t)snprintf(out, room, "the task has stopped: %s%s%.500s", code,
+                          code[0] != '\0' && reason[0] != '\0' ? ": " : "", reason);
+  for (const swerex__json *container = swerex__aws_first(task, "containers");
+       container != NULL && used < room; container = container->next) {
+    const swerex__json *exit_code = swerex__json_get(container, "exitCode");
+    const char *why = swerex__aws_text(container, "reason");
+    used += (size_t)snprintf(out + used, room - used, "; container %.100s",
+                             swerex__aws_text(container, "name"));
+    if (used < room && exit_code != NULL && exit_code->is_integer)
+      used += (size_t)snprintf(out + used, room - used, " ended with exit code %lld",
+                               (long long)exit_code->integer);
+    if (used < room && why[0] != '\0')
+      used += (size_t)snprintf(out + used, room - used, ": %.300s", why);
+  }
+}
+
+/** Find where the task is reached. */
+static void swerex__task_read_interface(swerex__fargate *fargate, const swerex__json *task) {
+  for (const swerex__json *one = swerex__aws_first(task, "attachments"); one != NULL;
+       one = one->next) {
+    if (strcmp(swerex__aws_text(one, "type"), "ElasticNetworkInterface") != 0) continue;
+    for (const swerex__json *detail = swerex__aws_first(one, "details"); detail != NULL;
+         detail = detail->next) {
+      const char *name = swerex__aws_text(detail, "name"),
+                 *value = swerex__aws_text(detail, "value");
+      if (strcmp(name, "networkInterfaceId") == 0)
+        swerex__fargate_keep(fargate->interface, sizeof fargate->interface, value);
+      if (strcmp(name, "privateIPv4Address") == 0)
+        swerex__fargate_keep(fargate->address, sizeof fargate->address, value);
+    }
+  }
+}
+
+/** Fail with why the task cannot be used. */
+static swerex__aws_verdict swerex__task_give_up(const swerex__fargate *fargate, const char *tail,
+                                                   swerex_error *err) {
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s%s%s", fargate->why,
+                  tail[0] == '\0' ? "" : "\nThe last of its log:\n", tail);
+  return SWEREX__AWS_FAILED;
+}
+
+/** Look at a task that is awaited (WAIT), or that should run. */
+static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex__aws_row *row,
+                                                          const swerex__aws_answer *answer,
+                                                          swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
+  const char *status = swerex__aws_text(task, "lastStatus");
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  if (task == NULL) {
+    swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task %s is not known to AWS",
+                    fargate->task);
+    return answer->waited < SWEREX__TASK_MISSING_TIME ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+  }
+  if (strcmp(status, "STOPPED") == 0) swerex__task_note_stop(fargate, task);
+  if (fargate->stopped || fargate->late)
+    return swerex__fargate_logs(owner) == NULL ? swerex__task_give_up(fargate, "", err)
+                                               : SWEREX__AWS_DONE;
+  if (strcmp(status, "RUNNING") == 0) {
+    fargate->looked = swerex__util_now();
+    swerex__task_read_interface(fargate, task);
+    return SWEREX__AWS_DONE;
+  }
+  if (row->kind != SWEREX__FARGATE_WAIT) return SWEREX__AWS_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task is still %s after %.0f seconds",
+                  status, answer->waited);
+  return SWEREX__AWS_AGAIN;
+}
+
+static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *row,
+                                               swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (fargate->stopped || swerex__fargate_config(owner)->no_public_ip) return false;
+  swerex__aws_param(body, "NetworkInterfaceId.1", fargate->interface);
+  return true;
+}
+
+/** The address may come a little later than the task. */
+static swerex__aws_verdict swerex__task_described_interface(void *owner,
+                                                               const swerex__aws_row *row,
+                                                               const swerex__aws_answer *answer,
+                                                               swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *one = swerex__aws_first(answer->root, "networkInterfaceSet");
+  (void)row;
+  if (swerex__aws_is(answer, "InvalidNetworkInterfaceID.NotFound")) return SWEREX__AWS_AGAIN;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  if (swerex__fargate_keep(fargate->address, sizeof fargate->address,
+                           swerex__aws_text(one, "association/publicIp")))
+    return SWEREX__AWS_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "the task's network interface %s has no public address: run it in a public "
+                  "subnet, or set assign_public_ip to false and start from inside of the VPC",
+                  fargate->interface);
+  return SWEREX__AWS_AGAIN;
+}
+
+static bool swerex__task_get_logs(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  const char *slash = strrchr(fargate->task, '/');
+  char stream[1024];
+  (void)row;
+  if (!fargate->stopped && !fargate->late) return false;
+  snprintf(stream, sizeof stream, "ecs/%s/%s", fargate->container,
+           slash == NULL ? fargate->task : slash + 1);
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "logGroupName", swerex__fargate_logs(owner));
+  swerex__aws_member(body, "logStreamName", stream);
+  swerex__str_puts(body, ",\"limit\":20,\"startFromHead\":false}");
+  return true;
+}
+
+/** What the log says goes into the error; that there is none is none of its own. */
+static swerex__aws_verdict swerex__task_got_logs(void *owner, const swerex__aws_row *row,
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex__str tail = swerex__str_new(&fargate->aws->loop->allocator, 8192);
+  (void)row;
+  for (const swerex__json *event = swerex__aws_first(answer->root, "events");
+       answer->ok && event != NULL; event = event->next)
+    swerex__str_printf(&tail, "%s\n", swerex__aws_text(event, "message"));
+  swerex__aws_verdict verdict =
+    swerex__task_give_up(fargate, tail.size == 0 ? "" : tail.data, err);
+  if (answer->ok && tail.size == 0) verdict = SWEREX__AWS_AGAIN; /* it comes with a delay */
+  swerex__str_clear(&tail);
+  return verdict;
+}
+
+/** A task that was asked for, and whose answer was not awaited, is found by its mark. */
+static bool swerex__task_list_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!fargate->asked || fargate->task[0] != '\0') return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__aws_member(body, "startedBy", fargate->mark);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+static swerex__aws_verdict swerex__task_listed_task(void *owner, const swerex__aws_row *row,
+                                                       const swerex__aws_answer *answer,
+                                                       swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  const swerex__json *arn = swerex__aws_first(answer->root, "taskArns");
+  (void)row, (void)err;
+  if (!answer->ok) return SWEREX__AWS_FAILED;
+  if (arn != NULL && arn->type == SWEREX__JSON_STRING)
+    swerex__fargate_keep(fargate->task, sizeof fargate->task, arn->string);
+  return SWEREX__AWS_DONE;
+}
+
+static bool swerex__task_stop_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (fargate->task[0] == '\0') return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__aws_member(body, "task", fargate->task);
+  swerex__aws_member(body, "reason", "stopped by swerex");
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+static swerex__aws_verdict swerex__task_stopped_task(void *owner, const swerex__aws_row *row,
+                                                        const swerex__aws_answer *answer,
+                                                        swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row, (void)err;
+  if (!answer->ok && !swerex__aws_has(answer->message, "not found")) return SWEREX__AWS_FAILED;
+  fargate->task[0] = '\0';
+  fargate->asked = false;
+  return SWEREX__AWS_DONE;
+}
+
+/* --- the steps ---------------------------------------------------------------------------- */
+
+#define SWEREX__TASK_FREE SWEREX__FARGATE_FREE_TIME, 2
+
+static const swerex__aws_row swerex__task_cluster_rows[] = {
+  {SWEREX__PROFILE_ECS, "DescribeClusters", 0, swerex__fargate_describe_cluster,
+   swerex__fargate_described_cluster, 0, 0},
+  {SWEREX__PROFILE_ECS, "CreateCluster", 0, swerex__fargate_create_cluster,
+   swerex__fargate_created_cluster, SWEREX__FARGATE_ROLE_TIME, 2},
+  {SWEREX__PROFILE_ECS, "PutClusterCapacityProviders", 0, swerex__fargate_put_providers, NULL, 0,
+   0},
+};
+static const swerex__aws_row swerex__task_no_cluster_rows[] = {
+  {SWEREX__PROFILE_ECS, "DeleteCluster", 0, swerex__fargate_delete_cluster, swerex__fargate_gone,
+   SWEREX__TASK_FREE},
+};
+static const swerex__aws_row swerex__task_role_rows[] = {
+  {SWEREX__PROFILE_IAM, "GetRole", SWEREX__FARGATE_FIRST, swerex__fargate_get_role,
+   swerex__fargate_got_role, 0, 0},
+  {SWEREX__PROFILE_IAM, "CreateRole", 0, swerex__fargate_create_role, swerex__fargate_created_role,
+   0, 0},
+  {SWEREX__PROFILE_IAM, "GetRole", SWEREX__FARGATE_WAIT, swerex__fargate_get_role,
+   swerex__fargate_got_role, 20, 1},
+  {SWEREX__PROFILE_IAM, "ListAttachedRolePolicies", 0, swerex__fargate_list_policies,
+   swerex__fargate_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "AttachRolePolicy", SWEREX__FARGATE_FIRST, swerex__fargate_attach, NULL, 0,
+   0},
+  {SWEREX__PROFILE_IAM, "AttachRolePolicy", SWEREX__FARGATE_SECOND, swerex__fargate_attach, NULL, 0,
+   0},
+  {SWEREX__PROFILE_IAM, "ListRolePolicies", 0, swerex__fargate_list_policies,
+   swerex__fargate_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "PutRolePolicy", 0, swerex__fargate_put_policy, NULL, 0, 0},
+};
+static const swerex__aws_row swerex__task_no_role_rows[] = {
+  {SWEREX__PROFILE_IAM, "DetachRolePolicy", SWEREX__FARGATE_FIRST, swerex__fargate_detach,
+   swerex__fargate_gone, 0, 0},
+  {SWEREX__PROFILE_IAM, "DetachRolePolicy", SWEREX__FARGATE_SECOND, swerex__fargate_detach,
+   swerex__fargate_gone, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRolePolicy", SWEREX__FARGATE_FIRST, swerex__fargate_delete_role,
+   swerex__fargate_gone, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRole", 0, swerex__fargate_delete_role, swerex__fargate_gone,
+   SWEREX__TASK_FREE},
+};
+static const swerex__aws_row swerex__task_definition_rows[] = {
+  {SWEREX__PROFILE_ECS, "DescribeTaskDefinition", 0, swerex__fargate_describe_definition,
+   swerex__fargate_described_definition, 0, 0},
+  {SWEREX__PROFILE_ECS, "RegisterTaskDefinition", 0, swerex__fargate_register,
+   swerex__fargate_registered, 0, 0},
+};
+static const swerex__aws_row swerex__task_no_definition_rows[] = {
+  {SWEREX__PROFILE_ECS, "DeregisterTaskDefinition", 0, swerex__fargate_deregister, NULL, 0, 0},
+};
+static const swerex__aws_row swerex__task_network_rows[] = {
+  {SWEREX__PROFILE_EC2, "DescribeVpcs", 0, swerex__fargate_describe_vpcs,
+   swerex__fargate_described_vpcs, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeSubnets", 0, swerex__fargate_describe_subnets,
+   swerex__fargate_described_subnets, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_FIRST,
+   swerex__fargate_describe_group, swerex__fargate_described_group, 0, 0},
+  {SWEREX__PROFILE_EC2, "CreateSecurityGroup", 0, swerex__fargate_create_group,
+   swerex__fargate_created_group, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_SECOND,
+   swerex__fargate_describe_group, swerex__fargate_described_group, 20, 1},
+  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupIngress", 0, swerex__fargate_authorize,
+   swerex__fargate_authorized, 20, 1},
+};
+static const swerex__aws_row swerex__task_no_network_rows[] = {
+  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", 0, swerex__fargate_delete_group,
+   swerex__fargate_gone, SWEREX__TASK_FREE},
+};
+static const swerex__aws_row swerex__task_task_rows[] = {
+  {SWEREX__PROFILE_ECS, "RunTask", 0, swerex__task_run_task, swerex__task_ran_task,
+   SWEREX__FARGATE_ROLE_TIME, 2},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__FARGATE_WAIT, swerex__task_describe_task,
+   swerex__task_described_task, SWEREX__TASK_START_TIME, 1},
+  {SWEREX__PROFILE_EC2, "DescribeNetworkInterfaces", 0, swerex__task_describe_interface,
+   swerex__task_described_interface, 30, 1},
+  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__task_get_logs, swerex__task_got_logs, 6, 1},
+};
+static const swerex__aws_row swerex__task_no_task_rows[] = {
+  {SWEREX__PROFILE_ECS, "ListTasks", 0, swerex__task_list_task, swerex__task_listed_task, 0, 0},
+  {SWEREX__PROFILE_ECS, "StopTask", 0, swerex__task_stop_task, swerex__task_stopped_task, 0, 0},
+};
+/** How a task is that does not answer. */
+static const swerex__aws_row swerex__task_look_rows[] = {
+  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__task_describe_task,
+   swerex__task_described_task, SWEREX__TASK_MISSING_TIME, 1},
+  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__task_get_logs, swerex__task_got_logs, 6, 1},
+};
+
+#define SWEREX__TASK_GROUP(rows) rows, SWEREX__SYS_COUNT(rows)
+
+/** In the order of the steps behind the first: what makes, and what takes back. */
+static const struct {
+  const swerex__aws_row *rows;
+  size_t count;
+  const swerex__aws_row *undo;
+  size_t undo_count;
+} swerex__task_groups[] = {
+  {SWEREX__TASK_GROUP(swerex__task_cluster_rows),
+   SWEREX__TASK_GROUP(swerex__task_no_cluster_rows)},
+  {SWEREX__TASK_GROUP(swerex__task_role_rows),
+   SWEREX__TASK_GROUP(swerex__task_no_role_rows)},
+  {SWEREX__TASK_GROUP(swerex__task_definition_rows),
+   SWEREX__TASK_GROUP(swerex__task_no_definition_rows)},
+  {SWEREX__TASK_GROUP(swerex__task_network_rows),
+   SWEREX__TASK_GROUP(swerex__task_no_network_rows)},
+  {SWEREX__TASK_GROUP(swerex__task_task_rows),
+   SWEREX__TASK_GROUP(swerex__task_no_task_rows)},
+};
+
+#undef SWEREX__TASK_GROUP
+#undef SWEREX__TASK_FREE
+
+static swerex_future *swerex__task_make(swerex_deployment *deployment, swerex_error *err) {
+  size_t at = deployment->step - 1;
+  return swerex__aws_start(swerex__fargate_of(deployment)->aws, swerex__task_groups[at].rows,
+                           swerex__task_groups[at].count, deployment, NULL, err);
+}
+
+static swerex_future *swerex__task_unmake(swerex_deployment *deployment, swerex_error *err) {
+  size_t at = deployment->step - 1;
+  return swerex__aws_start(swerex__fargate_of(deployment)->aws, swerex__task_groups[at].undo,
+                           swerex__task_groups[at].undo_count, deployment, NULL, err);
+}
+
+static swerex_future *swerex__task_open(swerex_deployment *deployment, swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  const swerex_fargate_config *config = swerex__fargate_config(deployment);
+  swerex__aws_free(fargate->aws);
+  memset(fargate, 0, sizeof *fargate);
+  fargate->aws = swerex__aws_new(deployment->loop, &deployment->logger, config->region,
+                                 config->profile, SWEREX_E_DEPLOYMENT_STARTUP, err);
+  if (fargate->aws == NULL) return NULL;
+  swerex__task_uuid(fargate->token);
+  swerex__task_uuid(fargate->mark);
+  swerex__fargate_name_container(swerex__fargate_image(deployment), fargate->container);
+  swerex__str overrides =
+    swerex__str_new(&deployment->loop->allocator, SWEREX__TASK_OVERRIDES_MAX * 2);
+  swerex__task_write_overrides(deployment, &overrides);
+  if (overrides.failed || overrides.size > SWEREX__TASK_OVERRIDES_MAX)
+    swerex__err_set(err, SWEREX_E_VALIDATION,
+                    "fargate_args: the overrides of the task would have more than the %d "
+                    "characters that AWS takes",
+                    SWEREX__TASK_OVERRIDES_MAX);
+  swerex__str_clear(&overrides);
+  if (strcmp(swerex__fargate_cidr(deployment), "0.0.0.0/0") == 0 && config->security_groups == NULL)
+    swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+                "port %d of the task is open to the whole internet, with only the token before it: "
+                "set allowed_cidr to your own address",
+                swerex__fargate_port(deployment));
+  return NULL;
+}
+
+/* --- reaching it -------------------------------------------------------------------------- */
+
+static void swerex__task_ask(swerex_deployment *deployment);
+
+/** End the step: well, or with an error, which is used up. */
+static void swerex__task_settle(swerex__fargate *fargate, swerex_error *error) {
+  swerex_future *future = fargate->reaching;
+  fargate->reaching = NULL;
+  swerex__loop_free_future(fargate->probe);
+  fargate->probe = NULL;
+  future->cancel = NULL;
+  if (error == NULL)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, error);
+}
+
+static void swerex__task_await(swerex_deployment *deployment, swerex_future *future,
+                                  void (*then)(swerex_future *, void *), swerex_error *error) {
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  fargate->probe = future;
+  if (future == NULL) {
+    swerex__task_settle(fargate, error);
+    return;
+  }
+  swerex__loop_hide(future);
+  swerex__loop_then(future, then, deployment);
+}
+
+static void swerex__task_on_look(swerex_future *future, void *user_data) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  if (!future->ok) {
+    swerex_error error = SWEREX_ERROR_INIT;
+    swerex__err_move(&error, &future->error);
+    swerex__task_settle(fargate, &error);
+    return;
+  }
+  swerex__loop_free_future(future);
+  fargate->probe = NULL;
+  swerex__task_ask(deployment);
+}
+
+/** The server answers, or has not for a while: see what the task does. */
+static void swerex__task_on_probe(swerex_future *future, void *user_data) {
+  swerex_deployment *deployment = (swerex_deployment *)user_data;
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (future->ok) {
+    swerex__task_settle(fargate, NULL);
+    return;
+  }
+  fargate->late = swerex__util_now() >= fargate->deadline;
+  if (fargate->late)
+    snprintf(fargate->why, sizeof fargate->why,
+             "the server in the task has not answered in time (runtime_timeout): %.700s",
+             future->error.message);
+  swerex__loop_free_future(future);
+  future = swerex__aws_start(fargate->aws, swerex__task_look_rows,
+                             SWEREX__SYS_COUNT(swerex__task_look_rows), deployment, NULL, &error);
+  swerex__task_await(deployment, future, swerex__task_on_look, &error);
+}
+
+static void swerex__task_ask(swerex_deployment *deployment) {
+  const swerex__fargate *fargate = swerex__fargate_of(deployment);
+  swerex_error error = SWEREX_ERROR_INIT;
+  double left = fargate->deadline - swerex__util_now();
+  if (left > SWEREX__TASK_LOOK) left = SWEREX__TASK_LOOK;
+  swerex_future *future =
+    swerex__rt_wait_until_alive(deployment->runtime, left > 0.1 ? left : 0.1, &error);
+  swerex__task_await(deployment, future, swerex__task_on_probe, &error);
+}
+
+static void swerex__task_cancel_reach(swerex_future *future) {
+  swerex__fargate *fargate = swerex__fargate_of(future->operation);
+  fargate->reaching = NULL;
+  swerex__loop_free_future(fargate->probe);
+  fargate->probe = NULL;
+}
+
+static swerex_future *swerex__task_reach(swerex_deployment *deployment, swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  double seconds = swerex__fargate_config(deployment)->runtime_timeout;
+  swerex_remote_config remote;
+  memset(&remote, 0, sizeof remote);
+  remote.auth_token = fargate->token;
+  remote.host = fargate->address;
+  remote.port = swerex__fargate_port(deployment);
+  remote.timeout = 5; /* the internet is not the loopback */
+  swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
+  swerex_future *future =
+    deployment->runtime == NULL ? NULL : swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  if (seconds == 0) seconds = SWEREX__TASK_RUNTIME_TIMEOUT;
+  fargate->deadline = swerex__util_now() + (seconds < 0 ? 1e9 : seconds);
+  fargate->reaching = future;
+  future->operation = deployment;
+  future->cancel = swerex__task_cancel_reach;
+  swerex__task_ask(deployment);
+  return future;
+}
+
+/* --- the kind ----------------------------------------------------------------------------- */
+
+/** Tell what was found out about the task. */
+static swerex__aws_verdict swerex__task_checked(void *owner, const swerex__aws_row *row,
+                                                   const swerex__aws_answer *answer,
+                                                   swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex_is_alive_response *response = (swerex_is_alive_response *)answer->response;
+  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
+  char text[1200];
+  (void)row, (void)err;
+  response->is_alive = answer->ok && strcmp(swerex__aws_text(task, "lastStatus"), "RUNNING") == 0;
+  if (response->is_alive) {
+    fargate->looked = swerex__util_now();
+    return SWEREX__AWS_DONE;
+  }
+  if (answer->ok && task != NULL) {
+    swerex__task_note_stop(fargate, task);
+    snprintf(text, sizeof text, "%s (%s)", fargate->why, swerex__aws_text(task, "lastStatus"));
+  } else {
+    snprintf(text, sizeof text, "the task cannot be looked at: %s %.1000s", answer->code,
+             answer->ok ? "it is not known to AWS" : answer->message);
+  }
+  response->message.size = strlen(text);
+  response->message.data =
+    swerex__mem_copy(&fargate->aws->loop->allocator, text, response->message.size);
+  if (response->message.data == NULL) response->message.size = 0;
+  return SWEREX__AWS_DONE;
+}
+
+static const swerex__aws_row swerex__task_check_rows[] = {
+  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__task_describe_task, swerex__task_checked, 0,
+   0},
+};
+
+/** Ask AWS for the task, every few seconds at most. */
+static swerex_future *swerex__task_is_alive(swerex_deployment *deployment, swerex_error *err) {
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  const swerex__model *model = swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE);
+  if (swerex__util_now() - fargate->looked > SWEREX__TASK_LOOK)
+    return swerex__aws_start(fargate->aws, swerex__task_check_rows, 1, deployment, model, err);
+  swerex_future *future = swerex__loop_promise(deployment->loop, model, err);
+  if (future == NULL) return NULL;
+  ((swerex_is_alive_response *)future->response)->is_alive = true;
+  swerex__loop_finish(future);
+  return future;
+}
+
+/** Refuse a list that is too long. */
+static bool swerex__task_check_list(const char *name, const char *const *list, size_t most,
+                                       swerex_error *err) {
+  size_t count = 0;
+  while (list != NULL && list[count] != NULL) count++;
+  return count <= most ||
+         swerex__err_set(err, SWEREX_E_VALIDATION, "%s: AWS takes at most %zu", name, most);
+}
+
+static bool swerex__task_check_prefix(const char *name, const char *prefix, size_t most,
+                                         swerex_error *err) {
+  size_t room = most - 1 - SWEREX__FARGATE_HASH;
+  return prefix == NULL || strlen(prefix) <= room ||
+         swerex__err_set(err, SWEREX_E_VALIDATION, "%s: it has more than %zu characters", name,
+                         room);
+}
+
+static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err) {
+  const swerex_fargate_config *config = swerex__fargate_config(deployment);
+  int cpu, memory, disk;
+  if (config->port < 0 || config->port > 65535)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "port: %d is not a port", config->port);
+  if (config->cpu_architecture != NULL && strcmp(config->cpu_architecture, "X86_64") != 0 &&
+      strcmp(config->cpu_architecture, "ARM64") != 0)
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "cpu_architecture: %.40s is neither X86_64 nor ARM64",
+                           config->cpu_architecture);
+  if (swerex__task_arg(deployment, "containerOverrides") != NULL)
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "fargate_args.containerOverrides: it would replace what starts the "
+                           "server");
+  return swerex__task_check_prefix("execution_role_prefix", config->execution_role_prefix, 64,
+                                      err) &&
+         swerex__task_check_prefix("task_definition_prefix", config->task_definition_prefix, 255,
+                                      err) &&
+         swerex__task_check_prefix("security_group_prefix", config->security_group_prefix, 255,
+                                      err) &&
+         swerex__task_check_list("subnets", config->subnets, SWEREX__FARGATE_SUBNETS, err) &&
+         swerex__task_check_list("security_groups", config->security_groups, 5, err) &&
+         swerex__task_read_sizes(deployment, &cpu, &memory, &disk, err);
+}
+
+static void swerex__task_release(swerex_deployment *deployment) {
+  swerex__fargate *fargate = swerex__fargate_of(deployment);
+  swerex__loop_free_future(fargate->probe);
+  swerex__aws_free(fargate->aws);
+}
+
+static const swerex__dep_step swerex__task_steps[] = {
+  {"Reading AWS settings", swerex__task_open, NULL, NULL, false},
+  {"Creating cluster", swerex__task_make, NULL, swerex__task_unmake, true},
+  {"Creating execution role", swerex__task_make, NULL, swerex__task_unmake, true},
+  {"Creating task definition", swerex__task_make, NULL, swerex__task_unmake, true},
+  {"Creating security group", swerex__task_make, NULL, swerex__task_unmake, true},
+  {"Starting task", swerex__task_make, NULL, swerex__task_unmake, false},
+  {"Starting runtime", swerex__task_reach, NULL, NULL, false},
+};
+static const swerex__dep_kind swerex__task_kind = {"fargate",
+                                                      sizeof(swerex__fargate),
+                                                      swerex__task_steps,
+                                                      SWEREX__SYS_COUNT(swerex__task_steps),
+                                                      SWEREX__TASK_CLOSE_TIME,
+                                                      swerex__task_check,
+                                                      swerex__task_is_alive,
+                                                      swerex__task_release};
+
+/* =============================================================================================
+ * [teardown] What Fargate deployments have left
+ * ========================================================================================== */
+/* Finds all that carries the tag of fargate deployments, ours or the original's, and removes it in
+ * the order in which AWS lets it go. Rows for [aws] again, each of them for every item of a kind.
+ * What cannot be removed is noted, and the rest goes on. */
+
+#define SWEREX__TEARDOWN_STOP_TIME 120.0 /* for a task to end */
+#define SWEREX__TEARDOWN_ROLE_TIME 20.0
+
+/** Kinds of items, in the order of their removal. */
+typedef enum swerex__teardown_kind {
+  SWEREX__TEARDOWN_TASK = 1,
+  SWEREX__TEARDOWN_CLUSTER,
+  SWEREX__TEARDOWN_DEFINITION,
+  SWEREX__TEARDOWN_GROUP,
+  SWEREX__TEARDOWN_ROLE,
+  SWEREX__TEARDOWN_ATTACHED, /* a policy of a role */
+  SWEREX__TEARDOWN_INLINE
+} swerex__teardown_kind;
+
+static const char *const swerex__teardown_names[] = {
+  "", "task", "cluster", "task definition", "security group", "role", "policy", "policy"};
+
+typedef struct swerex__teardown_item {
+  swerex__teardown_kind kind;
+  char name[512], parent[512]; /* ARN, id or name; of the cluster or role above it */
+  char state[40];
+  double born; /* seconds since 1970; 0: not known */
+  bool tagged, over;
+} swerex__teardown_item;
+
+typedef struct swerex__teardown {
+  swerex_loop *loop;
+  swerex_logger logger;
+  swerex__aws *aws;
+  swerex_fargate_teardown_options options;
+  char *task_definition_prefix, *execution_role_prefix;
+  void *items; /* swerex__teardown_item */
+  size_t count, room;
+  size_t next, now; /* items of the row: the one to look at from, the one under way */
+  size_t wanted, failed;
+  swerex_error failure; /* the first */
+  swerex_future *future, *inner;
+} swerex__teardown;
+
+static swerex__teardown_item *swerex__teardown_at(const swerex__teardown *teardown, size_t index) {
+  return (swerex__teardown_item *)teardown->items + index;
+}
+
+static swerex__teardown_item *swerex__teardown_now(void *owner) {
+  const swerex__teardown *teardown = (const swerex__teardown *)owner;
+  return swerex__teardown_at(teardown, teardown->now);
+}
+
+/** Add an item; NULL: no memory, or its name is too long. */
+static swerex__teardown_item *swerex__teardown_add(swerex__teardown *teardown,
+                                                   swerex__teardown_kind kind, const char *name,
+                                                   const char *parent) {
+  if (!swerex__mem_reserve(&teardown->loop->allocator, &teardown->items, &teardown->room,
+                           teardown->count, sizeof(swerex__teardown_item)))
+    return NULL;
+  swerex__teardown_item *item = swerex__teardown_at(teardown, teardown->count);
+  memset(item, 0, sizeof *item);
+  item->kind = kind;
+  if (!swerex__fargate_keep(item->name, sizeof item->name, name)) return NULL;
+  snprintf(item->parent, sizeof item->parent, "%s", parent);
+  teardown->count++;
+  return item;
+}
+
+static void swerex__teardown_show(const swerex__teardown_item *item, swerex_fargate_item *out) {
+  out->kind = swerex__teardown_names[item->kind];
+  out->name = item->name;
+  out->state = item->state;
+  out->age = item->born > 0 ? (double)time(NULL) - item->born : -1;
+}
+
+/** Tell whether an item is to go. */
+static bool swerex__teardown_wants(const swerex__teardown *teardown,
+                                   const swerex__teardown_item *item) {
+  if (item->kind == SWEREX__TEARDOWN_TASK && !item->tagged)
+    for (size_t i = 0; i < teardown->count; i++) {
+      const swerex__teardown_item *cluster = swerex__teardown_at(teardown, i);
+      if (cluster->kind == SWEREX__TEARDOWN_CLUSTER && cluster->tagged &&
+          strcmp(cluster->name, item->parent) == 0)
+        return !item->over;
+    }
+  return item->tagged && !item->over;
+}
+
+/** Note that an item is gone, or why it is not. */
+static void swerex__teardown_settle(swerex__teardown *teardown, swerex__teardown_item *item,
+                                    const swerex__aws_row *row,
+                                    const swerex__aws_answer *failed) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex_fargate_item shown;
+  item->over = true;
+  if (failed != NULL) {
+    swerex__err_set(&error, SWEREX_E_RUNTIME, "%s %s: %s: %s: %s",
+                    swerex__teardown_names[item->kind], item->name, row->action, failed->code,
+                    failed->message);
+    teardown->failed++;
+  }
+  swerex__teardown_show(item, &shown);
+  if (item->kind < SWEREX__TEARDOWN_ATTACHED && teardown->options.on_item != NULL)
+    teardown->options.on_item(teardown->options.user_data, &shown, failed == NULL ? NULL : &error);
+  if (failed != NULL && teardown->failure.code == SWEREX_E_OK)
+    swerex__err_move(&teardown->failure, &error);
+  swerex__err_clear(&error);
+}
+
+/* --- looking ------------------------------------------------------------------------------ */
+
+static bool swerex__teardown_has_tag(const swerex__json *tag) {
+  for (; tag != NULL; tag = tag->next) {
+    const char *key = swerex__aws_text(tag, "key"), *value = swerex__aws_text(tag, "value");
+    if (key[0] == '\0') {
+      key = swerex__aws_text(tag, "Key");
+      value = swerex__aws_text(tag, "Value");
+    }
+    if (strcmp(key, SWEREX__FARGATE_TAG) == 0 && strcmp(value, SWEREX__FARGATE_TAG_VALUE) == 0)
+      return true;
+  }
+  return false;
+}
+
+static double swerex__teardown_time(const swerex__json *node, const char *key) {
+  node = swerex__json_get(node, key);
+  return node == NULL ? 0
+         : node->type == SWEREX__JSON_NUMBER ? node->number
+         : node->type == SWEREX__JSON_STRING ? swerex__sign_read_time(node->string)
+                                             : 0;
+}
+
+/** A list that cannot be had counts as a failure; the others are still looked at. */
+static bool swerex__teardown_check(swerex__teardown *teardown, const swerex__aws_row *row,
+                                   const swerex__aws_answer *answer) {
+  if (answer->ok) return true;
+  teardown->failed++;
+  swerex__log(&teardown->logger, SWEREX_LOG_WARNING, "%s: %s: %s", row->action, answer->code,
+              answer->message);
+  if (teardown->failure.code == SWEREX_E_OK)
+    swerex__err_set(&teardown->failure, SWEREX_E_RUNTIME, "%s: %s: %s", row->action, answer->code,
+                    answer->message);
+  return false;
+}
+
+static bool swerex__teardown_list(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  teardown->next = 0;
+  if (row->kind == SWEREX__TEARDOWN_GROUP) {
+    swerex__aws_param(body, "Filter.1.Name", "tag:" SWEREX__FARGATE_TAG);
+    swerex__aws_param(body, "Filter.1.Value.1", SWEREX__FARGATE_TAG_VALUE);
+  }
+  return true;
+}
+
+static bool swerex__teardown_list_inactive(void *owner, const swerex__aws_row *row,
+                                           swerex__str *body) {
+  (void)owner, (void)row;
+  swerex__str_puts(body, "{\"status\":\"INACTIVE\"}");
+  return true;
+}
+
+/** Take the ARNs of clusters or task definitions. */
+static swerex__aws_verdict swerex__teardown_listed(void *owner, const swerex__aws_row *row,
+                                                   const swerex__aws_answer *answer,
+                                                   swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  bool clusters = row->kind == SWEREX__TEARDOWN_CLUSTER;
+  const char *prefix = clusters ? "" : teardown->task_definition_prefix;
+  if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
+  for (const swerex__json *arn =
+         swerex__aws_first(answer->root, clusters ? "clusterArns" : "taskDefinitionArns");
+       arn != NULL; arn = arn->next) {
+    const char *slash = arn->type == SWEREX__JSON_STRING ? strrchr(arn->string, '/') : NULL;
+    if (slash == NULL || strncmp(slash + 1, prefix, strlen(prefix)) != 0) continue;
+    if (swerex__teardown_add(teardown, (swerex__teardown_kind)row->kind, arn->string, "") != NULL)
+      continue;
+    swerex__err_memory(err);
+    return SWEREX__AWS_FAILED;
+  }
+  return SWEREX__AWS_DONE;
+}
+
+static swerex__aws_verdict swerex__teardown_listed_groups(void *owner, const swerex__aws_row *row,
+                                                          const swerex__aws_answer *answer,
+                                                          swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
+  for (const swerex__json *group = swerex__aws_first(answer->root, "securityGroupInfo");
+       group != NULL; group = group->next) {
+    swerex__teardown_item *item = swerex__teardown_add(
+      teardown, SWEREX__TEARDOWN_GROUP, swerex__aws_text(group, "groupId"), "");
+    if (item == NULL) {
+      swerex__err_memory(err);
+      return SWEREX__AWS_FAILED;
+    }
+    item->tagged = true;
+    snprintf(item->state, sizeof item->state, "%.39s", swerex__aws_text(group, "groupName"));
+  }
+  return SWEREX__AWS_DONE;
+}
+
+static swerex__aws_verdict swerex__teardown_listed_roles(void *owner, const swerex__aws_row *row,
+                                                         const swerex__aws_answer *answer,
+                                                         swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
+  for (const swerex__json *role = swerex__aws_first(answer->root, "Roles"); role != NULL;
+       role = role->next) {
+    const char *name = swerex__aws_text(role, "RoleName"),
+               *prefix = teardown->execution_role_prefix;
+    if (name[0] == '\0' || strncmp(name, prefix, strlen(prefix)) != 0) continue;
+    swerex__teardown_item *item =
+      swerex__teardown_add(teardown, SWEREX__TEARDOWN_ROLE, name, "");
+    if (item == NULL) {
+      swerex__err_memory(err);
+      return SWEREX__AWS_FAILED;
+    }
+    item->born = swerex__teardown_time(role, "CreateDate");
+  }
+  return SWEREX__AWS_DONE;
+}
+
+/** Go to the next item of a row's kind; false: there is none, and the next row begins anew. */
+static bool swerex__teardown_step(swerex__teardown *teardown, const swerex__aws_row *row,
+                                  bool wanted) {
+  for (; teardown->next < teardown->count; teardown->next++) {
+    const swerex__teardown_item *item = swerex__teardown_at(teardown, teardown->next);
+    if ((int)item->kind != row->kind || item->over) continue;
+    if (wanted && !swerex__teardown_wants(teardown, item)) continue;
+    teardown->now = teardown->next++;
+    return true;
+  }
+  teardown->next = 0;
+  return false;
+}
+
+/** Write what the calls about an item of this kind want to know. */
+static void swerex__teardown_address(const swerex__teardown_item *item, bool look,
+                                     swerex__str *body) {
+  const char *tags = look ? ",\"include\":[\"TAGS\"]" : "";
+  switch (item->kind) {
+    case SWEREX__TEARDOWN_TASK:
+      swerex__str_putc(body, '{');
+      swerex__aws_member(body, "cluster", item->parent);
+      if (look)
+        swerex__str_puts(body, ",\"tasks\":[");
+      else
+        swerex__json_add_key(body, "task");
+      swerex__json_add_text(body, item->name);
+      swerex__str_printf(body, "%s%s}", look ? "]" : "", tags);
+      break;
+    case SWEREX__TEARDOWN_CLUSTER:
+      if (look)
+        swerex__str_puts(body, "{\"clusters\":[");
+      else
+        swerex__str_puts(body, "{\"cluster\":");
+      swerex__json_add_text(body, item->name);
+      swerex__str_printf(body, "%s%s}", look ? "]" : "", tags);
+      break;
+    case SWEREX__TEARDOWN_DEFINITION:
+      swerex__str_putc(body, '{');
+      swerex__aws_member(body, "taskDefinition", item->name);
+      swerex__str_printf(body, "%s}", tags);
+      break;
+    case SWEREX__TEARDOWN_GROUP: swerex__aws_param(body, "GroupId", item->name); break;
+    case SWEREX__TEARDOWN_ROLE: swerex__aws_param(body, "RoleName", item->name); break;
+    case SWEREX__TEARDOWN_ATTACHED:
+      swerex__aws_param(body, "RoleName", item->parent);
+      swerex__aws_param(body, "PolicyArn", item->name);
+      break;
+    case SWEREX__TEARDOWN_INLINE:
+      swerex__aws_param(body, "RoleName", item->parent);
+      swerex__aws_param(body, "PolicyName", item->name);
+      break;
+  }
+}
+
+static bool swerex__teardown_look(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  if (!swerex__teardown_step((swerex__teardown *)owner, row, false)) return false;
+  swerex__teardown_address(swerex__teardown_now(owner), true, body);
+  return true;
+}
+
+/** Where a look at one item has what is wanted. */
+static const struct {
+  const char *list, *one, *state, *born;
+} swerex__teardown_looks[] = {
+  {NULL, NULL, NULL, NULL},
+  {"tasks", NULL, "lastStatus", "createdAt"},
+  {"clusters", NULL, "status", NULL},
+  {NULL, "taskDefinition", "status", "registeredAt"},
+};
+
+/** What cannot be looked at is another's, and left alone; so is what is gone. */
+static swerex__aws_verdict swerex__teardown_looked(void *owner, const swerex__aws_row *row,
+                                                   const swerex__aws_answer *answer,
+                                                   swerex_error *err) {
+  swerex__teardown_item *item = swerex__teardown_now(owner);
+  const char *list = swerex__teardown_looks[row->kind].list;
+  const swerex__json *one =
+    list != NULL ? swerex__aws_first(answer->root, list)
+                 : swerex__json_get(answer->root, swerex__teardown_looks[row->kind].one);
+  (void)err;
+  item->over = !answer->ok || one == NULL;
+  if (item->over) return SWEREX__AWS_MORE;
+  const char *state = swerex__aws_text(one, swerex__teardown_looks[row->kind].state);
+  const swerex__json *tags = row->kind == SWEREX__TEARDOWN_DEFINITION ? answer->root : one;
+  snprintf(item->state, sizeof item->state, "%.39s", state);
+  item->tagged = swerex__teardown_has_tag(swerex__aws_first(tags, "tags"));
+  if (swerex__teardown_looks[row->kind].born != NULL)
+    item->born = swerex__teardown_time(one, swerex__teardown_looks[row->kind].born);
+  item->over = (row->kind == SWEREX__TEARDOWN_CLUSTER && strcmp(state, "ACTIVE") != 0) ||
+               (row->kind == SWEREX__TEARDOWN_TASK && strcmp(state, "STOPPED") == 0);
+  return SWEREX__AWS_MORE;
+}
+
+static swerex__aws_verdict swerex__teardown_looked_at_role(void *owner, const swerex__aws_row *row,
+                                                           const swerex__aws_answer *answer,
+                                                           swerex_error *err) {
+  swerex__teardown_item *item = swerex__teardown_now(owner);
+  (void)row, (void)err;
+  if (answer->ok && swerex__teardown_has_tag(swerex__aws_first(answer->root, "Tags")))
+    item->tagged = true;
+  return SWEREX__AWS_MORE;
+}
+
+static bool swerex__teardown_list_tasks(void *owner, const swerex__aws_row *row,
+                                        swerex__str *body) {
+  swerex__aws_row clusters = *row;
+  clusters.kind = SWEREX__TEARDOWN_CLUSTER;
+  if (!swerex__teardown_step((swerex__teardown *)owner, &clusters, false)) return false;
+  swerex__str_putc(body, '{');
+  swerex__aws_member(body, "cluster", swerex__teardown_now(owner)->name);
+  swerex__str_putc(body, '}');
+  return true;
+}
+
+static swerex__aws_verdict swerex__teardown_listed_tasks(void *owner, const swerex__aws_row *row,
+                                                         const swerex__aws_answer *answer,
+                                                         swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  char cluster[512];
+  snprintf(cluster, sizeof cluster, "%s", swerex__teardown_now(owner)->name);
+  if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_MORE;
+  for (const swerex__json *arn = swerex__aws_first(answer->root, "taskArns"); arn != NULL;
+       arn = arn->next) {
+    if (arn->type == SWEREX__JSON_STRING &&
+        swerex__teardown_add(teardown, SWEREX__TEARDOWN_TASK, arn->string, cluster) != NULL)
+      continue;
+    swerex__err_memory(err);
+    return SWEREX__AWS_FAILED;
+  }
+  return SWEREX__AWS_MORE;
+}
+
+static const swerex__aws_row swerex__teardown_look_rows[] = {
+  {SWEREX__PROFILE_ECS, "ListClusters", SWEREX__TEARDOWN_CLUSTER, swerex__teardown_list,
+   swerex__teardown_listed, 0, 0},
+  {SWEREX__PROFILE_ECS, "DescribeClusters", SWEREX__TEARDOWN_CLUSTER, swerex__teardown_look,
+   swerex__teardown_looked, 0, 0},
+  {SWEREX__PROFILE_ECS, "ListTasks", SWEREX__TEARDOWN_TASK, swerex__teardown_list_tasks,
+   swerex__teardown_listed_tasks, 0, 0},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__TEARDOWN_TASK, swerex__teardown_look,
+   swerex__teardown_looked, 0, 0},
+  {SWEREX__PROFILE_ECS, "ListTaskDefinitions", SWEREX__TEARDOWN_DEFINITION, swerex__teardown_list,
+   swerex__teardown_listed, 0, 0},
+  {SWEREX__PROFILE_ECS, "ListTaskDefinitions", SWEREX__TEARDOWN_DEFINITION,
+   swerex__teardown_list_inactive, swerex__teardown_listed, 0, 0},
+  {SWEREX__PROFILE_ECS, "DescribeTaskDefinition", SWEREX__TEARDOWN_DEFINITION,
+   swerex__teardown_look, swerex__teardown_looked, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__TEARDOWN_GROUP, swerex__teardown_list,
+   swerex__teardown_listed_groups, 0, 0},
+  {SWEREX__PROFILE_IAM, "ListRoles", SWEREX__TEARDOWN_ROLE, swerex__teardown_list,
+   swerex__teardown_listed_roles, 0, 0},
+  {SWEREX__PROFILE_IAM, "ListRoleTags", SWEREX__TEARDOWN_ROLE, swerex__teardown_look,
+   swerex__teardown_looked_at_role, 0, 0},
+};
+
+/* --- removing ----------------------------------------------------------------------------- */
+
+static bool swerex__teardown_remove(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  swerex__teardown_address(swerex__teardown_now(owner), false, body);
+  return true;
+}
+
+static bool swerex__teardown_await(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  swerex__teardown_address(swerex__teardown_now(owner), true, body);
+  return true;
+}
+
+/** Only what is active can be deregistered. */
+static bool swerex__teardown_deregister(void *owner, const swerex__aws_row *row,
+                                        swerex__str *body) {
+  while (swerex__teardown_step((swerex__teardown *)owner, row, true)) {
+    if (strcmp(swerex__teardown_now(owner)->state, "ACTIVE") != 0) continue;
+    swerex__teardown_address(swerex__teardown_now(owner), false, body);
+    return true;
+  }
+  return false;
+}
+
+static bool swerex__teardown_delete_definition(void *owner, const swerex__aws_row *row,
+                                               swerex__str *body) {
+  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  swerex__str_puts(body, "{\"taskDefinitions\":[");
+  swerex__json_add_text(body, swerex__teardown_now(owner)->name);
+  swerex__str_puts(body, "]}");
+  return true;
+}
+
+/** Ask once more about the same item. */
+static swerex__aws_verdict swerex__teardown_again(swerex__teardown *teardown) {
+  teardown->next = teardown->now;
+  return SWEREX__AWS_AGAIN;
+}
+
+/** A part of a removal: what it fails with ends the item. */
+static swerex__aws_verdict swerex__teardown_done_part(void *owner, const swerex__aws_row *row,
+                                                      const swerex__aws_answer *answer,
+                                                      swerex_error *err) {
+  swerex__aws_verdict verdict = swerex__fargate_gone(owner, row, answer, err);
+  if (verdict != SWEREX__AWS_DONE && !swerex__aws_has(answer->message, "not found"))
+    swerex__teardown_settle((swerex__teardown *)owner, swerex__teardown_now(owner), row, answer);
+  return SWEREX__AWS_MORE;
+}
+
+/** The removal itself. */
+static swerex__aws_verdict swerex__teardown_removed(void *owner, const swerex__aws_row *row,
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  swerex__aws_verdict verdict = swerex__fargate_gone(owner, row, answer, err);
+  if (verdict == SWEREX__AWS_AGAIN && answer->waited < row->patience)
+    return swerex__teardown_again(teardown);
+  swerex__teardown_settle(teardown, swerex__teardown_now(owner), row,
+                          verdict == SWEREX__AWS_DONE ? NULL : answer);
+  return SWEREX__AWS_MORE;
+}
+
+/** A task that was stopped takes its time to end. */
+static swerex__aws_verdict swerex__teardown_awaited(void *owner, const swerex__aws_row *row,
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
+  bool over = task == NULL || strcmp(swerex__aws_text(task, "lastStatus"), "STOPPED") == 0;
+  swerex__aws_answer late = *answer;
+  (void)err;
+  if (answer->ok && !over && answer->waited < row->patience)
+    return swerex__teardown_again(teardown);
+  if (answer->ok && !over) {
+    late.code = "Timeout";
+    late.message = "it was stopped, and does not end";
+  }
+  swerex__teardown_settle(teardown, swerex__teardown_now(owner), row,
+                          answer->ok && over ? NULL : &late);
+  return SWEREX__AWS_MORE;
+}
+
+/** Take what hangs on a role. */
+static swerex__aws_verdict swerex__teardown_listed_policies(void *owner, const swerex__aws_row *row,
+                                                            const swerex__aws_answer *answer,
+                                                            swerex_error *err) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
+  char role[512];
+  bool attached = strcmp(row->action, "ListAttachedRolePolicies") == 0;
+  snprintf(role, sizeof role, "%s", swerex__teardown_now(owner)->name);
+  for (const swerex__json *policy =
+         swerex__aws_first(answer->root, attached ? "AttachedPolicies" : "PolicyNames");
+       answer->ok && policy != NULL; policy = policy->next) {
+    swerex__teardown_item *item = swerex__teardown_add(
+      teardown, attached ? SWEREX__TEARDOWN_ATTACHED : SWEREX__TEARDOWN_INLINE,
+      attached ? swerex__aws_text(policy, "PolicyArn") : swerex__aws_text(policy, ""), role);
+    if (item == NULL) {
+      swerex__err_memory(err);
+      return SWEREX__AWS_FAILED;
+    }
+    item->tagged = true;
+  }
+  return SWEREX__AWS_MORE;
+}
+
+static const swerex__aws_row swerex__teardown_remove_rows[] = {
+  {SWEREX__PROFILE_ECS, "StopTask", SWEREX__TEARDOWN_TASK, swerex__teardown_remove,
+   swerex__teardown_done_part, 0, 0},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__TEARDOWN_TASK, swerex__teardown_await,
+   swerex__teardown_awaited, SWEREX__TEARDOWN_STOP_TIME, 1},
+  {SWEREX__PROFILE_ECS, "DeleteCluster", SWEREX__TEARDOWN_CLUSTER, swerex__teardown_remove,
+   swerex__teardown_removed, SWEREX__FARGATE_FREE_TIME, 2},
+  {SWEREX__PROFILE_ECS, "DeregisterTaskDefinition", SWEREX__TEARDOWN_DEFINITION,
+   swerex__teardown_deregister, swerex__teardown_done_part, 0, 0},
+  {SWEREX__PROFILE_ECS, "DeleteTaskDefinitions", SWEREX__TEARDOWN_DEFINITION,
+   swerex__teardown_delete_definition, swerex__teardown_removed, 0, 0},
+  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", SWEREX__TEARDOWN_GROUP, swerex__teardown_remove,
+   swerex__teardown_removed, SWEREX__FARGATE_FREE_TIME, 2},
+  {SWEREX__PROFILE_IAM, "ListAttachedRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
+   swerex__teardown_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "DetachRolePolicy", SWEREX__TEARDOWN_ATTACHED, swerex__teardown_remove,
+   swerex__teardown_done_part, 0, 0},
+  {SWEREX__PROFILE_IAM, "ListRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
+   swerex__teardown_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRolePolicy", SWEREX__TEARDOWN_INLINE, swerex__teardown_remove,
+   swerex__teardown_done_part, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRole", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
+   swerex__teardown_removed, SWEREX__TEARDOWN_ROLE_TIME, 1},
+};
+
+/* --- the whole ---------------------------------------------------------------------------- */
+
+static void swerex__teardown_free(swerex__teardown *teardown) {
+  swerex__loop_free_future(teardown->inner);
+  swerex__aws_free(teardown->aws);
+  swerex__err_clear(&teardown->failure);
+  swerex__mem_free(teardown->task_definition_prefix);
+  swerex__mem_free(teardown->execution_role_prefix);
+  swerex__mem_free(teardown->items);
+  swerex__mem_free(teardown);
+}
+
+static void swerex__teardown_cancel(swerex_future *future) {
+  swerex__teardown_free((swerex__teardown *)future->operation);
+}
+
+/** End: with what the rows failed with, or what they have noted. */
+static void swerex__teardown_end(swerex__teardown *teardown, swerex_error *error) {
+  swerex_future *future = teardown->future;
+  swerex_error all = SWEREX_ERROR_INIT;
+  if (error->code != SWEREX_E_OK)
+    swerex__err_move(&all, error);
+  else if (teardown->failed == 1)
+    swerex__err_move(&all, &teardown->failure);
+  else if (teardown->failed > 1)
+    swerex__err_set(&all, SWEREX_E_RUNTIME, "%zu failures, of which the first is: %s",
+                    teardown->failed, teardown->failure.message);
+  swerex__teardown_free(teardown);
+  future->cancel = NULL;
+  if (all.code == SWEREX_E_OK)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, &all);
+}
+
+static void swerex__teardown_run(swerex__teardown *teardown, const swerex__aws_row *rows,
+                                 size_t count, void (*then)(swerex_future *, void *)) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  teardown->next = 0;
+  teardown->inner = swerex__aws_start(teardown->aws, rows, count, teardown, NULL, &error);
+  if (teardown->inner == NULL) {
+    swerex__teardown_end(teardown, &error);
+    return;
+  }
+  swerex__loop_hide(teardown->inner);
+  swerex__loop_then(teardown->inner, then, teardown);
+}
+
+static void swerex__teardown_on_removed(swerex_future *inner, void *user_data) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (!inner->ok) swerex__err_move(&error, &inner->error);
+  swerex__teardown_end((swerex__teardown *)user_data, &error);
+}
+
+/** Ask whether what was found is to go. */
+static bool swerex__teardown_confirm(swerex__teardown *teardown) {
+  swerex_fargate_item *list = (swerex_fargate_item *)swerex__mem_grow(
+    &teardown->loop->allocator, NULL, teardown->count + 1, sizeof *list);
+  size_t count = 0;
+  if (list == NULL) return false;
+  for (int kind = SWEREX__TEARDOWN_TASK; kind <= SWEREX__TEARDOWN_ROLE; kind++)
+    for (size_t i = 0; i < teardown->count; i++) {
+      const swerex__teardown_item *item = swerex__teardown_at(teardown, i);
+      if ((int)item->kind == kind && swerex__teardown_wants(teardown, item))
+        swerex__teardown_show(item, &list[count++]);
+    }
+  bool yes = teardown->options.confirm == NULL ||
+             teardown->options.confirm(teardown->options.user_data, list, count);
+  swerex__mem_free(list);
+  return yes && count > 0;
+}
+
+static void swerex__teardown_on_looked(swerex_future *inner, void *user_data) {
+  swerex__teardown *teardown = (swerex__teardown *)user_data;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (!inner->ok) {
+    swerex__err_move(&error, &inner->error);
+  } else if (swerex__teardown_confirm(teardown)) {
+    swerex__loop_free_future(inner);
+    swerex__teardown_run(teardown, swerex__teardown_remove_rows,
+                         SWEREX__SYS_COUNT(swerex__teardown_remove_rows),
+                         swerex__teardown_on_removed);
+    return;
+  }
+  swerex__teardown_end(teardown, &error);
+}
+
+/** Begin; the future has no response. */
+static swerex_future *swerex__teardown_start(swerex_loop *loop,
+                                             const swerex_fargate_teardown_options *options,
+                                             swerex_error *err) {
+  static const swerex_fargate_teardown_options none;
+  const swerex_allocator *memory = &loop->allocator;
+  if (options == NULL) options = &none;
+  const char *task = swerex__fargate_or(options->task_definition_prefix, "swe-rex-task");
+  const char *role = swerex__fargate_or(options->execution_role_prefix, "swe-rex-execution-role");
+  swerex_future *future = swerex__loop_promise(loop, NULL, err);
+  swerex__teardown *teardown =
+    future == NULL ? NULL : (swerex__teardown *)swerex__mem_new(memory, 1, sizeof *teardown);
+  if (teardown == NULL) {
+    swerex__loop_free_future(future);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  teardown->loop = loop;
+  teardown->logger = loop->logger;
+  teardown->logger.name = "rex-aws";
+  teardown->options = *options;
+  teardown->future = future;
+  teardown->task_definition_prefix = swerex__mem_copy(memory, task, strlen(task));
+  teardown->execution_role_prefix = swerex__mem_copy(memory, role, strlen(role));
+  teardown->aws = swerex__aws_new(loop, &teardown->logger, options->region, options->profile,
+                                  SWEREX_E_RUNTIME, err);
+  if (teardown->aws == NULL || teardown->task_definition_prefix == NULL ||
+      teardown->execution_role_prefix == NULL) {
+    if (teardown->aws != NULL) swerex__err_memory(err);
+    swerex__teardown_free(teardown);
+    swerex__loop_free_future(future);
+    return NULL;
+  }
+  future->operation = teardown;
+  future->cancel = swerex__teardown_cancel;
+  swerex__teardown_run(teardown, swerex__teardown_look_rows,
+                       SWEREX__SYS_COUNT(swerex__teardown_look_rows), swerex__teardown_on_looked);
+  return future;
+}
+
+#endif /* SWEREX_NO_FARGATE */
+
 /* =============================================================================================
  * [kinds] Deployments by type
  * ========================================================================================== */
@@ -20697,6 +25266,12 @@ static const swerex__dep_kind swerex__kinds_remote = {
 #define SWEREX__KINDS_DOCKER &swerex__docker_kind
 #endif
 
+#ifdef SWEREX_NO_FARGATE
+#define SWEREX__KINDS_FARGATE NULL
+#else
+#define SWEREX__KINDS_FARGATE &swerex__task_kind
+#endif
+
 typedef struct swerex__kinds_row {
   const char *name;
   const swerex__dep_kind *kind; /* NULL: left out */
@@ -20709,6 +25284,7 @@ static const swerex__kinds_row swerex__kinds_rows[] = {
   {"dummy", &swerex__kinds_dummy, NULL},
   {"remote", SWEREX__KINDS_REMOTE, "SWEREX_NO_REMOTE"},
   {"docker", SWEREX__KINDS_DOCKER, "SWEREX_NO_DOCKER and SWEREX_NO_REMOTE"},
+  {"fargate", SWEREX__KINDS_FARGATE, "SWEREX_NO_FARGATE and SWEREX_NO_REMOTE"},
 };
 
 static swerex_deployment *swerex__kinds_make(swerex_loop *loop,
@@ -21195,6 +25771,20 @@ SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployme
 }
 
 /* --- server ------------------------------------------------------------------------------- */
+
+#ifndef SWEREX_NO_FARGATE
+SWEREX_API swerex_future *
+swerex_fargate_teardown_async(swerex_loop *loop, const swerex_fargate_teardown_options *options,
+                              swerex_error *err) {
+  return swerex__teardown_start(loop, options, err);
+}
+
+SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
+                                        const swerex_fargate_teardown_options *options,
+                                        swerex_error *err) {
+  return swerex__loop_take(swerex__teardown_start(loop, options, err), NULL, err);
+}
+#endif
 
 #ifndef SWEREX_NO_SERVER
 SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,

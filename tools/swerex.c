@@ -6,6 +6,7 @@
 
 #include "reap.h"
 #include "serve.h"
+#include "teardown.h"
 
 enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
 enum { MAX_LIST = 256 };
@@ -16,7 +17,8 @@ typedef struct settings {
   double timeout, idle_timeout;
   size_t max_output;
   const char *env[MAX_LIST + 1], *sources[MAX_LIST + 1];
-  bool all, dry_run, json, shell, check, verbose, quiet, help, version;
+  const char *region, *profile, *definition_prefix, *role_prefix;
+  bool all, dry_run, yes, json, shell, check, verbose, quiet, help, version;
 } settings;
 
 /** What a command works with. */
@@ -425,6 +427,17 @@ static int do_reap(job *j) {
   return reap(j->runtime, engine, j->set.all, j->set.dry_run, &j->err) ? 0 : fail(j);
 }
 
+static int do_teardown(job *j) {
+  swerex_fargate_teardown_options teardown;
+  memset(&teardown, 0, sizeof teardown);
+  teardown.region = j->set.region;
+  teardown.profile = j->set.profile;
+  teardown.task_definition_prefix = j->set.definition_prefix;
+  teardown.execution_role_prefix = j->set.role_prefix;
+  int code = teardown_run(j->loop, &teardown, j->set.yes, j->set.dry_run, &j->err);
+  return code < 0 ? fail(j) : code;
+}
+
 static int do_shell(job *j) {
   static const char command[] =
     "stty sane; PS1= PS2= PS0= ; env -u PS1 -u PS2 -u PS0 bash --rcfile <(echo '[ -f ~/.bashrc ] && . ~/.bashrc; "
@@ -485,6 +498,8 @@ static const verb verbs[] = {
    "swerex upload ./project /tmp/project"},
   {"docker-reap", "", 0, 0, do_reap, "remove containers whose program is gone",
    "swerex docker-reap --dry-run"},
+  {"fargate-teardown", "", 0, 0, do_teardown, "remove what fargate deployments have left in AWS",
+   "swerex fargate-teardown --region eu-central-1 --dry-run"},
   {"serve", "[OPTIONS]", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
    "swerex serve --host 127.0.0.1 --port 0"},
 };
@@ -512,7 +527,14 @@ static const option options[] = {
   OPTION("--docker-arg", LIST, docker_args, NULL, "ARG  an option for `docker run`; may be repeated"),
   OPTION("--transport", TEXT, transport, NULL, "NAME  tcp (default), or stdio: no port at all"),
   OPTION("--all", FLAG, all, "docker-reap", "also those in use, and those of other machines"),
-  OPTION("--dry-run", FLAG, dry_run, "docker-reap", "only say what would be removed"),
+  OPTION("--dry-run", FLAG, dry_run, "docker-reap fargate-teardown", "only say what would be removed"),
+  OPTION("--yes", FLAG, yes, "fargate-teardown", "remove without asking"),
+  OPTION("--region", TEXT, region, "fargate-teardown", "NAME  of AWS (default AWS_DEFAULT_REGION, or the profile's)"),
+  OPTION("--profile", TEXT, profile, "fargate-teardown", "NAME  of ~/.aws"),
+  OPTION("--definition-prefix", TEXT, definition_prefix, "fargate-teardown",
+         "NAME  of the task definitions to look at (default swe-rex-task; \"\": all)"),
+  OPTION("--role-prefix", TEXT, role_prefix, "fargate-teardown",
+         "NAME  of the roles to look at (default swe-rex-execution-role; \"\": all)"),
   OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
   OPTION("--timeout", SECONDS, timeout, "exec run", "SECONDS  give up after so long (exit code 124)"),
   OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run", "SECONDS  give up after so long without output"),
@@ -551,7 +573,7 @@ static void print_options(const char *name) {
   printf("\nOptions:\n");
   for (size_t i = 0; i < OPTIONS; i++)
     if (options[i].verbs == NULL || (name != NULL && listed(options[i].verbs, name)))
-      printf("  %-19s %s\n", options[i].name, options[i].what);
+      printf("  %-20s %s\n", options[i].name, options[i].what);
 }
 
 static int print_help(const verb *v) {
@@ -706,6 +728,17 @@ static bool describe_container(job *j, swerex_bytes *json) {
   return swerex__str_take(&out, json, &j->err);
 }
 
+/** Start a deployment, until a signal comes. */
+static bool start_deployment(job *j, swerex_deployment *deployment) {
+  swerex_future *starting = swerex_deployment_start_async(deployment, &j->err);
+  while (starting != NULL && !swerex_future_done(starting) && caught_signal == 0)
+    if (!swerex_loop_run(j->loop, SWEREX_FOREVER, &j->err)) break;
+  if (starting != NULL && swerex_future_done(starting)) return swerex_future_take(starting, NULL, &j->err);
+  swerex_future_free(starting); /* what it has made is taken back when the loop is freed */
+  if (caught_signal != 0) swerex__err_set(&j->err, SWEREX_E_CANCELLED, "the start was interrupted");
+  return false;
+}
+
 /** Make and start the deployment that the options describe. */
 static bool start(job *j) {
   const char *config = j->set.config != NULL ? j->set.config : "{\"type\":\"local\"}";
@@ -734,7 +767,7 @@ static bool start(job *j) {
   swerex_deployment *deployment = swerex_get_deployment_json(j->loop, config, 0, &j->err);
   free(owned);
   swerex_bytes_clear(&remote);
-  if (deployment == NULL || !swerex_deployment_start(deployment, &j->err)) return false;
+  if (deployment == NULL || !start_deployment(j, deployment)) return false;
   j->local = strcmp(deployment->kind->name, "local") == 0;
   j->container = swerex_deployment_container_name(deployment);
   j->runtime = swerex_deployment_runtime(deployment, &j->err);

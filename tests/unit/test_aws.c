@@ -1,0 +1,387 @@
+/* What calls to AWS are made of: hashes, signatures, XML, shared files, names. The signatures and
+ * names are those that AWS's and the original's own code give for the same input. */
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"
+
+#include "test.h"
+
+TEST(sha256) {
+  static const struct {
+    const char *text, *hex;
+  } rows[] = {
+    {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+    {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+    {"{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},
+    {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+     "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char hex[65];
+    swerex__hash_hex(rows[i].text, strlen(rows[i].text), hex);
+    CHECK_STR(hex, rows[i].hex);
+  }
+  /* in pieces of every size, over the edges of blocks */
+  char data[300], whole[65], parts[65];
+  memset(data, 'x', sizeof data);
+  for (size_t size = 0; size < sizeof data; size++) {
+    unsigned char sum[32];
+    swerex__hash hash;
+    swerex__hash_hex(data, size, whole);
+    swerex__hash_init(&hash);
+    for (size_t at = 0; at < size; at += 7)
+      swerex__hash_add(&hash, data + at, size - at < 7 ? size - at : 7);
+    swerex__hash_end(&hash, sum);
+    swerex__util_hex(parts, sum, sizeof sum);
+    CHECK_STR(parts, whole);
+  }
+}
+
+TEST(hmac) {
+  unsigned char sum[32];
+  char hex[65];
+  /* RFC 4231, case 2 */
+  static const char question[] = "what do ya want for nothing?";
+  swerex__hash_hmac("Jefe", 4, question, sizeof question - 1, sum);
+  swerex__util_hex(hex, sum, sizeof sum);
+  CHECK_STR(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  /* RFC 4231, case 6: a key of 131 bytes */
+  char key[131];
+  memset(key, 0xaa, sizeof key);
+  static const char text[] = "Test Using Larger Than Block-Size Key - Hash Key First";
+  swerex__hash_hmac(key, sizeof key, text, sizeof text - 1, sum);
+  swerex__util_hex(hex, sum, sizeof sum);
+  CHECK_STR(hex, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
+typedef struct vector {
+  const char *method, *path, *query, *region, *service;
+  swerex__sign_header headers[6];
+  const char *body, *canonical, *end;
+} vector;
+
+#define ID "AKIAIOSFODNN7EXAMPLE"
+#define FORM "application/x-www-form-urlencoded; charset=utf-8"
+#define JSON "application/x-amz-json-1.1"
+#define TARGET "AmazonEC2ContainerServiceV20141113."
+
+static const vector vectors[] = {
+  {"POST", "/", "", "us-east-1", "ecs",
+   {{"Host", "ecs.us-east-1.amazonaws.com"}, {"X-Amz-Date", "20260115T123045Z"},
+    {"X-Amz-Target", TARGET "ListClusters"}, {"Content-Type", JSON}},
+   "{}", "b34e05becc1c60ad90e5788c1b333531b9d875159059f9a15a2d89a382dbdc5e",
+   "/us-east-1/ecs/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-target, "
+   "Signature=69034b6bd869c4b60678c64cbb53b9f73e9191ccd0ccb75e84c837b21928db1e"},
+  {"POST", "/", "", "eu-central-1", "ecs",
+   {{"Host", "ecs.eu-central-1.amazonaws.com"}, {"X-Amz-Date", "20260115T123045Z"},
+    {"X-Amz-Target", TARGET "DescribeTasks"}, {"Content-Type", JSON},
+    {"X-Amz-Security-Token", "IQoJb3JpZ2luX2VjEXAMPLETOKEN//////////=="}},
+   "{\"cluster\": \"swe-rex-cluster\", \"tasks\": [\"abc\"]}",
+   "29044d72b7d73f93d4e5f0db2605ab5e6120f816c57988376b8c648efd98356d",
+   "/eu-central-1/ecs/aws4_request, "
+   "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target, "
+   "Signature=1f6165878853bafc18df526d22ca3b2fc557bfa9e1eb94fe94abf34707daf6aa"},
+  {"POST", "/", "", "us-east-1", "iam",
+   {{"Host", "iam.amazonaws.com"}, {"X-Amz-Date", "20260115T123045Z"}, {"Content-Type", FORM}},
+   "Action=GetRole&Version=2010-05-08&RoleName=swe-rex-execution-role-011809e9671d",
+   "d22a3de3c9d7f527f01126b213a54e4e6ca6f3424e501ca0a6133281c3633617",
+   "/us-east-1/iam/aws4_request, SignedHeaders=content-type;host;x-amz-date, "
+   "Signature=7f26e9b1f010b34f0d229d08d588b4b4478f2ae1c967a639b1ad5cca0f4252ac"},
+  {"POST", "/", "", "us-west-2", "ec2",
+   {{"Host", "127.0.0.1:5123"}, {"X-Amz-Date", "20260115T123045Z"}, {"Content-Type", FORM}},
+   "Action=DescribeVpcs&Version=2016-11-15&Filter.1.Name=isDefault&Filter.1.Value.1=true",
+   "b536a7791c0a150d2368b9d06282db93e1cda5d35ebb0bad22e573f9c53c2ca2",
+   "/us-west-2/ec2/aws4_request, SignedHeaders=content-type;host;x-amz-date, "
+   "Signature=930f4e94f01ff9eebf5626ab8a62433ec842d5f920632b8c2134628292466637"},
+  {"GET", "/a%20b/./c//d/../e", "b=2&a=x%20y&a=%2F&empty=&Z=~-_.", "us-east-1", "execute-api",
+   {{"Host", "example.amazonaws.com"}, {"X-Amz-Date", "20260115T123045Z"},
+    {"X-Amz-Content-SHA256", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+    {"X-Multi", "  a   b  "}},
+   "", "52c6897b9587ad558b83fb910a628b67753ebd17d4c412198e2162dd4d7518bf",
+   "/us-east-1/execute-api/aws4_request, "
+   "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-multi, "
+   "Signature=a09c0fc50d28b7f4354b0a938ac6858a358608d35b6f8731f31c44dbae6a8058"},
+};
+
+static void fill(const vector *from, swerex__sign_request *request) {
+  memset(request, 0, sizeof *request);
+  request->method = from->method;
+  request->path = from->path;
+  request->query = from->query;
+  request->region = from->region;
+  request->service = from->service;
+  request->body = from->body;
+  request->body_size = strlen(from->body);
+  strcpy(request->date, "20260115T123045Z");
+  for (; from->headers[request->header_count].name != NULL; request->header_count++)
+    request->headers[request->header_count] = from->headers[request->header_count];
+}
+
+TEST(signatures) {
+  char id[] = ID, secret[] = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+  swerex__sign_keys keys = {id, secret, NULL, 0};
+  for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
+    swerex__sign_request request;
+    swerex__str out = swerex__str_new(NULL, 65536), canonical = swerex__str_new(NULL, 65536);
+    char hex[65];
+    fill(&vectors[i], &request);
+    CHECK(swerex__sign(&request, &keys, &out));
+    CHECK(swerex__sign_canonical(&canonical, &request));
+    swerex__hash_hex(canonical.data, canonical.size, hex);
+    CHECK_STR(hex, vectors[i].canonical);
+    static const char start[] = "AWS4-HMAC-SHA256 Credential=" ID "/20260115";
+    CHECK(strncmp(out.data, start, sizeof start - 1) == 0);
+    CHECK_STR(out.data + sizeof start - 1, vectors[i].end);
+    swerex__str_clear(&out);
+    swerex__str_clear(&canonical);
+  }
+}
+
+TEST(times) {
+  char date[24];
+  swerex__sign_write_date((time_t)1768480245, date);
+  CHECK_STR(date, "20260115T123045Z");
+  CHECK(swerex__sign_read_time("2026-01-15T12:30:45Z") == 1768480245.0);
+  CHECK(swerex__sign_read_time("2026-01-15T12:30:45.580048Z") == 1768480245.0);
+  CHECK(swerex__sign_read_time("Thu, 15 Jan 2026 12:30:45 GMT") == 1768480245.0);
+  CHECK(swerex__sign_read_time("2000-02-29T00:00:00Z") == 951782400.0);
+  CHECK(swerex__sign_read_time("") == 0);
+  CHECK(swerex__sign_read_time("Thu, 15 Foo 2026 12:30:45 GMT") == 0);
+  CHECK(swerex__sign_read_time("2026-13-15T12:30:45Z") == 0);
+}
+
+/** Read XML and write it as JSON; an error as it is. */
+static const char *as_json(const char *xml) {
+  static char shown[512];
+  swerex__json_doc doc;
+  swerex_error err = SWEREX_ERROR_INIT;
+  if (!swerex__xml_parse(NULL, xml, strlen(xml), &doc, &err)) {
+    snprintf(shown, sizeof shown, "%s", err.message);
+    swerex_error_clear(&err);
+    return shown;
+  }
+  swerex__str out = swerex__str_new(NULL, 4096);
+  swerex__json_add_node(&out, doc.root);
+  snprintf(shown, sizeof shown, "%s", out.data);
+  swerex__str_clear(&out);
+  swerex__json_free(&doc);
+  return shown;
+}
+
+TEST(xml) {
+  static const struct {
+    const char *xml, *json;
+  } rows[] = {
+    {"<a/>", "\"\""},
+    {"<?xml version='1.0'?>\n<!-- x --><a b=\"<>'\" c='\"'>t</a>\n", "\"t\""},
+    {"<n:a xmlns:n='x'><n:b>1</n:b><b>2</b><c/></n:a>", "{\"b\":\"1\",\"b\":\"2\",\"c\":\"\"}"},
+    {"<a> <b> x </b> </a>", "{\"b\":\" x \"}"},
+    {"<a>&lt;&amp;&gt;&quot;&apos;&#65;&#x20AC;</a>", "\"<&>\\\"'A\xE2\x82\xAC\""},
+    {"<a>x<![CDATA[<&]]>y</a>", "\"x<&y\""},
+    {"<a><![CDATA[]]></a>", "\"\""},
+    {"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+     "this is not XML: at byte 0, a document type is not accepted"},
+    {"<a>&b;</a>", "this is not XML: at byte 3, an entity is not known"},
+    {"<a>&#0;</a>", "this is not XML: at byte 3, a character's number is none"},
+    {"<a>&#xD800;</a>", "this is not XML: at byte 3, a character's number is none"},
+    {"<a>&#99999999;</a>", "this is not XML: at byte 3, a character's number is none"},
+    {"<a><b></a>", "this is not XML: at byte 9, an end is not that of the open element"},
+    {"<a>", "this is not XML: at byte 3, an element does not end"},
+    {"<a", "this is not XML: at byte 2, a tag does not end"},
+    {"<a b='", "this is not XML: at byte 5, a tag does not end"},
+    {"<a/><b/>", "this is not XML: at byte 6, there is a second root"},
+    {"x<a/>", "this is not XML: at byte 0, there is text outside of the elements"},
+    {"<a>\xFF</a>", "this is not XML: at byte 3, a byte is not UTF-8"},
+    {"<a><![CDATA[\xFF]]></a>", "this is not XML: at byte 16, a byte is not UTF-8"},
+    {"<!-- ", "this is not XML: at byte 0, something does not end"},
+    {"< a/>", "this is not XML: at byte 1, a name is missing"},
+    {"", "this is not XML: at byte 0, there is no element"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) CHECK_STR(as_json(rows[i].xml), rows[i].json);
+  swerex__str deep = swerex__str_new(NULL, 65536);
+  for (int i = 0; i < 1000; i++) swerex__str_puts(&deep, "<a>");
+  CHECK(strstr(as_json(deep.data), "nested too deeply") != NULL);
+  swerex__str_clear(&deep);
+}
+
+/** Read a config file's text; true: it could be. */
+static bool read_profile(const char *text, swerex__profile *profile, swerex_error *err) {
+  memset(profile, 0, sizeof *profile);
+  return swerex__profile_parse(profile, "config", true, text, strlen(text), err);
+}
+
+TEST(shared_files) {
+  swerex__profile profile;
+  swerex_error err = SWEREX_ERROR_INIT;
+  CHECK(read_profile("# c\n[default]\nregion = eu-west-1\n; d\n[profile \"a b\"]\r\n"
+                     "Role_ARN: arn:aws:iam::1:role/x\r\nempty =\nservices = s\n"
+                     "[services s]\necs =\n  endpoint_url = http://x:1\n\nec2=\n\tendpoint_url=y\n"
+                     "z = 1\n",
+                     &profile, &err));
+  CHECK_STR(swerex__profile_get(&profile, "default", "region"), "eu-west-1");
+  CHECK_STR(swerex__profile_get(&profile, "a b", "role_arn"), "arn:aws:iam::1:role/x");
+  CHECK(swerex__profile_get(&profile, "a b", "empty") == NULL);
+  CHECK_STR(swerex__profile_get(&profile, "services s", "ecs.endpoint_url"), "http://x:1");
+  CHECK_STR(swerex__profile_get(&profile, "services s", "ec2.endpoint_url"), "y");
+  CHECK_STR(swerex__profile_get(&profile, "services s", "z"), "1");
+  CHECK(swerex__profile_has(&profile, "a b"));
+  CHECK(!swerex__profile_has(&profile, "profile a b"));
+  swerex__profile_clear(&profile);
+  static const struct {
+    const char *text, *why;
+  } bad[] = {{"x = 1\n", "line 1"}, {"[a]\n[b\n", "line 2"}, {"[a]\n\nfoo\n", "line 3"},
+             {"[]\n", "line 1"}, {"[a]\n= 1\n", "line 2"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    CHECK(!read_profile(bad[i].text, &profile, &err));
+    CHECK(strstr(err.message, bad[i].why) != NULL);
+    swerex__profile_clear(&profile);
+    swerex_error_clear(&err);
+  }
+}
+
+TEST(addresses) {
+  static const struct {
+    swerex__profile_service service;
+    const char *region, *url, *scope;
+  } rows[] = {
+    {SWEREX__PROFILE_ECS, "us-east-1", "https://ecs.us-east-1.amazonaws.com", "us-east-1"},
+    {SWEREX__PROFILE_IAM, "eu-west-1", "https://iam.amazonaws.com", "us-east-1"},
+    {SWEREX__PROFILE_EC2, "cn-north-1", "https://ec2.cn-north-1.amazonaws.com.cn", "cn-north-1"},
+    {SWEREX__PROFILE_IAM, "us-gov-east-1", "https://iam.us-gov.amazonaws.com", "us-gov-west-1"},
+    {SWEREX__PROFILE_STS, "us-isob-east-1", "https://sts.us-isob-east-1.sc2s.sgov.gov",
+     "us-isob-east-1"},
+    {SWEREX__PROFILE_LOGS, "xx-new-1", "https://logs.xx-new-1.amazonaws.com", "xx-new-1"},
+  };
+  swerex__profile profile;
+  memset(&profile, 0, sizeof profile);
+  profile.name = (char *)"default";
+  unsetenv("AWS_ENDPOINT_URL");
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char url[512];
+    const char *scope;
+    swerex__profile_address(&profile, rows[i].service, rows[i].region, url, &scope);
+    CHECK_STR(url, rows[i].url);
+    CHECK_STR(scope, rows[i].scope);
+  }
+}
+
+/** Make a deployment whose names can be asked for. */
+static swerex_deployment *named(swerex_loop *loop, const char *json) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_deployment *box = swerex_get_deployment_json(loop, json, 0, &err);
+  CHECK(box != NULL);
+  if (box == NULL) {
+    printf("# %s\n", err.message);
+    exit(1);
+  }
+  setenv("AWS_DEFAULT_REGION", "us-east-1", 1);
+  setenv("HOME", "/nonexistent", 1);
+  CHECK(swerex__task_open(box, &err) == NULL);
+  CHECK_INT(err.code, SWEREX_E_OK);
+  return box;
+}
+
+static const char *name_of(swerex_deployment *box, void (*write)(const void *, swerex__str *),
+                           const char *prefix) {
+  static char name[256];
+  swerex__str text = swerex__str_new(NULL, 65536);
+  write(box, &text);
+  swerex__fargate_name(name, sizeof name, prefix, &text);
+  swerex__str_clear(&text);
+  return name;
+}
+
+static const char *definition_of(swerex_deployment *box) {
+  snprintf(swerex__fargate_of(box)->role_arn, 512,
+           "arn:aws:iam::123456789012:role/swe-rex-execution-role-011809e9671d");
+  return name_of(box, swerex__fargate_write_definition, "swe-rex-task");
+}
+
+TEST(names_are_the_originals) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  CHECK_STR(name_of(box, swerex__fargate_write_rule, "swe-rex-deployment-sg"),
+            "swe-rex-deployment-sg-b9ccad2f016f");
+  CHECK_STR(name_of(box, swerex__fargate_write_policy, "swe-rex-execution-role"),
+            "swe-rex-execution-role-011809e9671d");
+  CHECK_STR(definition_of(box), "swe-rex-task-c0b4b559b6ac");
+  CHECK_STR(swerex__fargate_of(box)->container, "python311");
+  box = named(loop, "{\"type\":\"fargate\",\"log_group\":null}");
+  CHECK_STR(definition_of(box), "swe-rex-task-462ced5935e7");
+  box = named(loop, "{\"type\":\"fargate\",\"port\":8000}");
+  CHECK_STR(name_of(box, swerex__fargate_write_rule, "swe-rex-deployment-sg"),
+            "swe-rex-deployment-sg-acfa4c27f3aa");
+  char container[256];
+  swerex__fargate_name_container("public.ecr.aws/v0o5q4h6/test-namespace/test-repo-1:latest",
+                                 container);
+  CHECK_STR(container, "publicecrawsv0o5q4h6test-namespacetest-repo-1latest");
+  char image[400];
+  memset(image, 'a', sizeof image - 1);
+  image[399] = '\0';
+  swerex__fargate_name_container(image, container);
+  CHECK_INT((int)strlen(container), 64);
+  swerex__str text = swerex__str_new(NULL, 256);
+  swerex__fargate_quote(&text, "\xC3\xA4\"\\\n\xF0\x9F\x98\x80");
+  CHECK_STR(text.data, "\"\\u00e4\\\"\\\\\\n\\ud83d\\ude00\"");
+  swerex__str_clear(&text);
+  swerex_loop_free(loop);
+}
+
+TEST(bad_configurations) {
+  static const struct {
+    const char *json, *why;
+  } rows[] = {
+    {"\"port\":70000", "port"},
+    {"\"nope\":1", "nope"},
+    {"\"cpu_architecture\":\"mips\"", "X86_64"},
+    {"\"fargate_args\":{\"vcpus\":\"3\"}", "vcpus"},
+    {"\"fargate_args\":{\"vcpus\":\"4\",\"memory\":\"2048\"}", "8192 to 30720"},
+    {"\"fargate_args\":{\"vcpus\":\".25\",\"memory\":\"1536\"}", "memory"},
+    {"\"fargate_args\":{\"ephemeral_storage\":\"5\"}", "21 to 200"},
+    {"\"fargate_args\":{\"containerOverrides\":\"[]\"}", "containerOverrides"},
+    {"\"execution_role_prefix\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "51"},
+    {"\"security_groups\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"]", "at most 5"},
+  };
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char json[512];
+    snprintf(json, sizeof json, "{\"type\":\"fargate\",%s}", rows[i].json);
+    CHECK(swerex_get_deployment_json(loop, json, 0, &err) == NULL);
+    CHECK_INT(err.code, SWEREX_E_VALIDATION);
+    CHECK(strstr(err.message, rows[i].why) != NULL);
+  }
+  static const struct {
+    const char *args;
+    int cpu, memory;
+  } good[] = {{"", 1024, 2048}, {"\"vcpus\":\"0.25\",\"memory\":\"512\"", 256, 512},
+              {"\"vcpus\":\".5\"", 512, 2048}, {"\"vcpus\":\"2\"", 2048, 4096},
+              {"\"vcpus\":\"16\",\"memory\":\"40GB\"", 16384, 40960}};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    char json[512];
+    int cpu, memory, disk;
+    snprintf(json, sizeof json, "{\"type\":\"fargate\",\"fargate_args\":{%s}}", good[i].args);
+    swerex_deployment *box = swerex_get_deployment_json(loop, json, 0, &err);
+    CHECK(box != NULL && swerex__task_read_sizes(box, &cpu, &memory, &disk, &err));
+    CHECK_INT(cpu, good[i].cpu);
+    CHECK_INT(memory, good[i].memory);
+  }
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(overrides_that_are_too_long) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  char json[9000];
+  int size = snprintf(json, sizeof json, "{\"type\":\"fargate\",\"region\":\"eu-west-1\","
+                                         "\"fargate_args\":{\"x\":\"%08000d\"}}", 0);
+  CHECK(size < (int)sizeof json);
+  swerex_deployment *box = swerex_get_deployment_json(loop, json, 0, &err);
+  CHECK(box != NULL);
+  CHECK(!swerex_deployment_start(box, &err));
+  CHECK(strstr(err.message, "8192") != NULL);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST_MAIN()

@@ -21258,6 +21258,18 @@ static void swerex__sign_encode(swerex__str *out, const char *text, size_t size,
   }
 }
 
+/** Add "&name=value" as a form has it. */
+static void swerex__sign_add_field(swerex__str *form, const char *name, const char *value) {
+  swerex__str_printf(form, "&%s=", name);
+  for (;;) {
+    size_t size = strcspn(value, " ");
+    swerex__sign_encode(form, value, size, "");
+    if (value[size] == '\0') return;
+    swerex__str_putc(form, '+');
+    value += size + 1;
+  }
+}
+
 /** Add a path without "." and ".." and empty segments, encoded. */
 static void swerex__sign_add_path(swerex__str *out, const char *path) {
   size_t start = out->size;
@@ -21865,9 +21877,7 @@ static bool swerex__login_take(swerex__login *login, const swerex__json *node, c
 static void swerex__login_go_on(swerex__login *login);
 
 static void swerex__login_add(swerex__str *form, const char *name, const char *value) {
-  if (value == NULL) return;
-  swerex__str_printf(form, "&%s=", name);
-  swerex__sign_encode(form, value, strlen(value), "");
+  if (value != NULL) swerex__sign_add_field(form, name, value);
 }
 
 static void swerex__login_on_role(swerex__login *login) {
@@ -23013,12 +23023,6 @@ static swerex_future *swerex__aws_start(swerex__aws *aws, const swerex__aws_row 
   return future;
 }
 
-/** Add "&name=value". */
-static void swerex__aws_param(swerex__str *body, const char *name, const char *value) {
-  swerex__str_printf(body, "&%s=", name);
-  swerex__sign_encode(body, value, strlen(value), "");
-}
-
 /** Add a member to a JSON object that is open. */
 static void swerex__aws_member(swerex__str *body, const char *name, const char *value) {
   swerex__json_add_key(body, name);
@@ -23345,7 +23349,7 @@ static swerex__aws_verdict swerex__fargate_gone(void *owner, const swerex__aws_r
 enum { SWEREX__FARGATE_FIRST = 1, SWEREX__FARGATE_SECOND, SWEREX__FARGATE_WAIT };
 
 static void swerex__fargate_add_role(void *owner, swerex__str *body) {
-  swerex__aws_param(body, "RoleName", swerex__fargate_of(owner)->role);
+  swerex__sign_add_field(body, "RoleName", swerex__fargate_of(owner)->role);
 }
 
 static bool swerex__fargate_get_role(void *owner, const swerex__aws_row *row, swerex__str *body) {
@@ -23384,14 +23388,14 @@ static bool swerex__fargate_create_role(void *owner, const swerex__aws_row *row,
   (void)row;
   if (swerex__fargate_of(owner)->role_arn[0] != '\0') return false;
   swerex__fargate_add_role(owner, body);
-  swerex__aws_param(body, "AssumeRolePolicyDocument",
-                    "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", "
-                    "\"Principal\": {\"Service\": \"ecs-tasks.amazonaws.com\"}, \"Action\": "
-                    "\"sts:AssumeRole\"}]}");
-  swerex__aws_param(body, "Description", "Execution role for ECS tasks");
-  swerex__aws_param(body, "MaxSessionDuration", "3600");
-  swerex__aws_param(body, "Tags.member.1.Key", SWEREX__FARGATE_TAG);
-  swerex__aws_param(body, "Tags.member.1.Value", SWEREX__FARGATE_TAG_VALUE);
+  swerex__sign_add_field(body, "AssumeRolePolicyDocument",
+                         "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", "
+                         "\"Principal\": {\"Service\": \"ecs-tasks.amazonaws.com\"}, \"Action\": "
+                         "\"sts:AssumeRole\"}]}");
+  swerex__sign_add_field(body, "Description", "Execution role for ECS tasks");
+  swerex__sign_add_field(body, "MaxSessionDuration", "3600");
+  swerex__sign_add_field(body, "Tags.member.1.Key", SWEREX__FARGATE_TAG);
+  swerex__sign_add_field(body, "Tags.member.1.Value", SWEREX__FARGATE_TAG_VALUE);
   return true;
 }
 
@@ -23433,7 +23437,7 @@ static void swerex__fargate_add_policy(void *owner, size_t index, swerex__str *b
   snprintf(arn, sizeof arn, "arn:%s:iam::aws:policy/%s%s", swerex__fargate_partition(owner),
            index == 0 ? "service-role/" : "", swerex__fargate_policies[index]);
   swerex__fargate_add_role(owner, body);
-  swerex__aws_param(body, "PolicyArn", arn);
+  swerex__sign_add_field(body, "PolicyArn", arn);
 }
 
 static size_t swerex__fargate_policy_of(const swerex__aws_row *row) {
@@ -23453,8 +23457,8 @@ static bool swerex__fargate_put_policy(void *owner, const swerex__aws_row *row, 
   if (swerex__fargate_of(owner)->has_inline) return false;
   swerex__fargate_write_policy(owner, &policy);
   swerex__fargate_add_role(owner, body);
-  swerex__aws_param(body, "PolicyName", "LogsAndSecretsPolicy");
-  swerex__aws_param(body, "PolicyDocument", policy.failed ? "" : policy.data);
+  swerex__sign_add_field(body, "PolicyName", "LogsAndSecretsPolicy");
+  swerex__sign_add_field(body, "PolicyDocument", policy.failed ? "" : policy.data);
   body->failed = body->failed || policy.failed;
   swerex__str_clear(&policy);
   return true;
@@ -23471,7 +23475,7 @@ static bool swerex__fargate_delete_role(void *owner, const swerex__aws_row *row,
   if (!swerex__fargate_of(owner)->made_role) return false;
   swerex__fargate_add_role(owner, body);
   if (row->kind == SWEREX__FARGATE_FIRST)
-    swerex__aws_param(body, "PolicyName", "LogsAndSecretsPolicy");
+    swerex__sign_add_field(body, "PolicyName", "LogsAndSecretsPolicy");
   return true;
 }
 
@@ -23548,6 +23552,29 @@ static bool swerex__fargate_deregister(void *owner, const swerex__aws_row *row, 
   return true;
 }
 
+static bool swerex__fargate_delete_definition(void *owner, const swerex__aws_row *row,
+                                              swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (!fargate->made_definition) return false;
+  swerex__str_puts(body, "{\"taskDefinitions\":[");
+  swerex__json_add_text(body, fargate->definition_arn);
+  swerex__str_puts(body, "]}");
+  return true;
+}
+
+/** What is deregistered is as good as gone: not all may delete it. */
+static swerex__aws_verdict swerex__fargate_deleted_definition(void *owner,
+                                                              const swerex__aws_row *row,
+                                                              const swerex__aws_answer *answer,
+                                                              swerex_error *err) {
+  (void)err;
+  if (!answer->ok)
+    swerex__log(swerex__fargate_of(owner)->aws->logger, SWEREX_LOG_INFO, "%s: %s", row->action,
+                answer->code);
+  return SWEREX__AWS_DONE;
+}
+
 /* --- network ------------------------------------------------------------------------------ */
 
 /** Add "&Filter.N.Name=name&Filter.N.Value.1=value". */
@@ -23555,9 +23582,9 @@ static void swerex__fargate_filter(swerex__str *body, int number, const char *na
                                    const char *value) {
   char key[32];
   snprintf(key, sizeof key, "Filter.%d.Name", number);
-  swerex__aws_param(body, key, name);
+  swerex__sign_add_field(body, key, name);
   snprintf(key, sizeof key, "Filter.%d.Value.1", number);
-  swerex__aws_param(body, key, value);
+  swerex__sign_add_field(body, key, value);
 }
 
 static bool swerex__fargate_describe_vpcs(void *owner, const swerex__aws_row *row,
@@ -23593,7 +23620,7 @@ static bool swerex__fargate_describe_subnets(void *owner, const swerex__aws_row 
   for (int i = 1; fargate->vpc[0] == '\0' && subnets != NULL && *subnets != NULL; subnets++, i++) {
     char key[32];
     snprintf(key, sizeof key, "SubnetId.%d", i);
-    swerex__aws_param(body, key, *subnets);
+    swerex__sign_add_field(body, key, *subnets);
   }
   if (fargate->vpc[0] != '\0') swerex__fargate_filter(body, 1, "vpc-id", fargate->vpc);
   return true;
@@ -23683,12 +23710,12 @@ static bool swerex__fargate_create_group(void *owner, const swerex__aws_row *row
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->group_name[0] == '\0' || fargate->group[0] != '\0') return false;
-  swerex__aws_param(body, "GroupName", fargate->group_name);
-  swerex__aws_param(body, "GroupDescription", "Security group swe rex");
-  swerex__aws_param(body, "VpcId", fargate->vpc);
-  swerex__aws_param(body, "TagSpecification.1.ResourceType", "security-group");
-  swerex__aws_param(body, "TagSpecification.1.Tag.1.Key", SWEREX__FARGATE_TAG);
-  swerex__aws_param(body, "TagSpecification.1.Tag.1.Value", SWEREX__FARGATE_TAG_VALUE);
+  swerex__sign_add_field(body, "GroupName", fargate->group_name);
+  swerex__sign_add_field(body, "GroupDescription", "Security group swe rex");
+  swerex__sign_add_field(body, "VpcId", fargate->vpc);
+  swerex__sign_add_field(body, "TagSpecification.1.ResourceType", "security-group");
+  swerex__sign_add_field(body, "TagSpecification.1.Tag.1.Key", SWEREX__FARGATE_TAG);
+  swerex__sign_add_field(body, "TagSpecification.1.Tag.1.Value", SWEREX__FARGATE_TAG_VALUE);
   return true;
 }
 
@@ -23712,14 +23739,14 @@ static bool swerex__fargate_authorize(void *owner, const swerex__aws_row *row, s
   (void)row;
   if (fargate->group_name[0] == '\0' || fargate->has_rule) return false;
   snprintf(port, sizeof port, "%d", swerex__fargate_port(owner));
-  swerex__aws_param(body, "GroupId", fargate->group);
-  swerex__aws_param(body, "IpPermissions.1.IpProtocol", "tcp");
-  swerex__aws_param(body, "IpPermissions.1.FromPort", port);
-  swerex__aws_param(body, "IpPermissions.1.ToPort", port);
-  swerex__aws_param(body,
-                    strchr(cidr, ':') != NULL ? "IpPermissions.1.Ipv6Ranges.1.CidrIpv6"
-                                              : "IpPermissions.1.IpRanges.1.CidrIp",
-                    cidr);
+  swerex__sign_add_field(body, "GroupId", fargate->group);
+  swerex__sign_add_field(body, "IpPermissions.1.IpProtocol", "tcp");
+  swerex__sign_add_field(body, "IpPermissions.1.FromPort", port);
+  swerex__sign_add_field(body, "IpPermissions.1.ToPort", port);
+  swerex__sign_add_field(body,
+                         strchr(cidr, ':') != NULL ? "IpPermissions.1.Ipv6Ranges.1.CidrIpv6"
+                                                   : "IpPermissions.1.IpRanges.1.CidrIp",
+                         cidr);
   return true;
 }
 
@@ -23736,7 +23763,7 @@ static bool swerex__fargate_delete_group(void *owner, const swerex__aws_row *row
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (!fargate->made_group) return false;
-  swerex__aws_param(body, "GroupId", fargate->group);
+  swerex__sign_add_field(body, "GroupId", fargate->group);
   return true;
 }
 
@@ -24100,7 +24127,7 @@ static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->stopped || swerex__fargate_config(owner)->no_public_ip) return false;
-  swerex__aws_param(body, "NetworkInterfaceId.1", fargate->interface);
+  swerex__sign_add_field(body, "NetworkInterfaceId.1", fargate->interface);
   return true;
 }
 
@@ -24254,6 +24281,8 @@ static const swerex__aws_row swerex__task_definition_rows[] = {
 };
 static const swerex__aws_row swerex__task_no_definition_rows[] = {
   {SWEREX__PROFILE_ECS, "DeregisterTaskDefinition", 0, swerex__fargate_deregister, NULL, 0, 0},
+  {SWEREX__PROFILE_ECS, "DeleteTaskDefinitions", 0, swerex__fargate_delete_definition,
+   swerex__fargate_deleted_definition, 0, 0},
 };
 static const swerex__aws_row swerex__task_network_rows[] = {
   {SWEREX__PROFILE_EC2, "DescribeVpcs", 0, swerex__fargate_describe_vpcs,
@@ -24725,8 +24754,8 @@ static bool swerex__teardown_list(void *owner, const swerex__aws_row *row, swere
   swerex__teardown *teardown = (swerex__teardown *)owner;
   teardown->next = 0;
   if (row->kind == SWEREX__TEARDOWN_GROUP) {
-    swerex__aws_param(body, "Filter.1.Name", "tag:" SWEREX__FARGATE_TAG);
-    swerex__aws_param(body, "Filter.1.Value.1", SWEREX__FARGATE_TAG_VALUE);
+    swerex__sign_add_field(body, "Filter.1.Name", "tag:" SWEREX__FARGATE_TAG);
+    swerex__sign_add_field(body, "Filter.1.Value.1", SWEREX__FARGATE_TAG_VALUE);
   }
   return true;
 }
@@ -24841,15 +24870,15 @@ static void swerex__teardown_address(const swerex__teardown_item *item, bool loo
       swerex__aws_member(body, "taskDefinition", item->name);
       swerex__str_printf(body, "%s}", tags);
       break;
-    case SWEREX__TEARDOWN_GROUP: swerex__aws_param(body, "GroupId", item->name); break;
-    case SWEREX__TEARDOWN_ROLE: swerex__aws_param(body, "RoleName", item->name); break;
+    case SWEREX__TEARDOWN_GROUP: swerex__sign_add_field(body, "GroupId", item->name); break;
+    case SWEREX__TEARDOWN_ROLE: swerex__sign_add_field(body, "RoleName", item->name); break;
     case SWEREX__TEARDOWN_ATTACHED:
-      swerex__aws_param(body, "RoleName", item->parent);
-      swerex__aws_param(body, "PolicyArn", item->name);
+      swerex__sign_add_field(body, "RoleName", item->parent);
+      swerex__sign_add_field(body, "PolicyArn", item->name);
       break;
     case SWEREX__TEARDOWN_INLINE:
-      swerex__aws_param(body, "RoleName", item->parent);
-      swerex__aws_param(body, "PolicyName", item->name);
+      swerex__sign_add_field(body, "RoleName", item->parent);
+      swerex__sign_add_field(body, "PolicyName", item->name);
       break;
   }
 }

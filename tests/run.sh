@@ -246,6 +246,25 @@ https() {
 # The server as it goes into images: small, static, and at work, on the other processor too.
 # --- containers ---
 
+# The fargate deployment, by the command line, against an AWS of moto's.
+fargate() {
+  local flags
+  say "- AWS Fargate"
+  flags=$(sanitizers "$CC")
+  if ! { [ -x build/aws/bin/moto_server ] || { python3 -m venv build/aws &&
+    build/aws/bin/pip install -q 'moto[server]' boto3; }; } >build/aws.log 2>&1; then
+    skip "fargate" "moto and boto3 cannot be installed (tests/build/aws.log says why)"
+    return
+  fi
+  mkdir -p build/aws/task
+  check "a server for the tasks" $CC -std=c99 -O1 -w -I.. -o build/aws/task/swerex-remote \
+    ../tools/swerex-remote.c -lpthread
+  check "a command line" $CC -std=c99 -g -O1 $flags -w -DSWEREX_USE_CURL=2 -I.. -o build/aws/swerex \
+    ../tools/swerex.c -lpthread -ldl
+  build/aws/bin/python peers/fargate.py build/aws/swerex build/aws/task >build/fargate.log 2>&1 </dev/null
+  add "peers/fargate.py" $? build/fargate.log
+}
+
 # Run the clients of the peers against the server in a container.
 in_container() { # IMAGE TRANSPORT WITHOUT
   local args client=build/client.log image=swerex-test/$1 holder port token
@@ -380,6 +399,7 @@ more() {
   differ
   peers
   https
+  fargate
   statics
   containers
   fuzz "${SECONDS_EACH:-20}"
@@ -395,6 +415,7 @@ all)
 compile) compile ;;
 peers) peers ;;
 https) https ;;
+fargate) fargate ;;
 statics) statics ;;
 containers) containers ;;
 check) rules ;;

@@ -51,7 +51,7 @@ def status(task):
     if process is not None and process.poll() is not None and task._status != "STOPPED":
         end(task, "EssentialContainerExited", "Essential container in task exited")
         for container in task.containers:
-            container.exit_code = process.returncode
+            container.exitCode = process.returncode
     return original_status(task)
 
 

@@ -139,8 +139,8 @@
  *   aws     Calls to AWS                                      uses: sys mem log err str util json
  *                                                                 model loop http web xml sign
  *                                                                 profile login
- *   fargate What Fargate needs                                uses: sys err str util json hash
- *                                                                 profile aws
+ *   fargate What Fargate needs                                uses: sys log err str util json hash
+ *                                                                 sign profile aws
  *   task    Tasks in Fargate, and the deployment              uses: sys mem log err str util json
  *                                                                 model loop rt remote dep sign
  *                                                                 profile aws fargate

@@ -428,13 +428,13 @@ static int do_reap(job *j) {
 }
 
 static int do_teardown(job *j) {
-  swerex_fargate_teardown_options teardown;
-  memset(&teardown, 0, sizeof teardown);
-  teardown.region = j->set.region;
-  teardown.profile = j->set.profile;
-  teardown.task_definition_prefix = j->set.definition_prefix;
-  teardown.execution_role_prefix = j->set.role_prefix;
-  int code = teardown_run(j->loop, &teardown, j->set.yes, j->set.dry_run, &j->err);
+  swerex_fargate_teardown_options options;
+  memset(&options, 0, sizeof options);
+  options.region = j->set.region;
+  options.profile = j->set.profile;
+  options.task_definition_prefix = j->set.definition_prefix;
+  options.execution_role_prefix = j->set.role_prefix;
+  int code = teardown_run(j->loop, &options, j->set.yes, j->set.dry_run, &j->err);
   return code < 0 ? fail(j) : code;
 }
 

@@ -128,8 +128,11 @@
  *                                                                 http multi form
  *   dep     Deployments start and stop in steps               uses: mem log err model loop rt
  *   elf     The static server, found and packed               uses: sys err str
+ *   engine  Commands of a container engine                    uses: sys mem err model loop text
+ *                                                                 keep proc
  *   docker  Docker and Podman                                 uses: sys mem log err util model loop
  *                                                                 rt text keep proc remote dep elf
+ *                                                                 engine
  *   hash    SHA-256 and HMAC                                  uses: util
  *   xml     XML answers                                       uses: sys err str util json
  *   sign    Signature Version 4                               uses: sys mem str util http hash
@@ -19160,7 +19163,8 @@ static swerex_server *swerex__srv_new(swerex_loop *loop, const swerex_server_opt
  * the engine here takes them in order, and takes them back in reverse order when one fails, when
  * the start is given up, and when the deployment stops. */
 
-#define SWEREX__DEP_FREE_TIME 60.0 /* for a stop that a free waits for */
+#define SWEREX__DEP_FREE_TIME 60.0  /* for a stop that a free waits for */
+#define SWEREX__DEP_WHOLE_TIME 30.0 /* for a step to end that nobody wants any more */
 
 typedef struct swerex__dep_step {
   const char *message; /* told to hooks and log when the step begins; NULL: nothing */
@@ -19170,7 +19174,8 @@ typedef struct swerex__dep_step {
   bool (*took)(swerex_deployment *deployment, swerex_future *future, swerex_error *err);
   /** Take back what the step has made, or half made. As run. NULL: there is nothing. */
   swerex_future *(*undo)(swerex_deployment *deployment, swerex_error *err);
-  bool keep; /* a stop leaves in place what a failed start takes back */
+  bool keep;  /* a stop leaves in place what a failed start takes back */
+  bool whole; /* once begun it runs to its end: only then is known what there is to take back */
 } swerex__dep_step;
 
 typedef struct swerex__dep_kind {
@@ -19211,6 +19216,9 @@ struct swerex_deployment {
   swerex__loop_timer timer;
   swerex_error failure; /* the first */
   bool idle;            /* the phase is IDLE */
+  bool ending;          /* the start is given up, and `waiting` is a whole step's */
+  bool telling;         /* a hook runs: what it asks for is done when it has returned */
+  bool unwanted;        /* it has asked for the start to be given up */
   bool doomed;          /* freed from a callback: goes when the stop is done */
   swerex__loop_link checks;
   swerex_deployment_hook *hooks;
@@ -19219,9 +19227,12 @@ struct swerex_deployment {
 
 /** Tell hooks and log about a step. */
 static void swerex__dep_tell(swerex_deployment *deployment, const char *message) {
+  bool before = deployment->telling;
   swerex__log(&deployment->logger, SWEREX_LOG_INFO, "%s", message);
+  deployment->telling = true;
   for (size_t i = 0; i < deployment->hook_count; i++)
     deployment->hooks[i].on_custom_step(deployment->hooks[i].user_data, message);
+  deployment->telling = before;
 }
 
 /** Keep the first failure; later ones only go to the log. The error is used up. */
@@ -19389,6 +19400,7 @@ static void swerex__dep_settle(swerex_deployment *deployment, swerex__dep_phase 
   swerex_future *caller = deployment->caller;
   deployment->phase = phase;
   deployment->idle = phase == SWEREX__DEP_IDLE;
+  if (deployment->unwanted) return; /* it is stopped in a moment */
   deployment->caller = NULL;
   if (caller != NULL && deployment->failure.code != SWEREX_E_OK)
     swerex__loop_fail(caller, &deployment->failure);
@@ -19414,15 +19426,44 @@ static void swerex__dep_take_back(swerex_deployment *deployment) {
   swerex__dep_settle(deployment, SWEREX__DEP_IDLE);
 }
 
+/** Go on with taking back, whatever a step that nobody waits for has come to. */
+static void swerex__dep_end_step(swerex_deployment *deployment) {
+  swerex__loop_disarm(deployment->loop, &deployment->timer);
+  deployment->ending = false;
+  swerex__dep_take_back(deployment);
+}
+
+static void swerex__dep_on_late_step(swerex__loop_timer *timer) {
+  swerex_deployment *deployment = (swerex_deployment *)timer->owner;
+  swerex_future *waiting = deployment->waiting;
+  swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+              "what was under way did not end within %gs: going on without it",
+              SWEREX__DEP_WHOLE_TIME);
+  deployment->waiting = NULL;
+  swerex__loop_free_future(waiting);
+  swerex__dep_end_step(deployment);
+}
+
 /** End a start that has failed with this error, or that nobody wants any more. */
 static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *error) {
   swerex_future *waiting = deployment->waiting;
-  deployment->waiting = NULL;
+  bool whole = waiting != NULL && deployment->kind->steps[deployment->step].whole;
+  if (deployment->unwanted) swerex__err_clear(error); /* nobody is there to hear of it */
+  swerex__loop_disarm(deployment->loop, &deployment->timer);
+  deployment->unwanted = false;
   deployment->phase = SWEREX__DEP_GIVING_UP;
-  deployment->step++; /* the one under way may have done half */
   swerex__dep_note(deployment, error);
-  swerex__loop_free_future(waiting);
   swerex__dep_drop_runtime(deployment);
+  deployment->ending = whole;
+  if (whole) {
+    swerex__loop_arm(deployment->loop, &deployment->timer, SWEREX__DEP_WHOLE_TIME,
+                     swerex__dep_on_late_step, deployment);
+    deployment->step++;
+    return;
+  }
+  deployment->waiting = NULL;
+  deployment->step++; /* the one under way may have done half */
+  swerex__loop_free_future(waiting);
   swerex__dep_take_back(deployment);
 }
 
@@ -19460,10 +19501,11 @@ static void swerex__dep_on_answer(swerex_future *future, void *user_data) {
   swerex_deployment *deployment = (swerex_deployment *)user_data;
   swerex_error error = SWEREX_ERROR_INIT;
   bool ok = future->ok;
+  size_t step = deployment->ending ? deployment->step - 1 : deployment->step;
   deployment->waiting = NULL;
-  if (deployment->phase == SWEREX__DEP_STARTING &&
-      deployment->kind->steps[deployment->step].took != NULL)
-    ok = deployment->kind->steps[deployment->step].took(deployment, future, &error);
+  if ((deployment->phase == SWEREX__DEP_STARTING || deployment->ending) &&
+      deployment->kind->steps[step].took != NULL)
+    ok = deployment->kind->steps[step].took(deployment, future, &error);
   else if (!ok)
     swerex__err_move(&error, &future->error);
   swerex__loop_free_future(future);
@@ -19474,6 +19516,11 @@ static void swerex__dep_on_answer(swerex_future *future, void *user_data) {
     }
     deployment->step++;
     swerex__dep_advance(deployment);
+    return;
+  }
+  if (deployment->ending) {
+    swerex__err_clear(&error);
+    swerex__dep_end_step(deployment);
     return;
   }
   bool closing = deployment->phase == SWEREX__DEP_CLOSING;
@@ -19491,11 +19538,22 @@ static void swerex__dep_on_answer(swerex_future *future, void *user_data) {
 
 /* --- start, stop, free -------------------------------------------------------------------- */
 
+static void swerex__dep_on_unwanted(swerex__loop_timer *timer);
+
+/** Give up a start under way, at once or as soon as the hook that asks for it has returned. */
+static void swerex__dep_abandon(swerex_deployment *deployment) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  deployment->unwanted = deployment->telling;
+  if (deployment->telling)
+    swerex__loop_arm(deployment->loop, &deployment->timer, 0, swerex__dep_on_unwanted, deployment);
+  else
+    swerex__dep_give_up(deployment, &error);
+}
+
 static void swerex__dep_cancel_start(swerex_future *future) {
   swerex_deployment *deployment = (swerex_deployment *)future->operation;
-  swerex_error error = SWEREX_ERROR_INIT;
   deployment->caller = NULL;
-  if (deployment->phase == SWEREX__DEP_STARTING) swerex__dep_give_up(deployment, &error);
+  if (deployment->phase == SWEREX__DEP_STARTING) swerex__dep_abandon(deployment);
 }
 
 static void swerex__dep_cancel_stop(swerex_future *future) {
@@ -19544,8 +19602,8 @@ static void swerex__dep_on_late_close(swerex__loop_timer *timer) {
 /** Close the runtime of a started deployment. */
 static void swerex__dep_close(swerex_deployment *deployment) {
   swerex_error error = SWEREX_ERROR_INIT;
-  swerex__dep_tell(deployment, "Stopping runtime");
   deployment->phase = SWEREX__DEP_CLOSING;
+  swerex__dep_tell(deployment, "Stopping runtime");
   swerex_future *closing = swerex__rt_call(deployment->runtime, SWEREX__RT_CLOSE, NULL, &error);
   if (closing == NULL) {
     swerex__dep_note(deployment, &error);
@@ -19558,6 +19616,16 @@ static void swerex__dep_close(swerex_deployment *deployment) {
                      swerex__dep_on_late_close, deployment);
 }
 
+/** A hook has asked for the end of a start, which may be over by now. */
+static void swerex__dep_on_unwanted(swerex__loop_timer *timer) {
+  swerex_deployment *deployment = (swerex_deployment *)timer->owner;
+  deployment->unwanted = false;
+  if (deployment->phase == SWEREX__DEP_STARTED)
+    swerex__dep_close(deployment);
+  else
+    swerex__dep_abandon(deployment);
+}
+
 /** Stop, or have a start given up; `future` may be NULL. */
 static void swerex__dep_begin_stop(swerex_deployment *deployment, swerex_future *future) {
   swerex_future *starting = deployment->caller;
@@ -19565,12 +19633,11 @@ static void swerex__dep_begin_stop(swerex_deployment *deployment, swerex_future 
   if (deployment->phase == SWEREX__DEP_STARTED) {
     swerex__dep_close(deployment);
   } else if (deployment->phase == SWEREX__DEP_STARTING) {
-    swerex_error error = SWEREX_ERROR_INIT;
     if (future == NULL) deployment->caller = NULL;
     if (starting != NULL)
       swerex__loop_fail_with(starting, SWEREX_E_DEPLOYMENT_STARTUP,
                              "the deployment was stopped while it was starting");
-    swerex__dep_give_up(deployment, &error);
+    swerex__dep_abandon(deployment);
   }
 }
 
@@ -19579,7 +19646,8 @@ static swerex_future *swerex__dep_stop(swerex_deployment *deployment, swerex_err
   if (future == NULL) return NULL;
   if (deployment->idle)
     swerex__loop_finish(future);
-  else if (deployment->caller != NULL && deployment->phase != SWEREX__DEP_STARTING)
+  else if (deployment->caller != NULL &&
+           (deployment->phase != SWEREX__DEP_STARTING || deployment->unwanted))
     swerex__loop_fail_with(future, SWEREX_E_RUNTIME, "the deployment is being stopped already");
   else
     swerex__dep_begin_stop(deployment, future);
@@ -19595,11 +19663,12 @@ static bool swerex__dep_holds(const swerex_deployment *deployment) {
 
 static void swerex__dep_free(swerex_deployment *deployment) {
   if (deployment == NULL) return;
-  if (swerex__dep_holds(deployment)) {
+  if (deployment->telling || swerex__dep_holds(deployment)) {
     swerex_loop *loop = deployment->loop;
-    deployment->doomed = loop->running;
+    bool inside = loop->running || deployment->telling;
+    deployment->doomed = inside;
     swerex__dep_begin_stop(deployment, NULL);
-    if (loop->running) return; /* a callback cannot wait: it goes when the stop is done */
+    if (inside) return; /* a callback cannot wait: it goes when the stop is done */
     swerex__loop_run_until(loop, &deployment->idle, SWEREX__DEP_FREE_TIME, NULL);
   }
   swerex__dep_release(deployment);
@@ -19797,6 +19866,200 @@ static int swerex__elf_pack(const swerex_allocator *memory, const char *path, co
 }
 
 /* =============================================================================================
+ * [engine] Commands of a container engine
+ * ========================================================================================== */
+/* Docker and Podman are reached by their command lines, started without a shell. An answer that is
+ * a failure becomes an error in the engine's own words, with what to do about it where that is
+ * known. */
+
+#define SWEREX__ENGINE_WORDS 4000 /* told of what a program said */
+
+/** An argument vector that grows; it borrows its texts. */
+typedef struct swerex__engine_argv {
+  const swerex_allocator *memory;
+  void *list; /* const char ** */
+  size_t count, room;
+  bool failed;
+} swerex__engine_argv;
+
+static void swerex__engine_add(swerex__engine_argv *argv, const char *text) {
+  argv->failed = argv->failed ||
+                 !swerex__mem_reserve(argv->memory, &argv->list, &argv->room, argv->count,
+                                      sizeof(const char *));
+  if (!argv->failed) ((const char **)argv->list)[argv->count++] = text;
+}
+
+/** Begin with the engine's program and the words up to NULL. */
+static swerex__engine_argv swerex__engine_words(const swerex_allocator *memory, const char *program,
+                                                const char *const *words) {
+  swerex__engine_argv argv = {memory, NULL, 0, 0, false};
+  swerex__engine_add(&argv, program);
+  for (; *words != NULL; words++) swerex__engine_add(&argv, *words);
+  return argv;
+}
+
+/* --- its answers -------------------------------------------------------------------------- */
+
+typedef struct swerex__engine_advice {
+  const char *words, *advice;
+} swerex__engine_advice;
+
+/** What engines say, and what to do about it. */
+static const swerex__engine_advice swerex__engine_advices[] = {
+  {"permission denied while trying to connect",
+   "this user may not use the engine's socket: add it to the group docker, or use sudo or podman"},
+  {"dial unix", "is the engine running? Start it, or set DOCKER_HOST"},
+  {"Cannot connect to", "is the engine running? Start it, or set DOCKER_HOST"},
+  {"port is already allocated", "choose another port, or leave it out for a free one"},
+  {"address already in use", "choose another port, or leave it out for a free one"},
+  {"is already in use by", "remove that container, or leave --name out"},
+  {"exec format error", "the image is for another processor: set platform, or install QEMU"},
+  {"read-only", "give the container a writable place, such as --tmpfs /tmp"},
+};
+
+/** Remove blanks at the end of what a program said. */
+static int swerex__engine_trim(const swerex_bytes *text) {
+  size_t size = text->size;
+  while (size > 0 && strchr(" \r\n\t", text->data[size - 1]) != NULL) size--;
+  return size < INT_MAX ? (int)size : INT_MAX;
+}
+
+/** Say what failed, in the engine's last words, and what to do. False, always. */
+static bool swerex__engine_fail(swerex_error *err, swerex_code code, const char *what,
+                                const swerex_bytes *said) {
+  const char *advice = NULL, *text = said->data == NULL ? "" : said->data;
+  for (size_t i = 0; advice == NULL && i < SWEREX__SYS_COUNT(swerex__engine_advices); i++)
+    if (strstr(text, swerex__engine_advices[i].words) != NULL)
+      advice = swerex__engine_advices[i].advice;
+  int size = swerex__engine_trim(said), over = size - SWEREX__ENGINE_WORDS;
+  if (over < 0) over = 0;
+  return swerex__err_set(err, code, "%s: %s%.*s%s%s", what, over > 0 ? "... " : "", size - over,
+                         text + over, advice != NULL ? " - " : "", advice != NULL ? advice : "");
+}
+
+/* --- commands under way ------------------------------------------------------------------- */
+
+/** What a failure says that is none, as what is to be taken away has gone already, or will. */
+static const char *const swerex__engine_gone[] = {"o such container", "already in progress", NULL};
+static const char *const swerex__engine_ended[] = {"not running", "only kill running", NULL};
+static const char *const swerex__engine_imageless[] = {"o such image", "image not known",
+                                                       "failed to find image", NULL};
+static const char *const swerex__engine_none[] = {NULL};
+
+/** A command of the engine under way. */
+typedef struct swerex__engine_job {
+  swerex_future *future; /* its response: swerex_command_response */
+  swerex__proc *proc;
+  const char *program;
+  char what[32];           /* its first words */
+  const char *const *fine; /* said by failures that are none, up to NULL; NULL: look at none */
+  double timeout;
+} swerex__engine_job;
+
+static void swerex__engine_free_job(swerex__engine_job *job) {
+  swerex__proc_free(job->proc);
+  swerex__mem_free(job);
+}
+
+static void swerex__engine_cancel_job(swerex_future *future) {
+  swerex__engine_free_job((swerex__engine_job *)future->operation);
+}
+
+/** Say why a command did not come to an end of its own. */
+static void swerex__engine_set_broken(const swerex__engine_job *job, swerex_error *error) {
+  if (job->proc->end == SWEREX__PROC_NOT_STARTED && job->proc->failed_errno == ENOENT)
+    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
+                    "there is no `%s` on PATH: install it, or set container_runtime to the engine "
+                    "that is there",
+                    job->program);
+  else if (job->proc->end == SWEREX__PROC_NOT_STARTED)
+    swerex__err_system(error, job->proc->failed_errno, job->program);
+  else if (job->proc->end == SWEREX__PROC_BROKEN)
+    swerex__err_move(error, &job->proc->error);
+  else
+    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no answer from the engine within %gs",
+                    job->what, job->timeout);
+}
+
+/** Tell whether a text holds one of these words. */
+static bool swerex__engine_says(const swerex_bytes *text, const char *const *words) {
+  while (*words != NULL && strstr(text->data, *words) == NULL) words++;
+  return *words != NULL;
+}
+
+static void swerex__engine_on_ran(swerex__proc *proc) {
+  swerex__engine_job *job = (swerex__engine_job *)proc->owner;
+  swerex_future *future = job->future;
+  swerex_command_response *response = (swerex_command_response *)future->response;
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool ok = proc->end == SWEREX__PROC_EXITED;
+  if (!ok) swerex__engine_set_broken(job, &error);
+  ok = ok && swerex__text_keep_take(&proc->pipes[0].keep, &response->stdout_text, &error) &&
+       swerex__text_keep_take(&proc->pipes[1].keep, &response->stderr_text, &error);
+  response->exit_code = swerex__proc_exit_code(proc->status);
+  if (ok && job->fine != NULL && response->exit_code != 0 &&
+      !swerex__engine_says(&response->stderr_text, job->fine))
+    ok = swerex__engine_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, job->what,
+                             &response->stderr_text);
+  swerex__engine_free_job(job);
+  if (ok)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, &error);
+}
+
+typedef struct swerex__engine_call {
+  double timeout;
+  const char *const *fine; /* see swerex__engine_job */
+  int input;        /* -1: nothing */
+  const char *const *env;
+  swerex_output_watch watch;
+} swerex__engine_call;
+
+/** Start a command of the engine below a keeper; argv is used up, its first word stays. */
+static swerex_future *swerex__engine_run(swerex_loop *loop, swerex__keep *keep,
+                                         swerex__engine_argv *argv,
+                                         const swerex__engine_call *call, swerex_error *err) {
+  swerex__proc_spec spec;
+  swerex__engine_add(argv, NULL);
+  swerex_future *future =
+    swerex__loop_promise(loop, swerex__model_of(SWEREX_MODEL_COMMAND_RESPONSE), err);
+  swerex__engine_job *job =
+    (swerex__engine_job *)swerex__mem_new(&loop->allocator, 1, sizeof *job);
+  memset(&spec, 0, sizeof spec);
+  if (future == NULL || job == NULL || argv->failed) {
+    swerex__err_memory(err);
+  } else {
+    const char *const *words = (const char *const *)argv->list;
+    spec.argv = words;
+    spec.env = call->env;
+    spec.input = call->input;
+    spec.timeout = job->timeout = call->timeout;
+    spec.idle_timeout = SWEREX_FOREVER;
+    spec.max_output = 1 << 20;
+    spec.watch = call->watch;
+    job->future = future;
+    job->program = words[0];
+    job->fine = call->fine;
+    snprintf(job->what, sizeof job->what, "%s %s", words[0], words[1]);
+    job->proc = swerex__proc_start(loop, keep, &spec, swerex__engine_on_ran, job, err);
+  }
+  swerex__mem_free(argv->list);
+  if (job != NULL && job->proc != NULL) {
+    future->operation = job;
+    future->cancel = swerex__engine_cancel_job;
+    return future;
+  }
+  swerex__mem_free(job);
+  swerex__loop_free_future(future);
+  return NULL;
+}
+
+static const swerex_command_response *swerex__engine_answer(const swerex_future *future) {
+  return (const swerex_command_response *)future->response;
+}
+
+/* =============================================================================================
  * [docker] Docker and Podman
  * ========================================================================================== */
 /* A container is made, given the static server, and started with its output attached: the server's
@@ -19820,15 +20083,17 @@ typedef struct swerex__docker {
   char id[80];        /* "": not made yet */
   bool named;         /* by the user: it may be another's container */
   char token[40];
+  char address[48]; /* of the server's local socket */
   char platform[64];
   char arch[72];         /* of the image; "": not known */
   char guess[72];        /* the same, before it was looked at */
   char binary[PATH_MAX]; /* "": the image has a server of its own */
   char inside[32];       /* where it is in the container */
-  bool missing, host_network, read_only, listening;
+  bool missing, answered, host_network, read_only, listening;
   int port;
-  swerex_future *creating; /* begun while the image is looked at; NULL: not begun, or taken */
-  swerex_future *asking;   /* for the port, while the container starts */
+  swerex_future *looking; /* at the image, while a container of it is made */
+  swerex_error refused;   /* that one was not made */
+  swerex_future *asking;  /* for the port, while the container starts */
   swerex__loop_timer ask;
   swerex__proc *attached; /* the container's output */
   swerex_future *ready;   /* pending until the server listens */
@@ -19866,28 +20131,15 @@ static double swerex__docker_limit(const swerex_deployment *deployment) {
 
 /* --- arguments ---------------------------------------------------------------------------- */
 
-/** An argument vector that grows; it borrows its texts. */
-typedef struct swerex__docker_argv {
-  const swerex_allocator *memory;
-  void *list; /* const char ** */
-  size_t count, room;
-  bool failed;
-} swerex__docker_argv;
-
-static void swerex__docker_add(swerex__docker_argv *argv, const char *text) {
-  argv->failed = argv->failed ||
-                 !swerex__mem_reserve(argv->memory, &argv->list, &argv->room, argv->count,
-                                      sizeof(const char *));
-  if (!argv->failed) ((const char **)argv->list)[argv->count++] = text;
+static swerex__engine_argv swerex__docker_words(const swerex_deployment *deployment,
+                                                const char *const *words) {
+  return swerex__engine_words(&deployment->loop->allocator, swerex__docker_program(deployment),
+                              words);
 }
 
-/** Begin with the engine's program and the words up to NULL. */
-static swerex__docker_argv swerex__docker_words(const swerex_deployment *deployment,
-                                                const char *const *words) {
-  swerex__docker_argv argv = {&deployment->loop->allocator, NULL, 0, 0, false};
-  swerex__docker_add(&argv, swerex__docker_program(deployment));
-  for (; *words != NULL; words++) swerex__docker_add(&argv, *words);
-  return argv;
+static swerex_future *swerex__docker_run(swerex_deployment *deployment, swerex__engine_argv *argv,
+                                         const swerex__engine_call *call, swerex_error *err) {
+  return swerex__engine_run(deployment->loop, swerex__docker_of(deployment)->keep, argv, call, err);
 }
 
 /** Tell whether an argument is an option, alone or with "=VALUE", whose text is then *value. */
@@ -19909,168 +20161,22 @@ static const char *swerex__docker_option(const swerex_deployment *deployment, co
   return NULL;
 }
 
-/* --- the engine's answers ----------------------------------------------------------------- */
-
-typedef struct swerex__docker_advice {
-  const char *words, *advice;
-} swerex__docker_advice;
-
-/** What engines say, and what to do about it. */
-static const swerex__docker_advice swerex__docker_advices[] = {
-  {"permission denied while trying to connect",
-   "this user may not use the engine's socket: add it to the group docker, or use sudo or podman"},
-  {"dial unix", "is the engine running? Start it, or set DOCKER_HOST"},
-  {"Cannot connect to", "is the engine running? Start it, or set DOCKER_HOST"},
-  {"port is already allocated", "choose another port, or leave it out for a free one"},
-  {"address already in use", "choose another port, or leave it out for a free one"},
-  {"is already in use by", "remove that container, or leave --name out"},
-  {"exec format error", "the image is for another processor: set platform, or install QEMU"},
-  {"read-only", "give the container a writable place, such as --tmpfs /tmp"},
-};
-
-/** Remove blanks at the end of what a program said. */
-static int swerex__docker_trim(const swerex_bytes *text) {
-  size_t size = text->size;
-  while (size > 0 && strchr(" \r\n\t", text->data[size - 1]) != NULL) size--;
-  return (int)(size < 4000 ? size : 4000);
-}
-
-/** Say what failed, in the engine's words, and what to do. False, always. */
-static bool swerex__docker_fail(swerex_error *err, swerex_code code, const char *what,
-                                const swerex_bytes *said) {
-  const char *advice = NULL, *text = said->data == NULL ? "" : said->data;
-  for (size_t i = 0; advice == NULL && i < SWEREX__SYS_COUNT(swerex__docker_advices); i++)
-    if (strstr(text, swerex__docker_advices[i].words) != NULL)
-      advice = swerex__docker_advices[i].advice;
-  return swerex__err_set(err, code, "%s: %.*s%s%s", what, swerex__docker_trim(said), text,
-                         advice != NULL ? " - " : "", advice != NULL ? advice : "");
-}
-
-/* --- commands of the engine --------------------------------------------------------------- */
-
-/** A command of the engine under way. */
-typedef struct swerex__docker_job {
-  swerex_future *future; /* its response: swerex_command_response */
-  swerex__proc *proc;
-  const char *program;
-  char what[32];    /* its first words */
-  const char *fine; /* said by a failure that is none; NULL: look at no failure */
-  double timeout;
-} swerex__docker_job;
-
-static void swerex__docker_free_job(swerex__docker_job *job) {
-  swerex__proc_free(job->proc);
-  swerex__mem_free(job);
-}
-
-static void swerex__docker_cancel_job(swerex_future *future) {
-  swerex__docker_free_job((swerex__docker_job *)future->operation);
-}
-
-/** Say why a command did not come to an end of its own. */
-static void swerex__docker_set_broken(const swerex__docker_job *job, swerex_error *error) {
-  if (job->proc->end == SWEREX__PROC_NOT_STARTED && job->proc->failed_errno == ENOENT)
-    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
-                    "there is no `%s` on PATH: install it, or set container_runtime to the engine "
-                    "that is there",
-                    job->program);
-  else if (job->proc->end == SWEREX__PROC_NOT_STARTED)
-    swerex__err_system(error, job->proc->failed_errno, job->program);
-  else if (job->proc->end == SWEREX__PROC_BROKEN)
-    swerex__err_move(error, &job->proc->error);
-  else
-    swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no answer from the engine within %gs",
-                    job->what, job->timeout);
-}
-
-static void swerex__docker_on_ran(swerex__proc *proc) {
-  swerex__docker_job *job = (swerex__docker_job *)proc->owner;
-  swerex_future *future = job->future;
-  swerex_command_response *response = (swerex_command_response *)future->response;
-  swerex_error error = SWEREX_ERROR_INIT;
-  bool ok = proc->end == SWEREX__PROC_EXITED;
-  if (!ok) swerex__docker_set_broken(job, &error);
-  ok = ok && swerex__text_keep_take(&proc->pipes[0].keep, &response->stdout_text, &error) &&
-       swerex__text_keep_take(&proc->pipes[1].keep, &response->stderr_text, &error);
-  response->exit_code = swerex__proc_exit_code(proc->status);
-  if (ok && job->fine != NULL && response->exit_code != 0 &&
-      (job->fine[0] == '\0' || strstr(response->stderr_text.data, job->fine) == NULL))
-    ok = swerex__docker_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, job->what,
-                             &response->stderr_text);
-  swerex__docker_free_job(job);
-  if (ok)
-    swerex__loop_finish(future);
-  else
-    swerex__loop_fail(future, &error);
-}
-
-typedef struct swerex__docker_call {
-  double timeout;
-  const char *fine; /* see swerex__docker_job */
-  int input;        /* -1: nothing */
-  const char *const *env;
-  swerex_output_watch watch;
-} swerex__docker_call;
-
-/** Start a command of the engine; argv is used up. */
-static swerex_future *swerex__docker_run(swerex_deployment *deployment, swerex__docker_argv *argv,
-                                         const swerex__docker_call *call, swerex_error *err) {
-  swerex_loop *loop = deployment->loop;
-  swerex__proc_spec spec;
-  swerex__docker_add(argv, NULL);
-  swerex_future *future =
-    swerex__loop_promise(loop, swerex__model_of(SWEREX_MODEL_COMMAND_RESPONSE), err);
-  swerex__docker_job *job =
-    (swerex__docker_job *)swerex__mem_new(&loop->allocator, 1, sizeof *job);
-  memset(&spec, 0, sizeof spec);
-  if (future == NULL || job == NULL || argv->failed) {
-    swerex__err_memory(err);
-  } else {
-    const char *const *words = (const char *const *)argv->list;
-    spec.argv = words;
-    spec.env = call->env;
-    spec.input = call->input;
-    spec.timeout = job->timeout = call->timeout;
-    spec.idle_timeout = SWEREX_FOREVER;
-    spec.max_output = 1 << 20;
-    spec.watch = call->watch;
-    job->future = future;
-    job->program = swerex__docker_program(deployment);
-    job->fine = call->fine;
-    snprintf(job->what, sizeof job->what, "%s %s", words[0], words[1]);
-    job->proc = swerex__proc_start(loop, swerex__docker_of(deployment)->keep, &spec,
-                                   swerex__docker_on_ran, job, err);
-  }
-  swerex__mem_free(argv->list);
-  if (job != NULL && job->proc != NULL) {
-    future->operation = job;
-    future->cancel = swerex__docker_cancel_job;
-    return future;
-  }
-  swerex__mem_free(job);
-  swerex__loop_free_future(future);
-  return NULL;
-}
-
-static const swerex_command_response *swerex__docker_answer(const swerex_future *future) {
-  return (const swerex_command_response *)future->response;
-}
-
 /* --- the image ---------------------------------------------------------------------------- */
 
 /** Forget the container of a start before this one. */
 static void swerex__docker_reset(swerex_deployment *deployment) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__loop_disarm(deployment->loop, &docker->ask);
-  swerex__loop_free_future(docker->creating);
+  swerex__loop_free_future(docker->looking);
   swerex__loop_free_future(docker->asking);
-  docker->creating = docker->asking = NULL;
+  docker->looking = docker->asking = NULL;
+  swerex__err_clear(&docker->refused);
   swerex__proc_free(docker->attached);
   swerex__mem_free(docker->output.data);
   docker->attached = NULL;
   docker->output.data = NULL;
   docker->output.size = 0;
-  docker->exited = docker->missing = docker->listening = false;
+  docker->exited = docker->missing = docker->answered = docker->listening = false;
   docker->id[0] = docker->arch[0] = docker->binary[0] = '\0';
   docker->line_size[0] = docker->line_size[1] = 0;
   docker->port = swerex__docker_config(deployment)->port;
@@ -20088,6 +20194,10 @@ static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_erro
     return swerex__err_system(err, errno, "/dev/urandom");
   for (size_t i = 0; i < 16; i++)
     snprintf(docker->token + 2 * i, 3, "%02x", bytes[i]);
+  size = (size_t)snprintf(docker->address, sizeof docker->address, "@swerex-");
+  for (size_t i = 16; i < 32; i++, size += 2)
+    snprintf(docker->address + size, 3, "%02x", bytes[i]);
+  size = 0;
   docker->named = given != NULL;
   if (given != NULL) {
     snprintf(docker->name, sizeof docker->name, "%s", given);
@@ -20103,9 +20213,9 @@ static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_erro
 static swerex_future *swerex__docker_inspect(swerex_deployment *deployment, swerex_error *err) {
   const char *const words[] = {"image", "inspect", "--format", "{{.Architecture}}",
                                swerex__docker_image(deployment), NULL};
-  swerex__docker_call call = {swerex__docker_limit(deployment), NULL, -1, NULL,
+  swerex__engine_call call = {swerex__docker_limit(deployment), NULL, -1, NULL,
                               {NULL, NULL, false}};
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
@@ -20113,17 +20223,16 @@ static swerex_future *swerex__docker_inspect(swerex_deployment *deployment, swer
 static bool swerex__docker_looked(swerex_deployment *deployment, swerex_future *future,
                                   swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
-  const swerex_command_response *ran = swerex__docker_answer(future);
+  const swerex_command_response *ran = swerex__engine_answer(future);
   if (!future->ok) return swerex__err_move(err, &future->error);
   if (ran->exit_code == 0) {
-    snprintf(docker->arch, sizeof docker->arch, "%.*s", swerex__docker_trim(&ran->stdout_text),
+    snprintf(docker->arch, sizeof docker->arch, "%.*s", swerex__engine_trim(&ran->stdout_text),
              ran->stdout_text.data);
+    docker->answered = true;
     return true;
   }
-  if (strstr(ran->stderr_text.data, "o such image") == NULL &&
-      strstr(ran->stderr_text.data, "image not known") == NULL &&
-      strstr(ran->stderr_text.data, "failed to find image") == NULL)
-    return swerex__docker_fail(err, SWEREX_E_DEPLOYMENT_STARTUP,
+  if (!swerex__engine_says(&ran->stderr_text, swerex__engine_imageless))
+    return swerex__engine_fail(err, SWEREX_E_DEPLOYMENT_STARTUP,
                                swerex__docker_program(deployment), &ran->stderr_text);
   docker->missing = true;
   if (swerex__docker_config(deployment)->pull != SWEREX_PULL_NEVER) return true;
@@ -20133,59 +20242,76 @@ static bool swerex__docker_looked(swerex_deployment *deployment, swerex_future *
                          swerex__docker_image(deployment));
 }
 
+/** Cut a stream into lines; the last one stays until its end comes. */
+static void swerex__docker_cut(swerex_deployment *deployment, swerex_stream stream,
+                               const char *text, size_t size,
+                               void (*take)(swerex_deployment *deployment, const char *line)) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  size_t which = stream == SWEREX_STDERR ? 1 : 0, *at = &docker->line_size[which];
+  char *line = docker->line[which];
+  for (size_t i = 0; i < size; i++) {
+    bool end = text[i] == '\n' || text[i] == '\r';
+    if (!end) line[(*at)++] = text[i];
+    if (*at == 0 || (!end && *at < SWEREX__DOCKER_LINE - 1)) continue;
+    line[*at] = '\0';
+    *at = 0;
+    take(deployment, line);
+  }
+}
+
+static void swerex__docker_on_pull_line(swerex_deployment *deployment, const char *line) {
+  char message[256];
+  snprintf(message, sizeof message, "Pulling: %.200s", line);
+  swerex__dep_tell(deployment, message);
+}
+
 /** Hand the lines of a pull on to hooks and log. */
 static void swerex__docker_on_pull(void *user_data, swerex_stream stream, const char *text,
                                    size_t size) {
-  swerex_deployment *deployment = (swerex_deployment *)user_data;
-  (void)stream;
-  while (size > 0) {
-    const char *end = (const char *)memchr(text, '\n', size);
-    size_t length = end == NULL ? size : (size_t)(end - text);
-    char line[256];
-    snprintf(line, sizeof line, "Pulling: %.*s", (int)(length < 200 ? length : 200), text);
-    if (length > 0) swerex__dep_tell(deployment, line);
-    if (end == NULL) return;
-    text += length + 1;
-    size -= length + 1;
-  }
+  swerex__docker_cut((swerex_deployment *)user_data, stream, text, size,
+                     swerex__docker_on_pull_line);
 }
 
 static swerex_future *swerex__docker_pull(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const words[] = {"pull", NULL};
-  swerex__docker_call call = {SWEREX__DOCKER_PULL_TIME, NULL, -1, NULL,
+  swerex__engine_call call = {SWEREX__DOCKER_PULL_TIME, NULL, -1, NULL,
                               {swerex__docker_on_pull, deployment, false}};
   if (!docker->missing && swerex__docker_config(deployment)->pull != SWEREX_PULL_ALWAYS)
     return NULL;
   swerex__dep_tell(deployment, "Pulling container image");
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
-  if (docker->platform[0] != '\0') swerex__docker_add(&argv, "--platform");
-  if (docker->platform[0] != '\0') swerex__docker_add(&argv, docker->platform);
-  swerex__docker_add(&argv, swerex__docker_image(deployment));
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
+  if (docker->platform[0] != '\0') swerex__engine_add(&argv, "--platform");
+  if (docker->platform[0] != '\0') swerex__engine_add(&argv, docker->platform);
+  swerex__engine_add(&argv, swerex__docker_image(deployment));
   docker->arch[0] = '\0';
+  docker->line_size[0] = docker->line_size[1] = 0;
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
 static bool swerex__docker_pulled(swerex_deployment *deployment, swerex_future *future,
                                   swerex_error *err) {
   char what[300];
+  for (int i = 0; i < 2; i++)
+    swerex__docker_on_pull(deployment, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, "\n", 1);
   if (!future->ok) return swerex__err_move(err, &future->error);
-  if (swerex__docker_answer(future)->exit_code == 0) return true;
+  if (swerex__engine_answer(future)->exit_code == 0) return true;
   snprintf(what, sizeof what, "Failed to pull image %.250s", swerex__docker_image(deployment));
-  return swerex__docker_fail(err, SWEREX_E_DOCKER_PULL, what,
-                             &swerex__docker_answer(future)->stderr_text);
+  return swerex__engine_fail(err, SWEREX_E_DOCKER_PULL, what,
+                             &swerex__engine_answer(future)->stderr_text);
 }
 
-/** Remove the image, where that is asked for. */
+/** Remove the image, where that is asked for. Others may use it: the last of them removes it. */
 static swerex_future *swerex__docker_remove_image(swerex_deployment *deployment,
                                                   swerex_error *err) {
   const char *const words[] = {"rmi", swerex__docker_image(deployment), NULL};
-  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, "o such image", -1, NULL,
-                              {NULL, NULL, false}};
+  static const char *const fine[] = {"o such image", "image not known", " is using its ",
+                                     " is being used by ", "image is in use", NULL};
+  swerex__engine_call call = {SWEREX__DOCKER_STOP_TIME, fine, -1, NULL, {NULL, NULL, false}};
   if (!swerex__docker_config(deployment)->remove_images) return NULL;
-  if (swerex__docker_of(deployment)->keep == NULL) return NULL;
+  if (!swerex__docker_of(deployment)->answered) return NULL;
   swerex__dep_tell(deployment, "Removing image");
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
@@ -20234,7 +20360,7 @@ static void swerex__docker_owner(long pid, char *label, size_t room) {
 
 /** Add docker_args, without what goes elsewhere. */
 static void swerex__docker_add_users(const swerex_deployment *deployment,
-                                     swerex__docker_argv *argv) {
+                                     swerex__engine_argv *argv) {
   static const char *const ours[] = {"--platform", "--name", "-d", "--detach", "--rm"};
   const char *const *args = swerex__docker_config(deployment)->docker_args;
   const char *value = NULL;
@@ -20242,14 +20368,14 @@ static void swerex__docker_add_users(const swerex_deployment *deployment,
     size_t i = 0;
     while (i < SWEREX__SYS_COUNT(ours) && !swerex__docker_is(*args, ours[i], &value)) i++;
     if (i == SWEREX__SYS_COUNT(ours))
-      swerex__docker_add(argv, *args);
+      swerex__engine_add(argv, *args);
     else if (i < 2 && value == NULL && args[1] != NULL)
       args++; /* its value */
   }
 }
 
 /** The program that the container runs, behind the image's name. */
-static void swerex__docker_add_command(swerex_deployment *deployment, swerex__docker_argv *argv,
+static void swerex__docker_add_command(swerex_deployment *deployment, swerex__engine_argv *argv,
                                        char *address, size_t room) {
   static const char *const sh[] = {"/bin/sh", "-c", NULL};
   swerex__docker *docker = swerex__docker_of(deployment);
@@ -20258,13 +20384,13 @@ static void swerex__docker_add_command(swerex_deployment *deployment, swerex__do
   bool shell = docker->binary[0] == '\0';
   const char *const *exec = config->exec_shell;
   if (exec == NULL || exec[0] == NULL) exec = sh;
-  if (!own) swerex__docker_add(argv, "--entrypoint");
-  if (!own) swerex__docker_add(argv, shell ? exec[0] : docker->inside);
-  swerex__docker_add(argv, swerex__docker_image(deployment));
-  if (own) swerex__docker_add(argv, shell ? exec[0] : docker->inside);
+  if (!own) swerex__engine_add(argv, "--entrypoint");
+  if (!own) swerex__engine_add(argv, shell ? exec[0] : docker->inside);
+  swerex__engine_add(argv, swerex__docker_image(deployment));
+  if (own) swerex__engine_add(argv, shell ? exec[0] : docker->inside);
   if (shell) {
-    for (exec++; *exec != NULL; exec++) swerex__docker_add(argv, *exec);
-    swerex__docker_add(argv,
+    for (exec++; *exec != NULL; exec++) swerex__engine_add(argv, *exec);
+    swerex__engine_add(argv,
                        "swerex-remote --auth-token \"$SWEREX_AUTH_TOKEN\" || (python3 -m pip "
                        "install pipx && python3 -m pipx ensurepath && pipx run swe-rex "
                        "--auth-token \"$SWEREX_AUTH_TOKEN\")");
@@ -20275,11 +20401,11 @@ static void swerex__docker_add_command(swerex_deployment *deployment, swerex__do
     snprintf(address, room, "@%s", docker->name);
   else
     snprintf(address, room, "%d", docker->host_network ? docker->port : SWEREX__DOCKER_PORT);
-  swerex__docker_add(argv, local ? "--unix" : "--port");
-  swerex__docker_add(argv, address);
+  swerex__engine_add(argv, local ? "--unix" : "--port");
+  swerex__engine_add(argv, address);
   if (docker->host_network && !local) {
-    swerex__docker_add(argv, "--host");
-    swerex__docker_add(argv, "127.0.0.1");
+    swerex__engine_add(argv, "--host");
+    swerex__engine_add(argv, "127.0.0.1");
   }
 }
 
@@ -20317,34 +20443,35 @@ static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_
   const char *const words[] = {"create", "--pull=never", "--label", owner, "-e",
                                "SWEREX_AUTH_TOKEN", NULL};
   swerex__docker_owner((long)getpid(), owner, sizeof owner);
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
-  if (!config->keep_container) swerex__docker_add(&argv, "--rm");
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
+  if (!config->keep_container) swerex__engine_add(&argv, "--rm");
   if (docker->read_only) {
-    swerex__docker_add(&argv, "--mount");
-    swerex__docker_add(&argv, "type=volume,dst=/.swerex");
+    swerex__engine_add(&argv, "--mount");
+    swerex__engine_add(&argv, "type=volume,dst=/.swerex");
   }
   for (const char *const *label = config->labels; label != NULL && *label != NULL; label++) {
-    swerex__docker_add(&argv, "--label");
-    swerex__docker_add(&argv, *label);
+    swerex__engine_add(&argv, "--label");
+    swerex__engine_add(&argv, *label);
   }
-  if (docker->platform[0] != '\0') swerex__docker_add(&argv, "--platform");
-  if (docker->platform[0] != '\0') swerex__docker_add(&argv, docker->platform);
+  if (docker->platform[0] != '\0') swerex__engine_add(&argv, "--platform");
+  if (docker->platform[0] != '\0') swerex__engine_add(&argv, docker->platform);
   char number[16] = "";
   if (docker->port > 0) snprintf(number, sizeof number, "%d", docker->port);
   bool wide = !swerex__docker_is_local(deployment);
   snprintf(publish, sizeof publish, "%s%s%s%d", wide ? "" : "127.0.0.1:", number,
            wide && number[0] == '\0' ? "" : ":", SWEREX__DOCKER_PORT);
   if (config->transport == SWEREX_TRANSPORT_TCP && !docker->host_network) {
-    swerex__docker_add(&argv, "-p");
-    swerex__docker_add(&argv, publish);
+    swerex__engine_add(&argv, "-p");
+    swerex__engine_add(&argv, publish);
   }
-  swerex__docker_add(&argv, "--name");
-  swerex__docker_add(&argv, docker->name);
+  swerex__engine_add(&argv, "--name");
+  swerex__engine_add(&argv, docker->name);
   swerex__docker_add_users(deployment, &argv);
   swerex__docker_add_command(deployment, &argv, address, sizeof address);
   snprintf(token, sizeof token, "SWEREX_AUTH_TOKEN=%s", docker->token);
   const char **env = swerex__docker_env(deployment, token);
-  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, env, {NULL, NULL, false}};
+  swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
+                              -1, env, {NULL, NULL, false}};
   swerex_future *future = swerex__docker_run(deployment, &argv, &call, err);
   swerex__mem_free(env);
   return future;
@@ -20359,8 +20486,8 @@ static void swerex__docker_guess(const swerex_deployment *deployment, char *arch
   snprintf(arch, room, "%s", machine == NULL ? name : machine->names[0]);
 }
 
-/** Look at the image; meanwhile make a container of it, in the hope that it is as it is mostly. */
-static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
+/** Begin anew, with a keeper and names. */
+static swerex_future *swerex__docker_prepare(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__docker_reset(deployment);
   if (docker->keep != NULL && !swerex__keep_is_alive(docker->keep)) {
@@ -20368,53 +20495,86 @@ static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_
     docker->keep = NULL;
   }
   if (docker->keep == NULL) docker->keep = swerex__keep_fork(deployment->loop, NULL, 0, err);
-  if (docker->keep == NULL || !swerex__docker_make_names(deployment, err)) return NULL;
-  swerex_future *future = swerex__docker_inspect(deployment, err);
-  if (future == NULL || swerex__docker_config(deployment)->pull == SWEREX_PULL_ALWAYS)
-    return future;
+  if (docker->keep != NULL) swerex__docker_make_names(deployment, err);
+  return NULL;
+}
+
+/**
+ * Look at the image; meanwhile make a container of it, in the hope that it is as it is mostly. Not
+ * with a name of the user's: what carries it could be another's.
+ */
+static swerex_future *swerex__docker_try(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  docker->looking = swerex__docker_inspect(deployment, err);
+  if (docker->looking == NULL) return NULL;
+  swerex__loop_hide(docker->looking);
+  if (docker->named || swerex__docker_config(deployment)->pull == SWEREX_PULL_ALWAYS) return NULL;
   swerex__docker_guess(deployment, docker->guess, sizeof docker->guess);
   snprintf(docker->arch, sizeof docker->arch, "%s", docker->guess);
-  docker->creating = swerex__docker_make(deployment, NULL);
-  if (docker->creating != NULL) swerex__loop_hide(docker->creating);
+  swerex_future *future = swerex__docker_make(deployment, NULL);
   docker->arch[0] = '\0';
   return future;
 }
 
-/** Make the container, if it was not made for the right processor while the image was looked at. */
-static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+/** Take the id of a container that was made. */
+static bool swerex__docker_created(swerex_deployment *deployment, swerex_future *future,
+                                   swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
-  swerex_future *creating = docker->creating;
-  bool right = !docker->missing && strcmp(docker->arch, docker->guess) == 0;
-  docker->creating = NULL;
-  if (right && creating != NULL) return creating;
-  swerex__loop_free_future(creating);
-  return swerex__docker_make(deployment, err);
+  if (!future->ok) return swerex__err_move(err, &future->error);
+  const swerex_bytes *out = &swerex__engine_answer(future)->stdout_text;
+  int end = swerex__engine_trim(out), start = end;
+  while (start > 0 && out->data[start - 1] != '\n') start--;
+  snprintf(docker->id, sizeof docker->id, "%.*s", end - start, out->data + start);
+  docker->answered = true;
+  if (docker->id[0] != '\0') return true;
+  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s create did not give an id",
+                         swerex__docker_program(deployment));
+}
+
+/** That it was not made is no failure yet: the image may not be here. */
+static bool swerex__docker_tried(swerex_deployment *deployment, swerex_future *future,
+                                 swerex_error *err) {
+  (void)err;
+  swerex__docker_created(deployment, future, &swerex__docker_of(deployment)->refused);
+  return true;
+}
+
+/** Learn what the image is. */
+static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_future *future = docker->looking;
+  (void)err;
+  docker->looking = NULL;
+  return future;
 }
 
 /** Remove a container that was made for the wrong processor. */
 static swerex_future *swerex__docker_unmake(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
-  const char *const words[] = {"rm", "-f", docker->name, NULL};
-  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, "o such container", -1, NULL,
+  const char *const words[] = {"rm", "-f", docker->id, NULL};
+  swerex__engine_call call = {SWEREX__DOCKER_STOP_TIME, swerex__engine_gone, -1, NULL,
                               {NULL, NULL, false}};
-  if (docker->creating == NULL || docker->missing || docker->named ||
-      strcmp(docker->arch, docker->guess) == 0)
-    return NULL;
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  if (!docker->missing && strcmp(docker->arch, docker->guess) == 0) return NULL;
+  swerex__err_clear(&docker->refused);
+  if (docker->id[0] == '\0') return NULL;
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
-static bool swerex__docker_created(swerex_deployment *deployment, swerex_future *future,
-                                   swerex_error *err) {
-  swerex__docker *docker = swerex__docker_of(deployment);
+static bool swerex__docker_unmade(swerex_deployment *deployment, swerex_future *future,
+                                  swerex_error *err) {
   if (!future->ok) return swerex__err_move(err, &future->error);
-  const swerex_bytes *out = &swerex__docker_answer(future)->stdout_text;
-  int end = swerex__docker_trim(out), start = end;
-  while (start > 0 && out->data[start - 1] != '\n') start--;
-  snprintf(docker->id, sizeof docker->id, "%.*s", end - start, out->data + start);
-  if (docker->id[0] != '\0') return true;
-  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s create did not give an id",
-                         swerex__docker_program(deployment));
+  swerex__docker_of(deployment)->id[0] = '\0';
+  return true;
+}
+
+/** Make the container, if it was not made while the image was looked at. */
+static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+  swerex__docker *docker = swerex__docker_of(deployment);
+  if (docker->id[0] != '\0') return NULL;
+  if (docker->refused.code == SWEREX_E_OK) return swerex__docker_make(deployment, err);
+  swerex__err_move(err, &docker->refused);
+  return NULL;
 }
 
 /** Remove the container, or end it where it is to be kept. */
@@ -20426,15 +20586,16 @@ static swerex_future *swerex__docker_remove(swerex_deployment *deployment, swere
   bool podman = config->container_runtime == SWEREX_CONTAINER_PODMAN; /* which waits by default */
   const char *const removal[] = {"rm", "-f", "-v", target, podman ? "-t" : NULL, "0", NULL};
   const char *const kill[] = {"kill", target, NULL};
-  swerex__docker_call call = {SWEREX__DOCKER_STOP_TIME, keep ? "not running" : "o such container",
-                              -1, NULL, {NULL, NULL, false}};
+  swerex__engine_call call = {SWEREX__DOCKER_STOP_TIME,
+                              keep ? swerex__engine_ended : swerex__engine_gone, -1, NULL,
+                              {NULL, NULL, false}};
   swerex__loop_disarm(deployment->loop, &docker->ask);
   swerex__loop_free_future(docker->asking);
   docker->asking = NULL;
-  if (docker->id[0] == '\0' && (docker->named || docker->keep == NULL)) return NULL;
+  if (docker->id[0] == '\0' && (docker->named || !docker->answered)) return NULL;
   if (keep && (docker->id[0] == '\0' || docker->exited)) return NULL;
   swerex__dep_tell(deployment, "Stopping container");
-  swerex__docker_argv argv = swerex__docker_words(deployment, keep ? kill : removal);
+  swerex__engine_argv argv = swerex__docker_words(deployment, keep ? kill : removal);
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
@@ -20446,8 +20607,9 @@ static swerex_future *swerex__docker_put(swerex_deployment *deployment, swerex_e
   if (docker->binary[0] == '\0') return NULL;
   int fd = swerex__elf_pack(&deployment->loop->allocator, docker->binary, "swerex-remote", err);
   if (fd < 0) return NULL;
-  swerex__docker_call call = {swerex__docker_limit(deployment), "", fd, NULL, {NULL, NULL, false}};
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
+                              fd, NULL, {NULL, NULL, false}};
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
   swerex_future *future = swerex__docker_run(deployment, &argv, &call, err);
   swerex__sys_close(&fd);
   return future;
@@ -20488,17 +20650,7 @@ static void swerex__docker_on_line(swerex_deployment *deployment, const char *li
 
 static void swerex__docker_on_output(void *user_data, swerex_stream stream, const char *text,
                                      size_t size) {
-  swerex_deployment *deployment = (swerex_deployment *)user_data;
-  swerex__docker *docker = swerex__docker_of(deployment);
-  size_t which = stream == SWEREX_STDERR ? 1 : 0;
-  for (size_t i = 0; i < size; i++) {
-    bool full = docker->line_size[which] == SWEREX__DOCKER_LINE - 1;
-    if (text[i] != '\n' && !full) docker->line[which][docker->line_size[which]++] = text[i];
-    if (text[i] != '\n' && !full) continue;
-    docker->line[which][docker->line_size[which]] = '\0';
-    docker->line_size[which] = 0;
-    swerex__docker_on_line(deployment, docker->line[which]);
-  }
+  swerex__docker_cut((swerex_deployment *)user_data, stream, text, size, swerex__docker_on_line);
 }
 
 /** Say that the container has ended, with its last output. */
@@ -20511,7 +20663,7 @@ static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex
   snprintf(what, sizeof what, refused ? "container %.100s could not be started"
                                       : "container %.100s ended with exit code %d",
            docker->name, docker->exit_code);
-  swerex__docker_fail(error, SWEREX_E_DEPLOYMENT_STARTUP, what, &docker->output);
+  swerex__engine_fail(error, SWEREX_E_DEPLOYMENT_STARTUP, what, &docker->output);
 }
 
 /** The container has ended, or could not be started. */
@@ -20519,6 +20671,7 @@ static void swerex__docker_on_ended(swerex__proc *proc) {
   swerex_deployment *deployment = (swerex_deployment *)proc->owner;
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_error error = SWEREX_ERROR_INIT;
+  swerex__docker_on_output(deployment, SWEREX_STDOUT, "\n", 1);
   docker->exited = true;
   docker->exit_code = swerex__proc_exit_code(proc->status);
   swerex__text_keep_take(&proc->pipes[0].keep, &docker->output, NULL);
@@ -20544,7 +20697,7 @@ static void swerex__docker_on_late(swerex__loop_timer *timer) {
            swerex__docker_limit(deployment), docker->name);
   if (docker->attached != NULL)
     swerex__text_keep_take(&docker->attached->pipes[0].keep, &so_far, NULL);
-  swerex__docker_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, what, &so_far);
+  swerex__engine_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, what, &so_far);
   swerex__mem_free(so_far.data);
   swerex__docker_settle(deployment, &error);
 }
@@ -20558,14 +20711,15 @@ static void swerex__docker_cancel_ready(swerex_future *future) {
 static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const words[] = {"port", docker->id, "8000/tcp", NULL};
-  swerex__docker_call call = {swerex__docker_limit(deployment), "", -1, NULL, {NULL, NULL, false}};
-  swerex__docker_argv argv = swerex__docker_words(deployment, words);
+  swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
+                              -1, NULL, {NULL, NULL, false}};
+  swerex__engine_argv argv = swerex__docker_words(deployment, words);
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
 /** Read the port at the end of "127.0.0.1:32768"; 0: there is none. */
 static int swerex__docker_read_port(const swerex_future *future) {
-  const char *text = swerex__docker_answer(future)->stdout_text.data;
+  const char *text = swerex__engine_answer(future)->stdout_text.data;
   if (!future->ok || text == NULL) return 0;
   const char *line = text + strcspn(text, "\n"), *colon = line;
   while (colon > text && *colon != ':') colon--;
@@ -20760,8 +20914,9 @@ static void swerex__docker_release(swerex_deployment *deployment) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__loop_disarm(deployment->loop, &docker->deadline);
   swerex__loop_disarm(deployment->loop, &docker->ask);
-  swerex__loop_free_future(docker->creating);
+  swerex__loop_free_future(docker->looking);
   swerex__loop_free_future(docker->asking);
+  swerex__err_clear(&docker->refused);
   while (docker->relays.next != NULL && !swerex__loop_link_empty(&docker->relays))
     swerex__docker_free_relay((swerex__docker_relay *)docker->relays.next);
   swerex__proc_free(docker->attached);
@@ -20770,15 +20925,16 @@ static void swerex__docker_release(swerex_deployment *deployment) {
 }
 
 static const swerex__dep_step swerex__docker_steps[] = {
-  {NULL, swerex__docker_look, swerex__docker_looked, NULL, false},
-  {NULL, swerex__docker_pull, swerex__docker_pulled, swerex__docker_remove_image, false},
-  {NULL, swerex__docker_look_again, swerex__docker_looked, NULL, false},
-  {NULL, swerex__docker_unmake, NULL, NULL, false},
-  {"Creating container", swerex__docker_create, swerex__docker_created, swerex__docker_remove,
-   false},
-  {NULL, swerex__docker_put, NULL, NULL, false},
-  {"Starting runtime", swerex__docker_start, NULL, NULL, false},
-  {NULL, swerex__docker_connect, swerex__docker_connected, NULL, false},
+  {NULL, swerex__docker_prepare, NULL, swerex__docker_remove_image, false, false},
+  {NULL, swerex__docker_try, swerex__docker_tried, swerex__docker_remove, false, true},
+  {NULL, swerex__docker_look, swerex__docker_looked, NULL, false, false},
+  {NULL, swerex__docker_pull, swerex__docker_pulled, NULL, false, false},
+  {NULL, swerex__docker_look_again, swerex__docker_looked, NULL, false, false},
+  {NULL, swerex__docker_unmake, swerex__docker_unmade, NULL, false, true},
+  {"Creating container", swerex__docker_create, swerex__docker_created, NULL, false, true},
+  {NULL, swerex__docker_put, NULL, NULL, false, false},
+  {"Starting runtime", swerex__docker_start, NULL, NULL, false, false},
+  {NULL, swerex__docker_connect, swerex__docker_connected, NULL, false, false},
 };
 static const swerex__dep_kind swerex__docker_kind = {"docker",
                                                      sizeof(swerex__docker),
@@ -24585,13 +24741,13 @@ static void swerex__task_release(swerex_deployment *deployment) {
 }
 
 static const swerex__dep_step swerex__task_steps[] = {
-  {"Reading AWS settings", swerex__task_open, NULL, NULL, false},
-  {"Creating cluster", swerex__task_make, NULL, swerex__task_unmake, true},
-  {"Creating execution role", swerex__task_make, NULL, swerex__task_unmake, true},
-  {"Creating task definition", swerex__task_make, NULL, swerex__task_unmake, true},
-  {"Creating security group", swerex__task_make, NULL, swerex__task_unmake, true},
-  {"Starting task", swerex__task_make, NULL, swerex__task_unmake, false},
-  {"Starting runtime", swerex__task_reach, NULL, NULL, false},
+  {"Reading AWS settings", swerex__task_open, NULL, NULL, false, false},
+  {"Creating cluster", swerex__task_make, NULL, swerex__task_unmake, true, false},
+  {"Creating execution role", swerex__task_make, NULL, swerex__task_unmake, true, false},
+  {"Creating task definition", swerex__task_make, NULL, swerex__task_unmake, true, false},
+  {"Creating security group", swerex__task_make, NULL, swerex__task_unmake, true, false},
+  {"Starting task", swerex__task_make, NULL, swerex__task_unmake, false, false},
+  {"Starting runtime", swerex__task_reach, NULL, NULL, false, false},
 };
 static const swerex__dep_kind swerex__task_kind = {"fargate",
                                                       sizeof(swerex__fargate),
@@ -25258,7 +25414,7 @@ static swerex_future *swerex__kinds_run_local(swerex_deployment *deployment, swe
   return NULL;
 }
 static const swerex__dep_step swerex__kinds_local_steps[] = {
-  {"Starting runtime", swerex__kinds_run_local, NULL, NULL, false}};
+  {"Starting runtime", swerex__kinds_run_local, NULL, NULL, false, false}};
 static const swerex__dep_kind swerex__kinds_local = {
   "local", 0, swerex__kinds_local_steps, 1, 0, NULL, NULL, NULL};
 #define SWEREX__KINDS_LOCAL &swerex__kinds_local
@@ -25270,7 +25426,7 @@ static swerex_future *swerex__kinds_run_dummy(swerex_deployment *deployment, swe
   return NULL;
 }
 static const swerex__dep_step swerex__kinds_dummy_steps[] = {
-  {"Starting runtime", swerex__kinds_run_dummy, NULL, NULL, false}};
+  {"Starting runtime", swerex__kinds_run_dummy, NULL, NULL, false, false}};
 static const swerex__dep_kind swerex__kinds_dummy = {
   "dummy", 0, swerex__kinds_dummy_steps, 1, 0, NULL, NULL, NULL};
 
@@ -25283,7 +25439,7 @@ static swerex_future *swerex__kinds_run_remote(swerex_deployment *deployment, sw
   return NULL;
 }
 static const swerex__dep_step swerex__kinds_remote_steps[] = {
-  {"Starting runtime", swerex__kinds_run_remote, NULL, NULL, false}};
+  {"Starting runtime", swerex__kinds_run_remote, NULL, NULL, false, false}};
 static const swerex__dep_kind swerex__kinds_remote = {
   "remote", 0, swerex__kinds_remote_steps, 1, 0, NULL, NULL, NULL};
 #define SWEREX__KINDS_REMOTE &swerex__kinds_remote

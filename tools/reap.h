@@ -17,7 +17,7 @@ static bool reap_run(swerex_runtime *runtime, const char *const *argv,
   command.timeout = 60;
   swerex_command_response_clear(ran);
   if (!swerex_execute(runtime, &command, ran, err)) return false;
-  return ran->exit_code == 0 || swerex__docker_fail(err, SWEREX_E_RUNTIME, argv[0], &ran->stderr_text);
+  return ran->exit_code == 0 || swerex__engine_fail(err, SWEREX_E_RUNTIME, argv[0], &ran->stderr_text);
 }
 
 /** Split "id name owner"; false: it is something else. */

@@ -19915,6 +19915,7 @@ static const swerex__engine_advice swerex__engine_advices[] = {
   {"is already in use by", "remove that container, or leave --name out"},
   {"exec format error", "the image is for another processor: set platform, or install QEMU"},
   {"read-only", "give the container a writable place, such as --tmpfs /tmp"},
+  {"o public port", "a network without ports needs the transport \"stdio\""},
 };
 
 /** Remove blanks at the end of what a program said. */
@@ -20090,6 +20091,7 @@ typedef struct swerex__docker {
   char binary[PATH_MAX]; /* "": the image has a server of its own */
   char inside[32];       /* where it is in the container */
   bool missing, answered, host_network, read_only, listening;
+  bool asked_late; /* the port was asked for when the server was listening already */
   int port;
   swerex_future *looking; /* at the image, while a container of it is made */
   swerex_error refused;   /* that one was not made */
@@ -20188,16 +20190,15 @@ static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_erro
   static const char letters[] =
     "-_.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   unsigned char bytes[32];
+  char hex[65];
   size_t size = 0;
   const char *given = swerex__docker_option(deployment, "--name");
   if (!swerex__util_random(bytes, sizeof bytes))
     return swerex__err_system(err, errno, "/dev/urandom");
-  for (size_t i = 0; i < 16; i++)
-    snprintf(docker->token + 2 * i, 3, "%02x", bytes[i]);
-  size = (size_t)snprintf(docker->address, sizeof docker->address, "@swerex-");
-  for (size_t i = 16; i < 32; i++, size += 2)
-    snprintf(docker->address + size, 3, "%02x", bytes[i]);
-  size = 0;
+  for (size_t i = 0; i < sizeof bytes; i++)
+    snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+  snprintf(docker->token, sizeof docker->token, "%.32s", hex);
+  snprintf(docker->address, sizeof docker->address, "@swerex-%s", hex + 32);
   docker->named = given != NULL;
   if (given != NULL) {
     snprintf(docker->name, sizeof docker->name, "%s", given);
@@ -20205,8 +20206,7 @@ static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_erro
   }
   for (const char *c = swerex__docker_image(deployment); *c != '\0' && size < 60; c++)
     if (strchr(size > 0 ? letters : letters + 3, *c) != NULL) docker->name[size++] = *c;
-  for (size_t i = 16; i < 32; i++)
-    size += (size_t)snprintf(docker->name + size, 4, i == 16 ? "-%02x" : "%02x", bytes[i]);
+  snprintf(docker->name + size, sizeof docker->name - size, "-%s", hex + 32);
   return true;
 }
 
@@ -20376,7 +20376,7 @@ static void swerex__docker_add_users(const swerex_deployment *deployment,
 
 /** The program that the container runs, behind the image's name. */
 static void swerex__docker_add_command(swerex_deployment *deployment, swerex__engine_argv *argv,
-                                       char *address, size_t room) {
+                                       char port[16]) {
   static const char *const sh[] = {"/bin/sh", "-c", NULL};
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
@@ -20397,12 +20397,9 @@ static void swerex__docker_add_command(swerex_deployment *deployment, swerex__en
     return;
   }
   bool local = config->transport == SWEREX_TRANSPORT_STDIO;
-  if (local)
-    snprintf(address, room, "@%s", docker->name);
-  else
-    snprintf(address, room, "%d", docker->host_network ? docker->port : SWEREX__DOCKER_PORT);
+  snprintf(port, 16, "%d", docker->host_network ? docker->port : SWEREX__DOCKER_PORT);
   swerex__engine_add(argv, local ? "--unix" : "--port");
-  swerex__engine_add(argv, address);
+  swerex__engine_add(argv, local ? docker->address : port);
   if (docker->host_network && !local) {
     swerex__engine_add(argv, "--host");
     swerex__engine_add(argv, "127.0.0.1");
@@ -20433,7 +20430,7 @@ static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *network = swerex__docker_option(deployment, "--network");
   const char *read_only = swerex__docker_option(deployment, "--read-only");
-  char owner[400], publish[64], address[160], token[80];
+  char owner[400], publish[64], port[16], token[80];
   if (!swerex__docker_choose(deployment, err)) return NULL;
   if (network == NULL) network = swerex__docker_option(deployment, "--net");
   docker->host_network = network != NULL && strcmp(network, "host") == 0;
@@ -20467,7 +20464,7 @@ static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_
   swerex__engine_add(&argv, "--name");
   swerex__engine_add(&argv, docker->name);
   swerex__docker_add_users(deployment, &argv);
-  swerex__docker_add_command(deployment, &argv, address, sizeof address);
+  swerex__docker_add_command(deployment, &argv, port);
   snprintf(token, sizeof token, "SWEREX_AUTH_TOKEN=%s", docker->token);
   const char **env = swerex__docker_env(deployment, token);
   swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
@@ -20735,6 +20732,7 @@ static void swerex__docker_on_asked(swerex_future *future, void *user_data);
 static void swerex__docker_on_ask(swerex__loop_timer *timer) {
   swerex_deployment *deployment = (swerex_deployment *)timer->owner;
   swerex__docker *docker = swerex__docker_of(deployment);
+  docker->asked_late = docker->listening;
   docker->asking = docker->ready == NULL ? NULL : swerex__docker_ask_port(deployment, NULL);
   if (docker->asking == NULL) return;
   swerex__loop_hide(docker->asking);
@@ -20744,14 +20742,19 @@ static void swerex__docker_on_ask(swerex__loop_timer *timer) {
 static void swerex__docker_on_asked(swerex_future *future, void *user_data) {
   swerex_deployment *deployment = (swerex_deployment *)user_data;
   swerex__docker *docker = swerex__docker_of(deployment);
+  swerex_error error = SWEREX_ERROR_INIT;
   docker->asking = NULL;
   docker->port = swerex__docker_read_port(future);
+  swerex__err_move(&error, &future->error);
   swerex__loop_free_future(future);
   if (docker->port > 0)
     swerex__docker_check_ready(deployment);
+  else if (docker->asked_late && error.code != SWEREX_E_OK)
+    swerex__docker_settle(deployment, &error); /* there will be none */
   else
     swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
                      swerex__docker_on_ask, deployment);
+  swerex__err_clear(&error);
 }
 
 static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex_error *err) {
@@ -20811,10 +20814,8 @@ static void swerex__docker_on_relay(swerex__keep_child *child, const swerex__kee
 static int swerex__docker_open(void *owner, swerex_error *err) {
   swerex_deployment *deployment = (swerex_deployment *)owner;
   swerex__docker *docker = swerex__docker_of(deployment);
-  char address[160];
-  snprintf(address, sizeof address, "@%s", docker->name);
   const char *const argv[] = {swerex__docker_program(deployment), "exec", "-i", docker->id,
-                              docker->inside, "--connect", address, NULL};
+                              docker->inside, "--connect", docker->address, NULL};
   int ends[2];
   swerex__docker_relay *relay = (swerex__docker_relay *)swerex__mem_new(
     &deployment->loop->allocator, 1, sizeof *relay);
@@ -20873,6 +20874,7 @@ static bool swerex__docker_check(swerex_deployment *deployment, swerex_error *er
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *platform = swerex__docker_option(deployment, "--platform");
+  const char *image = swerex__docker_image(deployment);
   swerex__loop_link_init(&docker->relays);
   if (platform != NULL && config->platform != NULL)
     return swerex__err_set(err, SWEREX_E_VALIDATION,
@@ -20881,6 +20883,8 @@ static bool swerex__docker_check(swerex_deployment *deployment, swerex_error *er
   if (platform != NULL && platform[0] == '\0')
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "--platform argument must be followed by a value");
+  if (image[0] == '\0' || image[0] == '-')
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "image: '%s' is no name of an image", image);
   if (platform == NULL) platform = config->platform;
   if (platform != NULL) snprintf(docker->platform, sizeof docker->platform, "%s", platform);
   if (config->port < 0 || config->port > 65535)

@@ -19933,6 +19933,7 @@ static bool swerex__engine_fail(swerex_error *err, swerex_code code, const char 
     if (strstr(text, swerex__engine_advices[i].words) != NULL)
       advice = swerex__engine_advices[i].advice;
   int size = swerex__engine_trim(said), over = size - SWEREX__ENGINE_WORDS;
+  if (size == 0) return swerex__err_set(err, code, "%s: it said nothing", what);
   if (over < 0) over = 0;
   return swerex__err_set(err, code, "%s: %s%.*s%s%s", what, over > 0 ? "... " : "", size - over,
                          text + over, advice != NULL ? " - " : "", advice != NULL ? advice : "");

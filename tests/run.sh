@@ -243,7 +243,6 @@ https() {
   add "peers/https.py" $? build/https.log
 }
 
-# The server as it goes into images: small, static, and at work, on the other processor too.
 # --- containers ---
 
 # The fargate deployment, by the command line, against an AWS of moto's.
@@ -265,32 +264,44 @@ fargate() {
   add "peers/fargate.py" $? build/fargate.log
 }
 
-# Run the clients of the peers against the server in a container.
-in_container() { # IMAGE TRANSPORT WITHOUT
-  local args client=build/client.log image=swerex-test/$1 holder port token
+# Run the clients of the peers against the server in a container; their logs are build/suite-*.
+suite() { # ENGINE IMAGE TRANSPORT WITHOUT
+  local name=build/suite-$1-$2-$3 image=swerex-test/$2 args port token try
+  [ "$1" = podman ] && image=localhost/$image
   args='"-v","/tmp:/tmp","--pid=host"' # the tests look at files and processes of the server
-  rm -f build/port
-  exec 9> >(exec build/hold "{\"type\":\"docker\",\"pull\":\"never\",\"image\":\"$image\",
-    \"transport\":\"$2\",\"docker_args\":[$args]}" >build/port 2>build/server.log)
-  if ! port_of build/port >/dev/null; then
-    exec 9>&-
-    count "a container of $image by $2 starts" 1 build/server.log
-    return
-  fi
-  read -r port token <build/port
-  HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$3" >$client 2>&1
-  add "our client, server in $image by $2" $? $client
-  if [ "$1" = debian ]; then
-    SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
-      --host http://127.0.0.1 --port "$port" --token "$token" >$client 2>&1
-    add "Python client, server in $image by $2" $? $client
+  rm -f "$name".*
+  exec 9> >(exec build/hold "{\"type\":\"docker\",\"container_runtime\":\"$1\",\"pull\":\"never\",
+    \"image\":\"$image\",\"transport\":\"$3\",\"labels\":{\"swerex.suite\":\"$3\"},
+    \"docker_args\":[$args]}" >"$name.port" 2>"$name.err")
+  if port_of "$name.port" >/dev/null; then
+    read -r port token <"$name.port"
+    HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$4" >"$name.ours" 2>&1
+    echo $? >"$name.status"
+    [ "$2" = debian ] && SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
+      --host http://127.0.0.1 --port "$port" --token "$token" >"$name.python" 2>&1
   fi
   exec 9>&-
-  for try in $(seq 100); do
-    [ -z "$(docker ps -q --filter label=swerex.owner)" ] && return
+  for try in $(seq 300); do
+    [ -z "$("$1" ps -q --filter "label=swerex.suite=$3")" ] && touch "$name.gone" && return
     sleep 0.1
   done
-  count "the container of $image by $2 is gone" 1
+}
+
+# The suite by both transports at once, as it mostly waits.
+suites() { # ENGINE IMAGE WITHOUT
+  local transport name
+  for transport in tcp stdio; do suite "$1" "$2" $transport "$3" & done
+  wait
+  for transport in tcp stdio; do
+    name=build/suite-$1-$2-$transport
+    if [ ! -f "$name.status" ]; then
+      count "a container of $2 by $transport starts, $1" 1 "$name.err"
+      continue
+    fi
+    add "our client, server in $2 by $transport, $1" "$(cat "$name.status")" "$name.ours"
+    [ "$2" = debian ] && add "Python client, server in $2 by $transport" 0 "$name.python"
+    check "the container of $2 by $transport is gone, $1" test -f "$name.gone"
+  done
 }
 
 containers() {
@@ -301,6 +312,7 @@ containers() {
   export SWEREX_REMOTE_BINARY=$PWD/../tools/build/swerex-remote
   check "the test of containers builds" $CC -std=c99 -g $flags -Wall -Wextra -Wno-unused-function -I.. -I. \
     -o build/test_docker containers/test_docker.c -lpthread
+  peers_install >build/peers.log 2>&1 # one test wants the Python server, and says so
   for engine in docker podman; do
     if ! bash containers/engine.sh $engine >build/engine.env; then
       skip "$engine" "it is not here, or cannot be started"
@@ -319,11 +331,11 @@ containers() {
   fi
   check "our client builds" $CC -std=c99 -g $flags -Wall -Wextra -I.. -I. -o build/client peers/client.c -lpthread
   check "hold builds" $CC -std=c99 -O1 -w -I.. -o build/hold containers/hold.c
-  for transport in tcp stdio; do
-    in_container debian $transport "gdb"
-    in_container musl $transport "gdb python3"
-    in_container busybox $transport "gdb python3 bash"
-  done
+  suites docker debian "gdb"
+  suites docker musl "gdb python3"
+  suites docker busybox "gdb python3 bash"
+  suites docker empty "gdb python3 bash coreutils"
+  podman info >/dev/null 2>&1 && suites podman musl "gdb python3 speed" # an exec takes its time there
   build/peers/bin/python containers/python_docker.py "$SWEREX_REMOTE_BINARY-x86_64" swerex-test/musl \
     >build/containers.log 2>&1
   add "Python's DockerDeployment with our server" $? build/containers.log
@@ -333,6 +345,7 @@ containers() {
   count "benchmark of containers" $?
 }
 
+# The server as it goes into images: small, static, and at work, on the other processor too.
 statics() {
   local machine emulator file server port
   say "- static servers"

@@ -3,6 +3,8 @@
  * implementation.
  */
 
+enum { REAP_MOST = 1000 }; /* containers looked at in one go */
+
 /** What is known of a container that carries our label. */
 typedef struct reap_container {
   const char *id, *name, *owner; /* in a line of the engine's answer */
@@ -14,7 +16,7 @@ static bool reap_run(swerex_runtime *runtime, const char *const *argv,
   swerex_command command;
   memset(&command, 0, sizeof command);
   command.argv = argv;
-  command.timeout = 60;
+  command.timeout = 600; /* for all of them */
   swerex_command_response_clear(ran);
   if (!swerex_execute(runtime, &command, ran, err)) return false;
   return ran->exit_code == 0 || swerex__engine_fail(err, SWEREX_E_RUNTIME, argv[0], &ran->stderr_text);
@@ -43,46 +45,68 @@ static bool reap_is_owned(const char *owner, bool *elsewhere) {
   return !*elsewhere && pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM) && strcmp(here, owner) == 0;
 }
 
-/** Look at one container: remove it, or say why not. */
-static bool reap_one(swerex_runtime *runtime, const char *engine, const reap_container *box, bool all,
-                     bool dry, swerex_error *err) {
+/** Ask for the containers that carry our label: lines of "id name owner". */
+static bool reap_list(swerex_runtime *runtime, const char *engine, swerex_command_response *out,
+                      swerex_error *err) {
+  const char *const list[] = {engine, "ps", "-a", "-q", "--no-trunc", "--filter", "label=swerex.owner", NULL};
+  const char *const look[] = {engine, "inspect", "--format",
+                              "{{.Id}} {{.Name}} {{index .Config.Labels \"swerex.owner\"}}", NULL};
+  swerex_command_response ids;
+  memset(&ids, 0, sizeof ids);
+  if (!reap_run(runtime, list, &ids, err)) return false;
+  const char *argv[REAP_MOST + 5];
+  memcpy(argv, look, sizeof look);
+  size_t count = 4;
+  for (char *id = strtok(ids.stdout_text.data, "\n"); id != NULL && count < REAP_MOST + 4; id = strtok(NULL, "\n"))
+    argv[count++] = id;
+  argv[count] = NULL;
+  bool ok = count == 4 || reap_run(runtime, argv, out, err);
+  if (!ok && out->stdout_text.size > 0) { /* some have gone meanwhile */
+    swerex_error_clear(err);
+    ok = true;
+  }
+  swerex_command_response_clear(&ids);
+  return ok;
+}
+
+/** Remove containers with one command, and say which have gone. */
+static bool reap_remove(swerex_runtime *runtime, const char *engine, const reap_container *boxes,
+                        size_t count, swerex_error *err) {
+  const char *argv[REAP_MOST + 5] = {engine, "rm", "-f", "-v"};
   swerex_command_response ran;
-  bool elsewhere = false;
-  const char *const argv[] = {engine, "rm", "-f", "-v", box->id, NULL};
-  bool owned = reap_is_owned(box->owner, &elsewhere);
-  const char *what = owned && !all       ? "in use"
-                     : elsewhere && !all ? "made on another machine (--all removes it)"
-                     : dry               ? "would be removed"
-                                         : "removed";
-  bool keep = (owned || elsewhere) && !all;
   memset(&ran, 0, sizeof ran);
-  bool ok = keep || dry || reap_run(runtime, argv, &ran, err);
-  if (ok) printf("%.12s  %-40s  %s\n", box->id, box->name, what);
+  for (size_t i = 0; i < count; i++) argv[4 + i] = boxes[i].id;
+  bool ok = count == 0 || reap_run(runtime, argv, &ran, err);
+  for (size_t i = 0; i < count; i++)
+    if (ran.stdout_text.data != NULL && strstr(ran.stdout_text.data, boxes[i].id) != NULL)
+      printf("%.12s  %-40s  removed\n", boxes[i].id, boxes[i].name);
   swerex_command_response_clear(&ran);
   return ok;
 }
 
 /** Remove the containers whose program is gone. False: a failure is in *err, the rest was done. */
 static bool reap(swerex_runtime *runtime, const char *engine, bool all, bool dry, swerex_error *err) {
-  const char *const list[] = {engine, "ps", "-a", "-q", "--no-trunc", "--filter", "label=swerex.owner", NULL};
-  swerex_command_response ids, ran;
-  bool ok = true;
-  memset(&ids, 0, sizeof ids);
-  memset(&ran, 0, sizeof ran);
-  if (!reap_run(runtime, list, &ids, err)) return false;
-  for (char *id = strtok(ids.stdout_text.data, "\n"); id != NULL; id = strtok(NULL, "\n")) {
-    const char *const inspect[] = {engine, "inspect", "--format",
-                                   "{{.Id}} {{.Name}} {{index .Config.Labels \"swerex.owner\"}}", id, NULL};
-    swerex_error error = SWEREX_ERROR_INIT;
+  reap_container gone[REAP_MOST];
+  size_t count = 0;
+  swerex_command_response found;
+  memset(&found, 0, sizeof found);
+  bool ok = reap_list(runtime, engine, &found, err);
+  char *line = !ok || found.stdout_text.data == NULL ? NULL : strtok(found.stdout_text.data, "\n");
+  for (; line != NULL; line = strtok(NULL, "\n")) {
     reap_container box;
-    if (reap_run(runtime, inspect, &ran, &error)) {
-      ran.stdout_text.data[strcspn(ran.stdout_text.data, "\n")] = '\0';
-      if (reap_split(ran.stdout_text.data, &box) && !reap_one(runtime, engine, &box, all, dry, &error))
-        ok = swerex__err_move(err, &error);
-    }
-    swerex_error_clear(&error); /* it has gone meanwhile */
+    bool elsewhere = false;
+    if (!reap_split(line, &box)) continue;
+    bool owned = reap_is_owned(box.owner, &elsewhere);
+    bool keep = (owned || elsewhere) && !all;
+    if (keep || dry)
+      printf("%.12s  %-40s  %s\n", box.id, box.name,
+             !keep   ? "would be removed"
+             : owned ? "in use"
+                     : "made on another machine (--all removes it)");
+    else
+      gone[count++] = box;
   }
-  swerex_command_response_clear(&ids);
-  swerex_command_response_clear(&ran);
+  ok = ok && reap_remove(runtime, engine, gone, count, err);
+  swerex_command_response_clear(&found);
   return ok;
 }

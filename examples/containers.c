@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 typedef struct box {
@@ -19,11 +20,12 @@ static int count = 20, running, failures;
 
 /** Say what a box does: on a terminal each has a line of its own. */
 static void say(const box *b, const char *what) {
-  int up = count - b->number;
+  int up = count - b->number, size = (int)strcspn(what, "\n");
+  if (size > 70) size = 70;
   if (isatty(STDOUT_FILENO))
-    printf("\033[%dA\r%3d  %.70s\033[K\r\033[%dB", up, b->number, what, up);
+    printf("\033[%dA\r%3d  %.*s\033[K\r\033[%dB", up, b->number, size, what, up);
   else
-    printf("%3d  %s\n", b->number, what);
+    printf("%3d  %.*s\n", b->number, (int)strcspn(what, "\n"), what);
   fflush(stdout);
 }
 

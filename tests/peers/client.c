@@ -695,10 +695,10 @@ TEST(execute_timeout_ends_grandchildren) {
   world w = world_open();
   const char *path = fresh("late");
   double start = seconds();
-  raised(&w, script(&w, format("(sleep 1.5; touch %s) | cat; true", path), 0.3),
+  raised(&w, script(&w, format("(sleep %g; touch %s) | cat; true", 1.5 * PACE, path), 0.3),
          SWEREX_E_COMMAND_TIMEOUT, NULL);
-  CHECK(seconds() - start < 1.2);
-  nap(1.6);
+  CHECK(seconds() - start < 1.2 * PACE);
+  nap(1.6 * PACE);
   CHECK(!exists(path));
   world_close(&w);
 }
@@ -1124,13 +1124,15 @@ TEST(sessions_run_at_the_same_time) {
   swerex_command command;
   works(&w, create(&w, other));
   double start = seconds();
-  swerex_future *a = start_run(&w, w.session, "sleep 1"), *b = start_run(&w, other, "sleep 1");
+  const char *nap_for_a_while = format("sleep %g", PACE);
+  swerex_future *a = start_run(&w, w.session, nap_for_a_while);
+  swerex_future *b = start_run(&w, other, nap_for_a_while);
   memset(&command, 0, sizeof command);
-  command.argv = LIST("sleep", "1");
+  command.argv = LIST("sleep", format("%g", PACE));
   works(&w, execute(&w, &command));
   take_run(&w, a, "");
   take_run(&w, b, "");
-  CHECK(seconds() - start < 1.9);
+  CHECK(seconds() - start < 1.9 * PACE);
   works(&w, close_session(&w, other));
   world_close(&w);
 }

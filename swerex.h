@@ -20750,9 +20750,13 @@ static void swerex__docker_on_asked(swerex_future *future, void *user_data) {
   swerex__loop_free_future(future);
   if (docker->port > 0)
     swerex__docker_check_ready(deployment);
-  else if (docker->asked_late && error.code != SWEREX_E_OK)
-    swerex__docker_settle(deployment, &error); /* there will be none */
-  else
+  else if (docker->asked_late) { /* there will be none */
+    if (error.code == SWEREX_E_OK)
+      swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
+                      "%s published no port: a network without ports needs the transport \"stdio\"",
+                      swerex__docker_program(deployment));
+    swerex__docker_settle(deployment, &error);
+  } else
     swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
                      swerex__docker_on_ask, deployment);
   swerex__err_clear(&error);

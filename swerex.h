@@ -19915,6 +19915,7 @@ static const swerex__engine_advice swerex__engine_advices[] = {
   {"is already in use by", "remove that container, or leave --name out"},
   {"exec format error", "the image is for another processor: set platform, or install QEMU"},
   {"read-only", "give the container a writable place, such as --tmpfs /tmp"},
+  {"image not known", "the one that is here is for another platform than the one asked for"},
   {"o public port", "a network without ports needs the transport \"stdio\""},
 };
 

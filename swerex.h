@@ -100,7 +100,7 @@
  *   proc    Commands with pipes                               uses: sys mem err poll loop text keep
  *   re      Expect patterns                                   uses: sys mem err
  *   bash    Which commands are surely complete                uses: sys str
- *   shell   What is typed at a shell, and its marks           uses: str bash
+ *   shell   What is typed at a shell, and its marks           uses: sys str bash
  *   pty     Terminals                                         uses: sys
  *   sess    Live sessions                                     uses: sys mem log err str util json
  *                                                                 model poll loop text keep proc re
@@ -7248,6 +7248,21 @@ static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_
   return n == (ssize_t)sizeof *request;
 }
 
+/** Say that a keeper could not be forked, also to those that it was asked to fork already. */
+static void swerex__keep_refuse(int fd, int number) {
+  swerex__keep_state refused;
+  swerex__keep_request request;
+  int fds[SWEREX__KEEP_FDS];
+  memset(&refused, 0, sizeof refused);
+  refused.fd = fd;
+  swerex__keep_tell(fd, SWEREX__KEEP_FAILED, 0, number, SWEREX__KEEP_IN_SYSTEM);
+  shutdown(fd, SHUT_RD); /* who asks from now on finds a closed door, and that report */
+  while (swerex__keep_receive(&refused, &request, fds)) {
+    if (request.verb == SWEREX__KEEP_FORK) swerex__keep_refuse(fds[0], number);
+    for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
+  }
+}
+
 static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy);
 
 static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_request *request,
@@ -7257,7 +7272,7 @@ static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_r
   } else if (request->verb == SWEREX__KEEP_FORK) {
     pid_t pid = fork();
     if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
-    if (pid < 0) swerex__keep_tell(fds[0], SWEREX__KEEP_FAILED, 0, errno, SWEREX__KEEP_IN_SYSTEM);
+    if (pid < 0) swerex__keep_refuse(fds[0], errno);
     if (pid > 0 && !swerex__keep_remember(keeper, pid, 0)) kill(pid, SIGKILL);
   } else if (request->verb == SWEREX__KEEP_RELEASE) {
     _exit(0);
@@ -7395,6 +7410,19 @@ static void swerex__keep_pass_on(swerex__keep *keep) {
   }
 }
 
+/** Set the error of a program that could not be started; `subject` is it, or its keeper. */
+static bool swerex__keep_error(swerex_error *err, int number, const char *subject) {
+  char quoted[PATH_MAX + 64];
+  if (number != EAGAIN) return swerex__err_system(err, number, subject);
+  swerex__err_quote(subject, quoted, sizeof quoted);
+  swerex__err_set(err, swerex__err_code_of(number),
+                  "[Errno %d] Resource temporarily unavailable: %s cannot be started, as a limit "
+                  "on processes is reached (ulimit -u, or pids.max of the cgroup)",
+                  number, quoted);
+  if (err != NULL) err->sys_errno = number;
+  return false;
+}
+
 /** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
 static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *request,
                              const int *fds) {
@@ -7464,7 +7492,7 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *
     int number = errno;
     if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
       number = last.value;
-    return swerex__err_system(err, number, "a process to start programs from");
+    return swerex__keep_error(err, number, "swerex-keeper");
   }
   swerex__keep_pending *pending =
     (swerex__keep_pending *)swerex__mem_new(&keep->loop->allocator, 1, sizeof *pending);
@@ -7546,7 +7574,7 @@ static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
     keep->pid = fork();
     if (keep->pid == 0) swerex__keep_become_keeper(&state, ends[1], SWEREX__KEEP_SPARE);
     if (keep->pid < 0) {
-      swerex__err_system(err, errno, "fork of the keeper process");
+      swerex__keep_error(err, errno, "swerex-keeper");
       swerex__keep_free(keep);
       keep = NULL;
     }
@@ -7940,7 +7968,7 @@ static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keep
     proc->exited = true;
     if (proc->end != 0) break;
     swerex__err_set(&proc->error, SWEREX_E_OS,
-                    "the process that starts programs is gone: killed, or refused by a limit");
+                    "the process that starts programs was killed; the next call starts another");
     swerex__proc_stop(proc, SWEREX__PROC_BROKEN);
     return;
   }
@@ -10599,6 +10627,7 @@ typedef struct swerex__shell_form {
   bool complete; /* the text is known to parse: the tail may stand inside the same eval */
   bool armoured; /* xtrace, verbose or a DEBUG trap are on: silence the wrapper itself */
   bool history;  /* history expansion is on: `!` must not reach a typed line */
+  bool plain;    /* typed without eval, in which bash dies of a change of its line editing */
   int restore;   /* exit code that $? must have at the start; 0: leave it */
 } swerex__shell_form;
 
@@ -10652,6 +10681,31 @@ static void swerex__shell_add_body(const swerex__shell *shell, const swerex__she
   swerex__str_putc(out, '\n');
 }
 
+/** Tell whether a text may turn line editing on or off, as `set -o vi` does. */
+static bool swerex__shell_edits_lines(const char *text) {
+  static const char *const modes[] = {"vi", "emacs"};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(modes); i++)
+    for (const char *at = text; (at = strstr(at, modes[i])) != NULL; at++) {
+      const char *before = at;
+      while (before > text && (before[-1] == ' ' || before[-1] == '\t')) before--;
+      if (before == at || before == text || before[-1] != 'o') continue;
+      while (before > text && before[-1] >= 'a' && before[-1] <= 'z') before--;
+      if (before > text && (before[-1] == '-' || before[-1] == '+')) return true;
+    }
+  return false;
+}
+
+/** Tell whether a text can be typed as it is: printable, in lines that a terminal takes. */
+static bool swerex__shell_is_typable(const char *text, size_t size) {
+  size_t column = 0;
+  for (size_t i = 0; i < size; i++) {
+    unsigned char byte = (unsigned char)text[i];
+    column = byte == '\n' ? 0 : column + 1;
+    if ((byte < ' ' && byte != '\n') || byte == 127 || column > SWEREX__SHELL_LINE) return false;
+  }
+  return true;
+}
+
 /**
  * Compose the line to type for a command. `file` receives what must be written to the shell's file
  * before, and stays empty where the line holds everything.
@@ -10664,6 +10718,15 @@ static void swerex__shell_compose(const swerex__shell *shell, const swerex__shel
     swerex__str_putc(file, '\n');
     swerex__shell_add_posix_tail(shell, form->seq, file);
     swerex__str_printf(line, " . %s\n", shell->file);
+    return;
+  }
+  if (form->plain) {
+    swerex__str_puts(line, " { :\n");
+    swerex__shell_add_head(shell, form, line);
+    swerex__str_add(line, text, size);
+    swerex__str_puts(line, "\n}; ");
+    swerex__shell_add_tail(shell, form, line);
+    swerex__str_putc(line, '\n');
     return;
   }
   swerex__str body = swerex__str_new(line->allocator, line->max);
@@ -10693,7 +10756,7 @@ static void swerex__shell_compose(const swerex__shell *shell, const swerex__shel
 /** Compose the line that only asks for the end mark. */
 static void swerex__shell_compose_query(const swerex__shell *shell, uint64_t seq,
                                         swerex__str *line) {
-  swerex__shell_form form = {seq, true, false, false, 0};
+  swerex__shell_form form = {seq, true, false, false, false, 0};
   if (shell->posix) {
     swerex__str_printf(line, " { printf '\\033]7;%s;%llu;%%s;%%s;' \"$?\" \"$-\"; } >%s 2>&1\n",
                        shell->nonce, (unsigned long long)seq, shell->terminal);
@@ -10707,7 +10770,7 @@ static void swerex__shell_compose_query(const swerex__shell *shell, uint64_t seq
 /** Compose the startup file of a session: the user's own, then what keeps the session in step. */
 static void swerex__shell_compose_startup(const swerex__shell *shell, const char *const *sources,
                                           swerex__str *out) {
-  swerex__shell_form form = {0, true, false, false, 0};
+  swerex__shell_form form = {0, true, false, false, false, 0};
   if (!shell->posix) swerex__str_puts(out, "[ -f ~/.bashrc ] && . ~/.bashrc\n");
   for (; sources != NULL && *sources != NULL; sources++) {
     const char *path = *sources;
@@ -10816,15 +10879,18 @@ static bool swerex__shell_is_job_note(const char *line, size_t size) {
          (size - i >= 5 && memcmp(line + i, "Exit ", 5) == 0);
 }
 
-/** Remove from what came between two commands the prompt and the notes of jobs that are done. */
+/** Remove from what came between two commands the prompts and the notes of jobs that are done. */
 static void swerex__shell_clean_carry(swerex__str *carry) {
   size_t length = sizeof SWEREX__SHELL_PROMPT - 1, kept = 0;
-  for (size_t i = 0; i + length <= carry->size; i++) {
-    if (memcmp(carry->data + i, SWEREX__SHELL_PROMPT, length) != 0) continue;
-    memmove(carry->data + i, carry->data + i + length, carry->size - i - length);
-    carry->size -= length;
-    break;
+  for (size_t i = 0; i < carry->size;) {
+    if (carry->size - i >= length &&
+        memcmp(carry->data + i, SWEREX__SHELL_PROMPT, length) == 0)
+      i += length;
+    else
+      carry->data[kept++] = carry->data[i++];
   }
+  carry->size = kept;
+  kept = 0;
   for (size_t i = 0; i < carry->size;) {
     char *line = carry->data + i;
     const char *feed = (const char *)memchr(line, '\n', carry->size - i);
@@ -11595,11 +11661,14 @@ static void swerex__sess_give_carry(swerex__sess *sess, swerex__sess_action *act
 
 static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__sess_action *action) {
   const char *text = action->run.command;
-  swerex__shell_form form = {++sess->seq, action->complete, false, false, 0};
-  if (strstr(text, "DEBUG") != NULL || strstr(text, "exec") != NULL)
+  swerex__shell_form form = {++sess->seq, action->complete, false, false, false, 0};
+  bool edits = swerex__shell_edits_lines(text);
+  if (edits || strstr(text, "DEBUG") != NULL || strstr(text, "exec") != NULL)
     sess->armoured = true; /* traps may run before a command, or the shell's stdin be another */
   form.armoured = sess->armoured || sess->prompt_lost || strpbrk(sess->flags, "xv") != NULL;
   form.history = strchr(sess->flags, 'H') != NULL;
+  form.plain = edits && form.complete && !form.history && !sess->shell.posix &&
+               swerex__shell_is_typable(text, strlen(text));
   if (sess->last_code != 0 && strstr(text, "$?") != NULL && strchr(sess->flags, 'e') == NULL)
     form.restore = sess->last_code;
   return form;
@@ -11732,7 +11801,7 @@ static void swerex__sess_on_checked(swerex__proc *proc) {
   bool ok = proc->end == SWEREX__PROC_EXITED;
   int code = swerex__proc_exit_code(proc->status);
   if (!ok && proc->end == SWEREX__PROC_NOT_STARTED)
-    swerex__err_system(&error, proc->failed_errno, sess->program);
+    swerex__keep_error(&error, proc->failed_errno, sess->program);
   else if (!ok)
     swerex__err_move(&error, &proc->error);
   for (int i = 0; i < 2 && ok; i++)
@@ -11875,6 +11944,7 @@ static void swerex__sess_step_interrupt(swerex__sess_action *action) {
     swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
     return;
   } else if (swerex__sess_shell_in_front(sess)) {
+    if (sess->pid > 0) kill(sess->pid, SIGCONT); /* it may have stopped itself */
     if (!sess->querying) swerex__sess_query(sess);
   } else {
     kill(-tcgetpgrp(sess->master.fd), SIGKILL);
@@ -11994,7 +12064,7 @@ static void swerex__sess_on_report(swerex__keep_child *child, const swerex__keep
   if (report->news == SWEREX__KEEP_FAILED && sess->current != NULL) {
     swerex_error error = SWEREX_ERROR_INIT;
     bool folder = report->stage == SWEREX__KEEP_IN_CHDIR;
-    swerex__err_system(&error, report->value,
+    swerex__keep_error(&error, report->value,
                        folder ? sess->current->run.command : sess->program);
     swerex__sess_fail(sess->current, &error);
   }
@@ -12090,10 +12160,17 @@ static void swerex__sess_advance(swerex__sess *sess) {
   if (!sess->started && !sess->leaving && sess->current == NULL) swerex__sess_close(sess, NULL);
 }
 
-/** The caller no longer wants an answer: it is dropped when nothing is using it. */
+/**
+ * The caller no longer wants an answer: it is dropped when nothing is using it. A session that
+ * nobody waits for any more is closed, and its name is free at once.
+ */
 static void swerex__sess_cancel(swerex_future *future) {
   swerex__sess_action *action = (swerex__sess_action *)future->operation;
   action->future = NULL;
+  if (action->kind == SWEREX__SESS_START) {
+    if (!action->sess->leaving) swerex__sess_close(action->sess, NULL);
+    return;
+  }
   swerex__loop_arm(action->sess->loop, &action->deadline, 0, swerex__sess_on_deadline, action);
 }
 
@@ -12548,7 +12625,7 @@ static void swerex__local_set_not_started(const swerex__local_job *job, swerex_e
                                                 : command->command;
   if (job->proc->failed_stage == SWEREX__KEEP_IN_CHDIR && command->cwd != NULL)
     program = command->cwd;
-  swerex__err_system(error, job->proc->failed_errno, program);
+  swerex__keep_error(error, job->proc->failed_errno, program);
 }
 
 /** The command is over: give its answer. */
@@ -19976,7 +20053,7 @@ static void swerex__engine_set_broken(const swerex__engine_job *job, swerex_erro
                     "that is there",
                     job->program);
   else if (job->proc->end == SWEREX__PROC_NOT_STARTED)
-    swerex__err_system(error, job->proc->failed_errno, job->program);
+    swerex__keep_error(error, job->proc->failed_errno, job->program);
   else if (job->proc->end == SWEREX__PROC_BROKEN)
     swerex__err_move(error, &job->proc->error);
   else

@@ -181,6 +181,21 @@ TEST(traps) {
   world_close(&w);
 }
 
+TEST(line_editing) {
+  ROWS({"set -o vi", 0, ""}, {"echo a", 0, "a\n"}, {"cat <<E\n\ttab\nE", 0, "\ttab\n"},
+       {"set -o vi\necho again", 0, "again\n"}, {"set +o vi; (exit 4)", 4, ""}, {"echo b $?", 0, "b 4\n"},
+       {"for i in 1 2; do\n  set -o emacs # c\ndone\ncat <<X\nhd\nX\n# end", 0, "hd\n"},
+       {"shopt -qo emacs && echo on", 0, "on\n"}, {"set +o emacs; echo off", 0, "off\n"},
+       {"echo vi; echo -n no vi", 0, "vi\nno vi"}, {"set -eo vi; ! true; echo c", 0, "c\n"},
+       {"echo d; false | true; set +e", 0, "d\n"}, {"echo e", 0, "e\n"});
+  world w = world_with_session();
+  CHECK(!run_for(&w, "set -o vi; sleep 20\necho AFTER", 0.2));
+  CHECK(interrupt(&w));
+  CHECK(strstr(w.seen.output.data, "AFTER") == NULL);
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  world_close(&w);
+}
+
 TEST(shadowed_builtins) {
   ROWS({"alias .='echo dot' eval='echo ev' printf='echo pf'", 0, ""}, {"echo x", 0, "x\n"},
        {"unalias -a", 0, ""}, {"printf() { echo faked; }; eval() { echo faked; }", 0, ""}, {"echo y", 0, "y\n"},
@@ -424,6 +439,37 @@ TEST(interrupt_of_the_stubborn) {
   CHECK_INT(w.err.code, SWEREX_E_COMMAND_TIMEOUT);
   CHECK(has(w.err.message, "close the session"));
   CHECK(swerex_close_session(w.runtime, NULL, NULL, &w.err));
+  world_close(&w);
+}
+
+TEST(interrupt_of_a_shell_that_has_stopped) {
+  static const char *const commands[] = {"kill -STOP $$; echo AFTER", "suspend -f"};
+  world w = world_with_session();
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+    CHECK(!run_for(&w, commands[i], 0.2));
+    CHECK(interrupt(&w));
+    CHECK(strstr(w.seen.output.data, "AFTER") == NULL);
+    CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  }
+  CHECK(!run_for(&w, "kill -STOP $$", 0.2));
+  double start = seconds();
+  CHECK(swerex_close_session(w.runtime, NULL, NULL, &w.err));
+  CHECK(seconds() - start < 2);
+  world_close(&w);
+}
+
+TEST(a_key_that_stops_the_program_in_front) {
+  world w = world_with_session();
+  CHECK(!run_for(&w, "sleep 20", 0.2));
+  CHECK(talk(&w, "\032", NULL, 5));
+  CHECK(has(w.seen.output.data, "Stopped"));
+  usleep(50000);
+  CHECK(run(&w, "jobs"));
+  CHECK(has(w.seen.output.data, "Stopped"));
+  CHECK(strstr(w.seen.output.data, "SHELLPS1PREFIX") == NULL);
+  CHECK(run(&w, "kill -9 %1; sleep 0.2"));
+  CHECK(run(&w, "true"));
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
   world_close(&w);
 }
 
@@ -692,6 +738,24 @@ TEST(calls_that_cross_a_failure) {
   CHECK(swerex_await(closing, 10, &w.err));
   CHECK(swerex_future_take(closing, NULL, &w.err));
   CHECK(!swerex_future_take(running, NULL, &w.err));
+  world_close(&w);
+}
+
+TEST(a_start_that_is_given_up_frees_the_name) {
+  world w = world_open();
+  for (int i = 0; i < 4; i++) {
+    swerex_future *opening = swerex_create_session_async(w.runtime, NULL, &w.err);
+    if (i > 1) CHECK(swerex_loop_run(w.loop, 0.001, &w.err));
+    if (i % 2 == 0) {
+      swerex_future_free(opening);
+    } else {
+      swerex_future_cancel(opening);
+      CHECK(!swerex_future_take(opening, NULL, &w.err));
+      CHECK_INT(w.err.code, SWEREX_E_CANCELLED);
+    }
+  }
+  CHECK(create(&w, NULL));
+  CHECK(gives(&w, "echo here", 0, "here\n"));
   world_close(&w);
 }
 

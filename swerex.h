@@ -6150,6 +6150,7 @@ static bool swerex__text_keep_take(swerex__text_keep *k, swerex_bytes *out, swer
 #define SWEREX__FS_ENTRY ((size_t)1 << 14)   /* what a directory entry counts for, in bytes */
 #define SWEREX__FS_CHUNK ((size_t)1 << 17)   /* bytes per read of a copy */
 #define SWEREX__FS_READ ((size_t)1 << 12)    /* first read of a file of unknown size */
+#define SWEREX__FS_DEVICE ((size_t)1 << 24)  /* most that is read from a device: some have no end */
 #define SWEREX__FS_PATH_MAX ((size_t)1 << 24) /* longest path below the root of a copy */
 #define SWEREX__FS_LINKS_MAX 40              /* symbolic links followed in a row */
 
@@ -6369,9 +6370,15 @@ static bool swerex__fs_read_open(const swerex_allocator *a, int fd, const char *
   if (S_ISDIR(info.st_mode)) return swerex__err_system(err, EISDIR, path);
   uintmax_t size = S_ISREG(info.st_mode) && info.st_size > 0 ? (uintmax_t)info.st_size : 0;
   if (max > SIZE_MAX / 4) max = SIZE_MAX / 4;
+  bool device = S_ISCHR(info.st_mode) && max > SWEREX__FS_DEVICE;
+  if (device) max = SWEREX__FS_DEVICE;
   if (size > max) return swerex__fs_too_large(err, path, size, max);
   swerex__str text = swerex__str_new(a, max + 1);
   if (swerex__fs_fill(&text, fd, (size_t)size, path, err)) return swerex__str_take(&text, out, err);
+  if (device && text.size == text.max)
+    swerex__fs_explain(err, EFBIG, path,
+                       "a device that has more than 16 MiB to say, or no end: read a part of it "
+                       "with a command such as head");
   swerex__str_clear(&text);
   return false;
 }
@@ -18172,7 +18179,7 @@ static bool swerex__form_describe(const swerex__form *form, swerex__str *out) {
  * ========================================================================================== */
 /* A local runtime behind HTTP, in the loop's one thread. A request becomes an operation, which
  * lives on when its connection is lost: the same X-Request-ID finds it again, running or done, and
- * gets its one answer. Connections are read only as far as they are answered, so what is in flight
+ * gets its one answer (the same call, that is: some proxies give one id to many). Connections are read only as far as they are answered, so what is in flight
  * bounds the memory. A connection that asks for it gets output as it comes: lines of JSON, which
  * stand on the operation's tape and are sent from any place of it. */
 
@@ -18216,6 +18223,8 @@ struct swerex__srv_op {
   swerex__loop_link link; /* first member */
   swerex_server *server;
   char *id; /* NULL: none */
+  int row;  /* of the routes */
+  uint64_t sum; /* of the body, where it is JSON and the request has an id */
   swerex__loop_link readers; /* connections that wait for the answer, by their `wait` */
   swerex_future *future;     /* NULL: not the runtime's work, or over */
   swerex__form *form; /* NULL: no upload, or over */
@@ -18248,6 +18257,7 @@ struct swerex__srv_conn {
   bool in_head;     /* a head has begun to arrive */
   bool resume;      /* the timer is to go on with `rest` */
   char id[SWEREX__SRV_ID_MAX];
+  uint64_t sum; /* as an operation's */
   swerex__srv_op *op;     /* waited for */
   swerex__loop_link wait; /* among its readers */
   uint64_t cursor;        /* on its tape */
@@ -18312,17 +18322,36 @@ static void swerex__srv_free_op(swerex__srv_op *op) {
   swerex__mem_free(op);
 }
 
-/** Find the operation that a request has started before. */
-static swerex__srv_op *swerex__srv_find_op(const swerex_server *server, const char *id) {
-  for (swerex__loop_link *link = server->ops.previous; id[0] != '\0' && link != &server->ops;
+/** Boil a body down to a number, eight bytes at a time: large ones come, too. */
+static uint64_t swerex__srv_sum(const swerex__str *body) {
+  uint64_t sum = body->size, word;
+  for (size_t i = 0; i < body->size; i += sizeof word) {
+    size_t left = body->size - i;
+    word = 0;
+    memcpy(&word, body->data + i, left < sizeof word ? left : sizeof word);
+    sum = (sum ^ word) * 0x9E3779B97F4A7C15U;
+    sum ^= sum >> 29;
+  }
+  return sum;
+}
+
+/** Find the operation that the same request has started before. */
+static swerex__srv_op *swerex__srv_find_op(const swerex__srv_conn *conn) {
+  const swerex_server *server = conn->server;
+  if (conn->id[0] == '\0') return NULL;
+  for (swerex__loop_link *link = server->ops.previous; link != &server->ops;
        link = link->previous) {
     swerex__srv_op *op = (swerex__srv_op *)link;
-    if (op->id != NULL && strcmp(op->id, id) == 0) return op;
+    if (op->id != NULL && op->row == conn->row && op->sum == conn->sum &&
+        strcmp(op->id, conn->id) == 0)
+      return op;
   }
   return NULL;
 }
 
-static swerex__srv_op *swerex__srv_new_op(swerex_server *server, const char *id) {
+static swerex__srv_op *swerex__srv_new_op(const swerex__srv_conn *conn) {
+  swerex_server *server = conn->server;
+  const char *id = conn->id;
   const swerex_allocator *memory = &server->loop->allocator;
   swerex__srv_op *op = (swerex__srv_op *)swerex__mem_new(memory, 1, sizeof *op);
   if (op == NULL) return NULL;
@@ -18331,6 +18360,8 @@ static swerex__srv_op *swerex__srv_new_op(swerex_server *server, const char *id)
     return NULL;
   }
   op->server = server;
+  op->row = conn->row;
+  op->sum = conn->sum;
   op->answer = swerex__str_new(memory, SIZE_MAX / 2);
   op->tape = swerex__str_new(memory, 2 * SWEREX__SRV_TAPE_MAX);
   swerex__loop_link_init(&op->readers);
@@ -18692,7 +18723,7 @@ static void swerex__srv_run(swerex__srv_conn *conn) {
     if (ok && variant->type == SWEREX_MODEL_BASH_INTERRUPT_ACTION)
       verb = SWEREX__RT_INTERRUPT_SESSION;
   }
-  swerex__srv_op *op = ok ? swerex__srv_new_op(conn->server, conn->id) : NULL;
+  swerex__srv_op *op = ok ? swerex__srv_new_op(conn) : NULL;
   if (ok && op == NULL) ok = swerex__err_memory(&error);
   if (ok && !swerex__srv_start(conn, op, verb, doc.root, &error)) {
     swerex__srv_free_op(op);
@@ -18842,7 +18873,7 @@ static void swerex__srv_run_form(swerex__srv_conn *conn) {
     return;
   }
   swerex__srv_op *op = NULL;
-  if (form->error.code == SWEREX_E_OK && (op = swerex__srv_new_op(conn->server, conn->id)) == NULL)
+  if (form->error.code == SWEREX_E_OK && (op = swerex__srv_new_op(conn)) == NULL)
     swerex__err_memory(&form->error);
   if (op == NULL) {
     swerex__srv_reply_error(conn, &form->error);
@@ -18914,7 +18945,8 @@ static void swerex__srv_on_end(swerex__srv_conn *conn) {
     return;
   }
   conn->busy = true;
-  swerex__srv_op *known = swerex__srv_find_op(conn->server, conn->id);
+  conn->sum = conn->id[0] != '\0' ? swerex__srv_sum(&conn->body) : 0;
+  swerex__srv_op *known = swerex__srv_find_op(conn);
   if (known != NULL) {
     swerex__form_free(conn->form);
     conn->form = NULL;

@@ -279,6 +279,27 @@ TEST(a_repeated_id_runs_once) {
   stop_server(&s);
 }
 
+TEST(an_id_that_others_use_too_means_another_call) {
+  static const struct {
+    const char *path, *body, *answer;
+  } rows[] = {
+    {"/execute", "{\"command\":[\"echo\",\"1\"]}", "\"stdout\":\"1\\n\""},
+    {"/execute", "{\"command\":[\"echo\",\"2\"]}", "\"stdout\":\"2\\n\""},
+    {"/execute", "{\"command\":[\"echo\", \"2\"]}", "\"stdout\":\"2\\n\""},
+    {"/read_file", "{\"path\":\"/dev/null\"}", "{\"content\":\"\"}"},
+    {"/write_file", "{\"path\":\"/dev/null\"}", "Field required"},
+    {"/execute", "{\"command\":[\"echo\",\"1\"]}", "\"stdout\":\"1\\n\""},
+  };
+  server s = start_server(NULL);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    int fd = dial(&s);
+    post(fd, rows[i].path, "X-Request-ID: of a proxy\r\nConnection: close\r\n", rows[i].body);
+    CHECK(has(hear(fd, NULL), rows[i].answer));
+    close(fd);
+  }
+  stop_server(&s);
+}
+
 TEST(a_client_that_vanishes) {
   server s = start_server(NULL);
   char path[] = "/tmp/swerex-gone-XXXXXX", body[256];

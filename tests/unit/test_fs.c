@@ -464,6 +464,9 @@ TEST(read_of_unknown_size) {
             "[Errno 27] File too large: '/proc/self/status' (the limit is 5 bytes: raise max_file, "
             "or read a part of it with a command such as head)");
   CHECK(strstr(read_text("/dev/zero", 100000), "the limit is 100000 bytes") != NULL);
+  CHECK_STR(read_text("/dev/zero", (size_t)1 << 40),
+            "[Errno 27] File too large: '/dev/zero' (a device that has more than 16 MiB to say, or no "
+            "end: read a part of it with a command such as head)");
   CHECK_STR(read_text("/dev/null", 0), "");
   for (size_t size = 4090; size < 4100; size++) { /* around the first read */
     swerex_error err = SWEREX_ERROR_INIT;

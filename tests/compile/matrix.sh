@@ -49,20 +49,39 @@ skip() {
   echo "skipped: $1 # SKIP"
 }
 
-# Every option in C99; in the other standards those that leave the most in or out.
+# What can be left out of the header, and who speaks https.
+SWITCHES="NO_LOCAL NO_SERVER NO_REMOTE NO_DOCKER NO_FARGATE"
+CURL="0 1 2"
+
+# Compile the implementation once per poller. (POLLERS: which ones.)
+POLLERS="EPOLL POLL"
 implementation() { # COMPILER FLAGS...
-  local compiler=$1 options poller
-  local list=("" "-DSWEREX_NO_LOCAL -DSWEREX_NO_REMOTE" -DSWEREX_STATIC)
+  local compiler=$1 poller
   shift
-  case " $* " in
-  *=c99*) list+=(-DSWEREX_NO_LOCAL -DSWEREX_NO_REMOTE -DSWEREX_NO_SERVER -DSWEREX_NO_DOCKER -DSWEREX_USE_CURL=2
-    "-DSWEREX_NO_REMOTE -DSWEREX_NO_SERVER" "-DSWEREX_NO_SERVER -DSWEREX_USE_CURL=2") ;;
-  esac
-  for options in "${list[@]}"; do
-    for poller in SWEREX_POLLER_EPOLL SWEREX_POLLER_POLL; do
-      ok "$compiler $* $options $poller" "$compiler" "$@" $WARN_C $options -DSWEREX_POLLER=$poller \
-        -I../.. -fsyntax-only implementation.c
-    done
+  for poller in $POLLERS; do
+    ok "$compiler $* $poller" "$compiler" $WARN_C -I../.. -fsyntax-only "$@" \
+      -DSWEREX_POLLER=SWEREX_POLLER_$poller implementation.c
+  done
+}
+
+# Every switch by itself, with each of those who speak https.
+switches() { # COMPILER FLAGS...
+  local curl switch
+  for curl in $CURL; do
+    implementation "$@" -DSWEREX_USE_CURL=$curl
+    for switch in $SWITCHES; do implementation "$@" -DSWEREX_USE_CURL=$curl -DSWEREX_$switch; done
+  done
+}
+
+# Every set of switches.
+combinations() { # COMPILER FLAGS...
+  local sets=("") switch i n curl POLLERS=EPOLL
+  for switch in $SWITCHES; do
+    n=${#sets[@]}
+    for ((i = 0; i < n; i++)); do sets+=("${sets[i]} -DSWEREX_$switch"); done
+  done
+  for curl in $CURL; do
+    for ((i = 0; i < ${#sets[@]}; i++)); do implementation "$@" -DSWEREX_USE_CURL=$curl ${sets[i]}; done
   done
 }
 
@@ -71,8 +90,16 @@ for cc in gcc clang; do
     skip "$cc"
     continue
   fi
+  if ! printf '#include <curl/curl.h>\n' | $cc -E - >/dev/null 2>&1; then
+    skip "$cc with libcurl: its headers are not here"
+    CURL="0 2"
+  fi
+  switches $cc -std=c99
+  [ $cc = clang ] && combinations clang -std=c99 # it is the faster one
   for std in c99 c11 c17 c2x gnu99 gnu17; do
     implementation $cc -std=$std
+    implementation $cc -std=$std -DSWEREX_STATIC
+    implementation $cc -std=$std -DSWEREX_NO_LOCAL -DSWEREX_NO_REMOTE
     ok "$cc -std=$std public half" $cc -std=$std $WARN_C -I../.. -c -o $out/y.o twice.c
   done
   for opt in -O2 -O3 -DNDEBUG; do
@@ -80,6 +107,8 @@ for cc in gcc clang; do
   done
   ok "$cc two translation units" $cc -std=c99 $WARN_C -I../.. -o $out/two implementation.c twice.c main.c
   ok "$cc two translation units run" $out/two
+  ok "$cc other limits" $cc -std=c99 $WARN_C -DSWEREX_LOG_LEVEL=SWEREX_LOG_OFF -DSWEREX_MAX_OUTPUT=4096 \
+    -DSWEREX_MAX_FILE=4096 -DSWEREX_MAX_JSON_DEPTH=8 '-DSWEREX_ASSERT(x)=((void)(x))' -I../.. -c -o $out/x.o implementation.c
   ok "$cc own memory" $cc -std=c99 $WARN_C -I../.. -c -o $out/x.o own_memory.c
   ok "$cc after other headers with _GNU_SOURCE" $cc -std=c99 -D_GNU_SOURCE $WARN_C -I../.. -c -o $out/x.o after_headers.c
   refused "$cc after other headers" "before any other #include" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c
@@ -100,16 +129,22 @@ if have clang; then
   ok "clang -Weverything" clang -std=c99 -Weverything -Werror $QUIET -I../.. -c -o $out/x.o implementation.c
 fi
 if have musl-gcc; then
-  implementation musl-gcc -std=c99
+  CURL="0 2" # the headers of libcurl here are for another C library
+  switches musl-gcc -std=c99
 else
   skip "musl-gcc"
 fi
 printf 'int main(void) { return 0; }\n' >$out/probe.c
-if gcc -m32 -o $out/probe $out/probe.c >/dev/null 2>&1; then
-  ok "32 bits" gcc -m32 -std=c99 $WARN_C -I../.. -c -o $out/x.o implementation.c
-else
-  skip "32 bits"
-fi
+for cc in gcc clang; do
+  have $cc || continue
+  if $cc -m32 -o $out/probe $out/probe.c >/dev/null 2>&1; then
+    CURL="0 2"
+    switches $cc -m32 -std=c99
+    ok "$cc 32 bits" $cc -m32 -O2 -std=c99 $WARN_C -I../.. -c -o $out/x.o implementation.c
+  else
+    skip "$cc, 32 bits"
+  fi
+done
 printf '%d passed, %d failed' $passed $failed
 [ $skipped -gt 0 ] && printf ', %d skipped' $skipped
 printf '\n'

@@ -66,7 +66,7 @@ implementation() { # COMPILER FLAGS...
 
 # Every switch by itself, with each of those who speak https.
 switches() { # COMPILER FLAGS...
-  local curl switch
+  local curl switch POLLERS=EPOLL
   for curl in $CURL; do
     implementation "$@" -DSWEREX_USE_CURL=$curl
     for switch in $SWITCHES; do implementation "$@" -DSWEREX_USE_CURL=$curl -DSWEREX_$switch; done
@@ -75,14 +75,12 @@ switches() { # COMPILER FLAGS...
 
 # Every set of switches.
 combinations() { # COMPILER FLAGS...
-  local sets=("") switch i n curl POLLERS=EPOLL
+  local sets=("") switch i n POLLERS=EPOLL
   for switch in $SWITCHES; do
     n=${#sets[@]}
     for ((i = 0; i < n; i++)); do sets+=("${sets[i]} -DSWEREX_$switch"); done
   done
-  for curl in $CURL; do
-    for ((i = 0; i < ${#sets[@]}; i++)); do implementation "$@" -DSWEREX_USE_CURL=$curl ${sets[i]}; done
-  done
+  for ((i = 0; i < ${#sets[@]}; i++)); do implementation "$@" ${sets[i]}; done
 }
 
 for cc in gcc clang; do

@@ -19119,7 +19119,11 @@ static bool swerex__srv_add_conn(swerex_server *server, int input, int output, s
   conn->stream.on_input = swerex__srv_on_input;
   conn->stream.on_room = swerex__srv_on_room;
   if (!swerex__sock_stream_open(&conn->stream, server->loop, input, output, SIZE_MAX / 2, conn)) {
-    swerex__err_system(err, errno, "a connection");
+    if (errno == EPERM)
+      swerex__err_set(err, SWEREX_E_OS, "a client over stdin and stdout needs pipes, sockets or a "
+                                        "terminal there, not files or /dev/null");
+    else
+      swerex__err_system(err, errno, "a connection");
     swerex__srv_free_conn(conn);
     return false;
   }

@@ -87,7 +87,7 @@ static void serve_help(const char *program) {
   }
   printf("\nThe token can also come from SWEREX_AUTH_TOKEN, which `ps` does not show. Whoever has\n"
          "it can run anything here as this user. It ends at SIGTERM, with all it has started.\n"
-         "\n  %s --host 127.0.0.1 --port 0      try it here, without a token\n"
+         "\n  %s --host 127.0.0.1 --port 0    try it here, without a token\n"
          "  SWEREX_AUTH_TOKEN=secret %s      as the original does\n",
          program, program);
 }
@@ -209,7 +209,14 @@ static int serve_run(const char *program, const serve_settings *set) {
          fflush(stdout) == 0;
   while (ok && serve_signal == 0 && !swerex_server_done(server))
     ok = swerex_loop_run(serve_loop, SWEREX_FOREVER, &err);
-  if (!ok) fprintf(stderr, "%s: %s\n", program, err.message != NULL ? err.message : "no output");
+  bool tcp = !set->server.stdio && set->server.unix_path == NULL;
+  bool open_door = tcp && err.code == SWEREX_E_VALUE && set->server.auth_token[0] == '\0' && !set->server.no_auth;
+  if (!ok && open_door)
+    fprintf(stderr, "%s: others could reach %s and run anything here: set SWEREX_AUTH_TOKEN or give "
+                    "--auth-token-file, listen on --host 127.0.0.1, or say --no-auth\n",
+            program, set->server.host);
+  else if (!ok)
+    fprintf(stderr, "%s: %s\n", program, err.message != NULL ? err.message : "no output");
   swerex_server_free(server);
   swerex_loop *loop = serve_loop;
   serve_loop = NULL;
@@ -259,8 +266,7 @@ static int serve(const char *program, char **argv) {
   char token[SERVE_TOKEN_MAX];
   serve_settings set;
   memset(&set, 0, sizeof set);
-  set.server.host = "0.0.0.0";
-  set.server.port = 8000;
+  set.server.port = -1;
   int code = serve_read(program, argv, &set);
   if (code != 0) return code;
   if (set.help) {
@@ -274,6 +280,10 @@ static int serve(const char *program, char **argv) {
   if (set.connect != NULL) return serve_connect(program, set.connect);
   if (set.server.stdio && set.server.unix_path != NULL)
     return serve_usage(program, "--stdio and --unix exclude each other");
+  if ((set.server.stdio || set.server.unix_path != NULL) && (set.server.host != NULL || set.server.port >= 0))
+    return serve_usage(program, "%s takes no --host and no --port", set.server.stdio ? "--stdio" : "--unix");
+  if (set.server.host == NULL) set.server.host = "0.0.0.0";
+  if (set.server.port < 0) set.server.port = 8000;
   code = serve_find_token(program, &set, token);
   if (code != 0) return code;
   serve_catch();

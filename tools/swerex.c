@@ -485,22 +485,22 @@ typedef struct verb {
 } verb;
 
 static const verb verbs[] = {
-  {"exec", "[--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through, its stdin is empty",
+  {"exec", " [--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through, its stdin is empty",
    "swerex exec --timeout 10 -- make -j2"},
-  {"run", "SCRIPT [SCRIPT...]", 1, -1, do_run,
+  {"run", " SCRIPT [SCRIPT...]", 1, -1, do_run,
    "run scripts in one live bash session, which they share; - reads one from stdin",
    "swerex run 'cd /tmp; x=1' 'pwd; echo $x'"},
   {"shell", "", 0, 0, do_shell, "open a live session at this terminal", "swerex --image debian shell"},
-  {"read", "PATH", 1, 1, do_read, "print a text file", "swerex read --encoding latin-1 old.txt"},
-  {"write", "PATH", 1, 1, do_write, "write stdin to a file, and the folders above it",
+  {"read", " PATH", 1, 1, do_read, "print a text file", "swerex read --encoding latin-1 old.txt"},
+  {"write", " PATH", 1, 1, do_write, "write stdin to a file, and the folders above it",
    "date | swerex write /tmp/a/b/now.txt"},
-  {"upload", "SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
+  {"upload", " SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
    "swerex upload ./project /tmp/project"},
   {"docker-reap", "", 0, 0, do_reap, "remove containers whose program is gone",
    "swerex docker-reap --dry-run"},
   {"fargate-teardown", "", 0, 0, do_teardown, "remove what fargate deployments have left in AWS",
    "swerex fargate-teardown --region eu-central-1 --dry-run"},
-  {"serve", "[OPTIONS]", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
+  {"serve", "", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
    "swerex serve --host 127.0.0.1 --port 0"},
 };
 
@@ -577,8 +577,12 @@ static void print_options(const char *name) {
 }
 
 static int print_help(const verb *v) {
+  if (v != NULL && v->run == NULL) {
+    serve_help("swerex serve");
+    return 0;
+  }
   if (v != NULL) {
-    printf("swerex %s [OPTIONS] %s\n\n%s.\n\n  %s\n", v->name, v->operands, v->what, v->example);
+    printf("usage: swerex %s [OPTIONS]%s\n\n%s.\n\n  %s\n", v->name, v->operands, v->what, v->example);
     print_options(v->name);
     return 0;
   }
@@ -595,11 +599,22 @@ static int print_help(const verb *v) {
 
 /* --- reading the command line ------------------------------------------------------------- */
 
-static int usage(const char *format, const char *word, const char *more) {
+static const char *usage_verb = ""; /* whose help is worth a look */
+
+static int usage(const char *format, ...) {
+  va_list args;
   fprintf(stderr, "swerex: ");
-  fprintf(stderr, format, word, more);
-  fprintf(stderr, "; see swerex --help\n");
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  fprintf(stderr, "; see swerex %s%s--help\n", usage_verb, usage_verb[0] != '\0' ? " " : "");
   return EXIT_USAGE;
+}
+
+/** The length of what an option takes, such as SECONDS, at the start of its description. */
+static int takes(const option *o) {
+  const char *end = strstr(o->what, "  ");
+  return end == NULL ? 0 : (int)(end - o->what);
 }
 
 /** Store an option's value; false: it is not of its kind. */
@@ -638,13 +653,14 @@ static int read_option(job *j, const char *name, char **argv, int *at) {
     if (strlen(o->name) != size || strncmp(o->name, word, size) != 0) continue;
     if (o->verbs != NULL && (name == NULL || !listed(o->verbs, name)))
       return usage("option %s does not go with this command (it goes with: %s)", o->name, o->verbs);
-    if (o->kind == FLAG && equals != NULL) return usage("option %s takes no value%s", o->name, "");
+    if (o->kind == FLAG && equals != NULL) return usage("option %s takes no value", o->name);
     const char *value = equals != NULL ? equals + 1 : o->kind == FLAG ? "" : argv[++*at];
-    if (value == NULL) return usage("option %s needs a value: %s", o->name, o->what);
-    if (!store(&j->set, o, value)) return usage("'%s' is not a value for %s", value, o->name);
+    if (value == NULL) return usage("option %s needs a value: %.*s", o->name, takes(o), o->what);
+    if (!store(&j->set, o, value))
+      return usage("'%s' is not a value for %s, which takes %.*s", value, o->name, takes(o), o->what);
     return 0;
   }
-  return usage("there is no option '%s'%s", word, "");
+  return usage("there is no option '%s'", word);
 }
 
 /** Read the whole command line; 0, or an exit code. */
@@ -666,7 +682,8 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
       if (code != 0) return code;
     } else if (*chosen == NULL) {
       *chosen = find_verb(word);
-      if (*chosen == NULL) return usage("there is no command '%s'%s", word, "");
+      if (*chosen == NULL) return usage("there is no command '%s'", word);
+      usage_verb = (*chosen)->name;
     } else {
       break;
     }
@@ -674,12 +691,12 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
   j->operands = argv + at;
   while (j->operands[j->count] != NULL) j->count++;
   if (j->set.help || j->set.version) return 0;
-  if (*chosen == NULL) return usage("no command given%s%s", "", "");
+  if (*chosen == NULL) return usage("no command given");
+  if ((*chosen)->run == NULL) return usage("%s comes first, and its options behind it", (*chosen)->name);
   if ((j->set.host != NULL) + (j->set.config != NULL) + (j->set.image != NULL) > 1)
-    return usage("%s and --image each name a deployment: give %s", "--config, --host",
-                 "one of them");
+    return usage("--config, --host and --image each name a deployment: give one of them");
   if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
-    return usage("usage: swerex %s [OPTIONS] %s", (*chosen)->name, (*chosen)->operands);
+    return usage("usage: swerex %s [OPTIONS]%s", (*chosen)->name, (*chosen)->operands);
   return 0;
 }
 

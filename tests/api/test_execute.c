@@ -210,7 +210,7 @@ TEST(daemons_may_be_kept) {
   world_close(&w);
   for (int i = 0; i < 100 && processes("sleep 7773") < 1; i++) usleep(20000);
   CHECK_INT(processes("sleep 7773"), 1);
-  CHECK(system("pkill -f '^sleep 7773'") == 0);
+  CHECK_INT(signal_processes("sleep 7773", SIGKILL), 1);
 }
 
 TEST(sessions_leave_nothing) {

@@ -6,6 +6,7 @@
 #include "swerex.h"
 #include "test.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,8 +148,8 @@ __attribute__((unused)) static bool installed(const char *program) {
   return system(line) == 0;
 }
 
-/** Count the processes whose command line starts with a text ("sleep 7"). */
-__attribute__((unused)) static int processes(const char *text) {
+/** Count the processes whose command line starts with a text ("sleep 7"), and signal them. */
+__attribute__((unused)) static int signal_processes(const char *text, int number) {
   int count = 0;
   DIR *proc = opendir("/proc");
   for (struct dirent *entry; proc != NULL && (entry = readdir(proc)) != NULL;) {
@@ -160,10 +161,16 @@ __attribute__((unused)) static int processes(const char *text) {
     line[size] = '\0';
     for (size_t i = 0; i < size; i++)
       if (line[i] == '\0') line[i] = ' ';
-    if (strncmp(line, text, strlen(text)) == 0) count++;
+    if (strncmp(line, text, strlen(text)) != 0) continue;
+    count++;
+    if (number != 0) kill((pid_t)atol(entry->d_name), number);
   }
   if (proc != NULL) closedir(proc);
   return count;
+}
+
+__attribute__((unused)) static int processes(const char *text) {
+  return signal_processes(text, 0);
 }
 
 #endif

@@ -16,6 +16,16 @@ s() {
   err=$(cat err)
 }
 
+# Count the processes with this command line.
+processes() {
+  local file line count=0
+  for file in /proc/[0-9]*/cmdline; do
+    line=$(tr '\0' ' ' 2>/dev/null <"$file")
+    [ "$line" = "$1 " ] && count=$((count + 1))
+  done 2>/dev/null
+  echo $count
+}
+
 # Check that two texts are the same.
 is() { # WHAT ACTUAL EXPECTED
   if [ "$2" = "$3" ]; then
@@ -116,7 +126,17 @@ holds "wrong command" "$err" "there is no command 'nonsense'"
 s exec --nonsense -- ls
 holds "wrong option" "$err" "there is no option '--nonsense'"
 s exec --timeout soon -- ls
-holds "wrong value" "$err" "'soon' is not a value for --timeout"
+is "wrong value" "$err" "swerex: 'soon' is not a value for --timeout, which takes SECONDS; see swerex exec --help"
+s exec --env NAME -- ls
+holds "variable without a value" "$err" "'NAME' is not a value for --env, which takes NAME=VALUE"
+s run --cwd
+is "missing value" "$err" "swerex: option --cwd needs a value: FOLDER; see swerex run --help"
+s shell extra
+is "operand too many" "$err" "swerex: usage: swerex shell [OPTIONS]; see swerex shell --help"
+s --quiet serve
+is "options before serve" "$err/$code" "swerex: serve comes first, and its options behind it; see swerex serve --help/2"
+s help serve
+holds "help of serve" "$out" "--max-lifetime SECONDS"
 s read
 holds "missing operand" "$err" "usage: swerex read"
 s read --source x y
@@ -128,6 +148,22 @@ holds "help of a command" "$out" "--source"
 s --version
 holds "version" "$out" "swerex 0."
 
+s serve --port 0
+is "serve with an open door" "$err/$code" "swerex serve: others could reach 0.0.0.0 and run anything here: set SWEREX_AUTH_TOKEN or give --auth-token-file, listen on --host 127.0.0.1, or say --no-auth/1"
+s serve --stdio
+holds "serve --stdio without a client" "$err" "needs pipes, sockets or a terminal"
+s serve --stdio --port 1
+is "serve --stdio with a port" "$err/$code" "swerex serve: --stdio takes no --host and no --port; see swerex serve --help/2"
+s serve --unix a --host b
+is "serve --unix with a host" "$err/$code" "swerex serve: --unix takes no --host and no --port; see swerex serve --help/2"
+s serve --port 70000
+is "serve on no port" "$err" "swerex serve: --port: '70000' is not a port; see swerex serve --help"
+s serve --idle-timeout 0
+is "serve for no time" "$err" "swerex serve: --idle-timeout: '0' is not a number of seconds above 0; see swerex serve --help"
+s serve --host 127.0.0.1 --port 0 --idle-timeout 0.1
+holds "serve says where, and ends when idle" "$out/$code" "listening on http://127.0.0.1:"
+is "serve, code" "$code" "0"
+
 # Ctrl-C leaves nothing behind.
 setsid "$swerex" run 'sleep 8881 & setsid sleep 8881 & sleep 8881' >/dev/null 2>&1 </dev/null &
 pid=$!
@@ -135,7 +171,7 @@ sleep 1
 kill -INT "$pid"
 wait "$pid"
 is "Ctrl-C, code" "$?" "130"
-is "Ctrl-C, processes" "$(pgrep -fc '^sleep 8881')" "0"
+is "Ctrl-C, processes" "$(processes 'sleep 8881')" "0"
 
 out=$(printf 'echo $((40+2))\nexit 5\n' | timeout 20 "$swerex" shell 2>&1)
 code=$?
@@ -180,7 +216,7 @@ holds "scripts after the shell's end: how many" "$err" "1 of the 3 scripts did n
 s exec --cwd /nope true
 is "--cwd that is not there" "$code" 125
 s --json exec "$(printf 'no\377"p')"
-is "an error in JSON is JSON" "$(printf '%s' "$out" | python3 -c 'import json, sys; print(json.load(sys.stdin)["error"]["code"])')" FILE_NOT_FOUND
+is "an error in JSON is JSON" "$out" '{"error":{"code":"FILE_NOT_FOUND","message":"[Errno 2] No such file or directory: '"'no\\udcff\\\"p'"'","class_path":"builtins.FileNotFoundError","extra_info":{}}}'
 s --json=false exec true
 is "a flag with a value" "$code" 2
 s --host a --config b exec true

@@ -3799,7 +3799,10 @@ static void swerex__model_write(const swerex__model_row *row, const void *value,
     case SWEREX__MODEL_NOT: swerex__json_add_bool(out, !*(const bool *)member); break;
     case SWEREX__MODEL_INT:
       number = *(const int *)member;
-      swerex__json_add_integer(out, number == 0 ? (int)row->number : number < 0 ? 0 : number);
+      if (number == 0 && row->number == 0 && (row->flags & SWEREX__MODEL_NULLABLE) != 0)
+        swerex__str_puts(out, "null");
+      else
+        swerex__json_add_integer(out, number == 0 ? (int)row->number : number < 0 ? 0 : number);
       break;
     case SWEREX__MODEL_EXIT_CODE:
       number = *(const int *)member;
@@ -18178,10 +18181,11 @@ static bool swerex__form_describe(const swerex__form *form, swerex__str *out) {
  * [srv] The server
  * ========================================================================================== */
 /* A local runtime behind HTTP, in the loop's one thread. A request becomes an operation, which
- * lives on when its connection is lost: the same X-Request-ID finds it again, running or done, and
- * gets its one answer (the same call, that is: some proxies give one id to many). Connections are read only as far as they are answered, so what is in flight
- * bounds the memory. A connection that asks for it gets output as it comes: lines of JSON, which
- * stand on the operation's tape and are sent from any place of it. */
+ * lives on when its connection is lost: the same call with the same X-Request-ID finds it again,
+ * running or done, and gets its one answer. (Some proxies give one id to many calls.) Connections
+ * are read only as far as they are answered, so what is in flight bounds the memory. A connection
+ * that asks for it gets output as it comes: lines of JSON, which stand on the operation's tape and
+ * are sent from any place of it. */
 
 enum {
   SWEREX__SRV_DONE_MAX = 1024,       /* answers kept for requests that come again */

@@ -352,6 +352,12 @@ TEST(encode_from_c) {
             "{\"content\":\"\",\"path\":\"p\"}");
   write_file.content.size = 3;
   CHECK_STR(encode(SWEREX_MODEL_WRITE_FILE_REQUEST, &write_file), "content: 3 bytes at NULL");
+  swerex_remote_config remote;
+  memset(&remote, 0, sizeof remote);
+  remote.auth_token = "t";
+  CHECK_STR(encode(SWEREX_MODEL_REMOTE_CONFIG, &remote), /* a port of 0 would be one, in Python */
+            "{\"type\":\"remote\",\"auth_token\":\"t\",\"host\":\"http://127.0.0.1\",\"port\":null,"
+            "\"timeout\":0.15}");
 }
 
 static void on_output(void *user_data, swerex_stream stream, const char *text, size_t size) {

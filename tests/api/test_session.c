@@ -138,7 +138,7 @@ TEST(descriptors) {
   ROWS({"exec 2>/dev/null", 0, ""}, {"echo no2", 0, "no2\n"}, {"exec 2>&1", 0, ""},
        {"exec >/dev/null", 0, ""}, {"echo lost", 0, ""}, {"exec >/dev/tty 2>&1", 0, ""},
        {"echo back", 0, "back\n"}, {"for i in {3..254}; do eval \"exec $i>&-\"; done", 0, ""},
-       {"echo open", 0, "open\n"}, {"set -C; echo nc >/dev/null; set +C", 0, ""});
+       {"echo open", 0, "open\n"}, {"exec 255>&-", 0, ""}, {"echo without 255", 0, "without 255\n"}, {"set -C; echo nc >/dev/null; set +C", 0, ""});
 }
 
 TEST(shell_options) {
@@ -235,6 +235,11 @@ TEST(syntax_errors_run_nothing) {
     CHECK(has(w.err.extra_info, "bash_stderr"));
     CHECK(gives(&w, "echo ok", 0, "ok\n"));
   }
+  CHECK(!run(&w, "x=ran; echo pre\n)"));
+  CHECK(gives(&w, "echo \"[$x]\"", 0, "[]\n"));
+  CHECK(run(&w, "shopt -s extglob"));
+  CHECK(!run(&w, "ls -d !(x)")); /* as in the original: what parses it knows no options */
+  CHECK_INT(w.err.code, SWEREX_E_BASH_INCORRECT_SYNTAX);
   CHECK(!run(&w, "echo (a"));
   CHECK_STR(w.err.message,
             "Error (exit code 2) while checking bash command \n'echo (a'\n---- Stderr ----\n"
@@ -575,6 +580,44 @@ TEST(nested_shells) {
   CHECK_INT(w.seen.exit_code, 5);
   CHECK(gives(&w, "echo hw", 0, "hw\n"));
   world_close(&w);
+}
+
+TEST(a_nested_shell_with_a_prompt_of_its_own) {
+  world w = world_with_session();
+  CHECK(talk(&w, "env -u PS1 bash --norc --noediting", "[$#] $", 10));
+  CHECK(talk(&w, "cd /tmp; pwd", "[$#] $", 10));
+  CHECK(has(w.seen.output.data, "/tmp\n"));
+  CHECK(quit(&w, "exit 6"));
+  CHECK(gives(&w, "echo $?", 0, "6\n"));
+  world_close(&w);
+}
+
+TEST(a_shell_that_prints_the_prompt_is_taken_for_one_at_it) {
+  world w = world_with_session();
+  double start = seconds();
+  CHECK(gives(&w, "sh -c 'printf SHELLPS1PREFIX; sleep 1; echo late'", 0, ""));
+  CHECK(seconds() - start < 0.9);
+  usleep(1300000);
+  CHECK(swerex_loop_run(w.loop, 0, &w.err));
+  CHECK(gives(&w, "echo ok", 0, "ok\n")); /* what it printed then belongs to nobody */
+  world_close(&w);
+}
+
+TEST(a_mark_of_another_command_ends_none) {
+  world w = world_with_session();
+  CHECK(run(&w, "trap 'case $BASH_COMMAND in *printf*7\\;*) mark=$BASH_COMMAND;; esac' DEBUG"));
+  CHECK(run(&w, "trap - DEBUG")); /* mark holds what reported the end of the command before */
+  CHECK(run(&w, "n=${mark#*7;}; n=${n%%;*}; echo ${#n}"));
+  CHECK_STR(w.seen.output.data, "32\n");
+  CHECK(gives(&w, "printf '\\033]7;%s;1;0;h;' $n; sleep 0.1; echo after; (exit 3)", 3, "after\n"));
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  world_close(&w);
+}
+
+TEST(what_does_not_cross_commands) {
+  ROWS({"PS1=mine", 0, ""}, {"echo $PS1", 0, "SHELLPS1PREFIX\n"}, {"true | false", 1, ""},
+       {"echo ${#PIPESTATUS[@]}", 0, "1\n"}, {"history", 0, ""}, {"trap 'echo err' ERR", 0, ""},
+       {"false", 1, "err\n"}, {"echo $?", 0, "err\n1\n"}, {"trap - ERR; echo x", 0, "x\n"});
 }
 
 TEST(expect_in_a_plain_command) {

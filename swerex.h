@@ -16925,7 +16925,7 @@ static bool swerex__web_parse_url(const swerex_allocator *memory, const char *te
 }
 
 /** Return what the header Host says. */
-static const char *swerex__web_authority(const swerex__web_url *url) {
+SWEREX__SYS_UNUSED static const char *swerex__web_authority(const swerex__web_url *url) {
   bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
   return usual ? url->host : url->text;
 }

@@ -138,7 +138,8 @@
  *   sign    Signature Version 4                               uses: sys mem str util http hash
  *   profile AWS settings: shared files, region, endpoints     uses: mem err str fs http
  *   login   AWS credentials                                   uses: sys mem err str json loop text
- *                                                                 fs keep proc web xml sign profile
+ *                                                                 fs keep proc http web xml sign
+ *                                                                 profile
  *   aws     Calls to AWS                                      uses: sys mem log err str util json
  *                                                                 model loop http web xml sign
  *                                                                 profile login
@@ -21242,18 +21243,32 @@ static bool swerex__xml_is_blank(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
+/** Go behind the next character, which must be one. */
+static bool swerex__xml_skip_character(swerex__xml *xml) {
+  swerex__json_reader *reader = &xml->reader;
+  uint32_t point;
+  size_t n = swerex__util_utf8_next(reader->text + reader->at, reader->size - reader->at, &point);
+  if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
+  if (point == 0) return swerex__xml_fail(xml, "a NUL is not text");
+  reader->at += n;
+  return true;
+}
+
 /** Read a name, without its prefix. */
 static bool swerex__xml_read_name(swerex__xml *xml, const char **name, size_t *size) {
   swerex__json_reader *reader = &xml->reader;
   size_t start = reader->at;
-  while (reader->at < reader->size && !swerex__xml_is_blank(reader->text[reader->at]) &&
-         strchr("<>/=&\"'", reader->text[reader->at]) == NULL) {
-    if (reader->text[reader->at] == ':') start = reader->at + 1;
-    reader->at++;
+  while (reader->at < reader->size && !swerex__xml_is_blank(reader->text[reader->at])) {
+    char c = reader->text[reader->at];
+    if (c != '\0' && strchr("<>/=&\"'", c) != NULL) break;
+    if (!swerex__xml_skip_character(xml)) return false;
+    if (c == ':') start = reader->at;
   }
   *name = reader->text + start;
   *size = reader->at - start;
-  return *size > 0 || swerex__xml_fail(xml, "a name is missing");
+  unsigned char first = *size == 0 ? 0 : (unsigned char)**name;
+  bool letter = (first >= 'a' && first <= 'z') || (first >= 'A' && first <= 'Z');
+  return letter || first == '_' || first >= 0x80 || swerex__xml_fail(xml, "a name is missing");
 }
 
 /** Read "&...;". */
@@ -21293,17 +21308,15 @@ static bool swerex__xml_read_entity(swerex__xml *xml) {
 static bool swerex__xml_read_text(swerex__xml *xml) {
   swerex__json_reader *reader = &xml->reader;
   while (reader->at < reader->size && reader->text[reader->at] != '<') {
-    uint32_t point;
-    size_t n = swerex__util_utf8_next(reader->text + reader->at, reader->size - reader->at, &point);
-    if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
-    if (xml->depth == 0 && !swerex__xml_is_blank(reader->text[reader->at]))
+    size_t start = reader->at;
+    if (xml->depth == 0 && !swerex__xml_is_blank(reader->text[start]))
       return swerex__xml_fail(xml, "there is text outside of the elements");
-    if (reader->text[reader->at] == '&') {
+    if (reader->text[start] == '&') {
       if (!swerex__xml_read_entity(xml)) return false;
       continue;
     }
-    swerex__str_add(&xml->text, reader->text + reader->at, n);
-    reader->at += n;
+    if (!swerex__xml_skip_character(xml)) return false;
+    swerex__str_add(&xml->text, reader->text + start, reader->at - start);
   }
   return true;
 }
@@ -21312,15 +21325,12 @@ static bool swerex__xml_read_cdata(swerex__xml *xml) {
   swerex__json_reader *reader = &xml->reader;
   if (xml->depth == 0) return swerex__xml_fail(xml, "there is text outside of the elements");
   reader->at += strlen("<![CDATA[");
-  const char *start = reader->text + reader->at;
-  if (!swerex__xml_skip(xml, "]]>")) return false;
-  size_t size = (size_t)(reader->text + reader->at - start) - strlen("]]>");
-  for (size_t at = 0, n; at < size; at += n) {
-    uint32_t point;
-    n = swerex__util_utf8_next(start + at, size - at, &point);
-    if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
-  }
-  swerex__str_add(&xml->text, start, size);
+  size_t start = reader->at, end = swerex__xml_find(xml, "]]>");
+  if (end == reader->size) return swerex__xml_fail(xml, "something does not end");
+  while (reader->at < end)
+    if (!swerex__xml_skip_character(xml)) return false;
+  swerex__str_add(&xml->text, reader->text + start, end - start);
+  reader->at = end + strlen("]]>");
   return true;
 }
 
@@ -21465,6 +21475,8 @@ static bool swerex__xml_parse(const swerex_allocator *memory, const char *text, 
 
 enum { SWEREX__SIGN_HEADERS = 16 };
 
+#define SWEREX__SIGN_SKEW 240.0 /* seconds of a clock's error that signatures do not bear */
+
 typedef struct swerex__sign_keys {
   char *id, *secret, *token; /* owned; id NULL: none yet; token NULL: none */
   double expires;            /* seconds since 1970; 0: never */
@@ -21524,6 +21536,20 @@ static double swerex__sign_read_time(const char *text) {
   }
   if (month < 1 || month > 12 || year < 1970) return 0;
   return (double)((swerex__sign_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
+}
+
+/** Learn from an error and the Date of its answer that this clock is wrong: *skew is then right. */
+static bool swerex__sign_learn_time(const char *code, const char *date, double *skew) {
+  static const char *const codes[] = {"InvalidSignatureException", "SignatureDoesNotMatch",
+                                      "RequestExpired", "RequestTimeTooSkewed", "AuthFailure"};
+  double theirs = swerex__sign_read_time(date), off = theirs - (double)time(NULL);
+  size_t i = 0;
+  while (i < SWEREX__SYS_COUNT(codes) && strcmp(codes[i], code) != 0) i++;
+  if (i == SWEREX__SYS_COUNT(codes) || theirs <= 0 ||
+      (off - *skew < SWEREX__SIGN_SKEW && *skew - off < SWEREX__SIGN_SKEW))
+    return false;
+  *skew = off;
+  return true;
 }
 
 /* --- the canonical request ---------------------------------------------------------------- */
@@ -22019,8 +22045,8 @@ enum { SWEREX__LOGIN_HOPS = 8, SWEREX__LOGIN_ANSWER = 65536 };
 #define SWEREX__LOGIN_CONTAINER "http://169.254.170.2"
 #define SWEREX__LOGIN_MACHINE "http://169.254.169.254"
 #define SWEREX__LOGIN_CONTAINER_TIME 2.0
-#define SWEREX__LOGIN_CONTAINER_TRIES 3
-#define SWEREX__LOGIN_CONTAINER_PAUSE 1.0
+#define SWEREX__LOGIN_TRIES 3
+#define SWEREX__LOGIN_PAUSE 1.0 /* seconds between two of them */
 #define SWEREX__LOGIN_MACHINE_TIME 1.0
 #define SWEREX__LOGIN_STS_TIME 30.0
 #define SWEREX__LOGIN_PROCESS_TIME 60.0
@@ -22034,7 +22060,10 @@ struct swerex__login {
   double skew; /* of the wall clock */
   const char *hops[SWEREX__LOGIN_HOPS]; /* profiles with a role, the wanted one first */
   size_t hop_count;
-  const char *role, *session, *token_file; /* of a web identity */
+  const char *token_file; /* of a web identity */
+  const char *scope;      /* that STS is signed for */
+  char date[64];          /* of its answer */
+  bool set_clock;
   swerex__sign_keys keys;
   swerex__web web;
   swerex__web_call call;
@@ -22163,6 +22192,45 @@ static void swerex__login_add(swerex__str *form, const char *name, const char *v
   if (value != NULL) swerex__sign_add_field(form, name, value);
 }
 
+static void swerex__login_send_role(swerex__login *login);
+
+static void swerex__login_on_role_pause(swerex__loop_timer *timer) {
+  swerex__login_send_role((swerex__login *)timer->owner);
+}
+
+/** Ask STS once more, after a pause; false: it was asked enough. */
+static bool swerex__login_retry_role(swerex__login *login) {
+  if (++login->tries >= SWEREX__LOGIN_TRIES) return false;
+  swerex__loop_arm(login->loop, &login->pause, SWEREX__LOGIN_PAUSE, swerex__login_on_role_pause,
+                   login);
+  return true;
+}
+
+static void swerex__login_on_role_call(void *owner, swerex_error *error) {
+  swerex__login *login = (swerex__login *)owner;
+  bool bad = error->code != SWEREX_E_OK || login->call.status >= 500;
+  if (!bad || !swerex__login_retry_role(login)) swerex__login_on_call(login, error);
+}
+
+static void swerex__login_on_role_header(void *owner, const char *name, size_t name_size,
+                                         const char *value, size_t value_size) {
+  swerex__login *login = (swerex__login *)owner;
+  swerex__http_text key = {name, name_size};
+  if (swerex__http_is(key, "date"))
+    snprintf(login->date, sizeof login->date, "%.*s", value_size < 64 ? (int)value_size : 0, value);
+}
+
+/** Do something about a refusal, if that helps: with the right time, or later. */
+static bool swerex__login_mend_role(swerex__login *login, const char *code) {
+  if (!login->set_clock && swerex__sign_learn_time(code, login->date, &login->skew)) {
+    login->set_clock = true;
+    swerex__login_send_role(login);
+    return true;
+  }
+  bool busy = strcmp(code, "IDPCommunicationError") == 0 || strcmp(code, "Throttling") == 0;
+  return busy && swerex__login_retry_role(login);
+}
+
 static void swerex__login_on_role(swerex__login *login) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__json_doc doc;
@@ -22182,15 +22250,16 @@ static void swerex__login_on_role(swerex__login *login) {
   snprintf(why, sizeof why, "STS gives no credentials for the role: %s: %s (status %d)",
            code == NULL ? "no code" : code, message == NULL ? "no message" : message,
            login->call.status);
+  bool mended = !ok && code != NULL && swerex__login_mend_role(login, code);
   swerex__json_free(&doc);
   if (ok)
     swerex__login_go_on(login);
-  else
+  else if (!mended)
     swerex__login_fail(login, "%s", why);
 }
 
 /** Sign the call to STS with the keys that are there. */
-static bool swerex__login_sign(swerex__login *login, const char *scope) {
+static bool swerex__login_sign(swerex__login *login) {
   swerex__sign_request request;
   swerex__str *headers = &login->call.headers;
   memset(&request, 0, sizeof request);
@@ -22200,7 +22269,7 @@ static bool swerex__login_sign(swerex__login *login, const char *scope) {
   request.query = "";
   request.body = login->call.body.data;
   request.body_size = login->call.body.size;
-  request.region = scope;
+  request.region = login->scope;
   request.service = "sts";
   request.headers[request.header_count].name = "host";
   request.headers[request.header_count++].value = swerex__web_authority(&login->web.url);
@@ -22218,11 +22287,23 @@ static bool swerex__login_sign(swerex__login *login, const char *scope) {
   return ok;
 }
 
+/** Send the call to STS, signed anew where it is. */
+static void swerex__login_send_role(swerex__login *login) {
+  swerex__str *headers = &login->call.headers;
+  headers->size = 0;
+  login->date[0] = '\0';
+  swerex__str_puts(headers, "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n");
+  bool ok = login->token_file != NULL || swerex__login_sign(login);
+  if (!ok || headers->failed || login->call.body.failed)
+    swerex__login_fail(login, "out of memory");
+  else
+    swerex__login_send(login);
+}
+
 /** Ask STS for a role: with the keys that are there, or with a token from a file. */
 static void swerex__login_ask_role(swerex__login *login, const char *role, const char *session,
                                    const char *extra) {
   char url[512], name[64];
-  const char *scope;
   swerex_bytes token = {NULL, 0};
   swerex_error error = SWEREX_ERROR_INIT;
   bool web = login->token_file != NULL;
@@ -22231,7 +22312,7 @@ static void swerex__login_ask_role(swerex__login *login, const char *role, const
     swerex__err_clear(&error);
     return;
   }
-  swerex__profile_address(login->profile, SWEREX__PROFILE_STS, login->region, url, &scope);
+  swerex__profile_address(login->profile, SWEREX__PROFILE_STS, login->region, url, &login->scope);
   snprintf(login->path, sizeof login->path, "/");
   if (!swerex__login_prepare(login, url, "POST", SWEREX__LOGIN_STS_TIME, swerex__login_on_role)) {
     swerex__mem_free(token.data);
@@ -22251,12 +22332,10 @@ static void swerex__login_ask_role(swerex__login *login, const char *role, const
   }
   swerex__login_add(body, "WebIdentityToken", token.data);
   swerex__mem_free(token.data);
-  swerex__str_puts(&login->call.headers,
-                   "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n");
-  if (body->failed || (!web && !swerex__login_sign(login, scope)) || login->call.headers.failed)
-    swerex__login_fail(login, "out of memory");
-  else
-    swerex__login_send(login);
+  login->call.done = swerex__login_on_role_call;
+  login->call.on_header = swerex__login_on_role_header;
+  login->tries = 0;
+  swerex__login_send_role(login);
 }
 
 /** Keys are there: take on the next role, or end. */
@@ -22319,11 +22398,11 @@ static void swerex__login_on_container_pause(swerex__loop_timer *timer);
 static void swerex__login_on_container_call(void *owner, swerex_error *error) {
   swerex__login *login = (swerex__login *)owner;
   bool bad = error->code != SWEREX_E_OK || login->call.status >= 500;
-  if (!bad || ++login->tries == SWEREX__LOGIN_CONTAINER_TRIES) {
+  if (!bad || ++login->tries == SWEREX__LOGIN_TRIES) {
     swerex__login_on_call(login, error);
     return;
   }
-  swerex__loop_arm(login->loop, &login->pause, SWEREX__LOGIN_CONTAINER_PAUSE,
+  swerex__loop_arm(login->loop, &login->pause, SWEREX__LOGIN_PAUSE,
                    swerex__login_on_container_pause, login);
 }
 
@@ -22569,12 +22648,9 @@ static bool swerex__login_from_web(swerex__login *login, const char *file, const
   return true;
 }
 
-static void swerex__login_from_outside(swerex__login *login) {
-  if (swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != NULL ||
-      swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI") != NULL)
-    swerex__login_ask_container(login);
-  else
-    swerex__login_begin_machine(login);
+static bool swerex__login_in_container(void) {
+  return swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != NULL ||
+         swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI") != NULL;
 }
 
 /** Begin where a role's credential_source says. */
@@ -22585,7 +22661,11 @@ static void swerex__login_from_source(swerex__login *login, const char *source) 
   } else if (strcmp(source, "Ec2InstanceMetadata") == 0) {
     swerex__login_begin_machine(login);
   } else if (strcmp(source, "EcsContainer") == 0) {
-    swerex__login_from_outside(login);
+    if (swerex__login_in_container())
+      swerex__login_ask_container(login);
+    else
+      swerex__login_fail(login, "credential_source EcsContainer: this is no container of ECS "
+                                "(AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is not set)");
   } else {
     swerex__login_fail(login, "credential_source: %.100s is not known", source);
   }
@@ -22630,20 +22710,24 @@ static bool swerex__login_from_roles(swerex__login *login) {
   }
 }
 
+/** Ask in boto3's order; a profile that the caller has chosen goes before the environment. */
 static void swerex__login_begin(swerex__loop_timer *timer) {
   swerex__login *login = (swerex__login *)timer->owner;
-  if (!login->profile->chosen && swerex__login_from_env(login)) return;
-  if (swerex__login_from_roles(login)) return;
-  if (login->hop_count > 0) {
-    swerex__login_fail(login, "the source profiles of %s lead to no credentials",
-                       login->profile->name);
-    return;
-  }
-  if (swerex__login_from_web(login, swerex__profile_env("AWS_WEB_IDENTITY_TOKEN_FILE"),
+  const swerex__profile *profile = login->profile;
+  bool role = swerex__profile_get(profile, profile->name, "role_arn") != NULL;
+  if (!profile->chosen && swerex__login_from_env(login)) return;
+  if (!profile->chosen && !role &&
+      swerex__login_from_web(login, swerex__profile_env("AWS_WEB_IDENTITY_TOKEN_FILE"),
                              swerex__profile_env("AWS_ROLE_ARN"),
                              swerex__profile_env("AWS_ROLE_SESSION_NAME")))
     return;
-  swerex__login_from_outside(login);
+  if (swerex__login_from_roles(login)) return;
+  if (login->hop_count > 0)
+    swerex__login_fail(login, "the source profiles of %s lead to no credentials", profile->name);
+  else if (swerex__login_in_container())
+    swerex__login_ask_container(login);
+  else
+    swerex__login_begin_machine(login);
 }
 
 /** Begin to find keys; `done` is called from the loop. */
@@ -22679,7 +22763,6 @@ static swerex__login *swerex__login_new(swerex_loop *loop, const swerex__profile
 #define SWEREX__AWS_ANSWER ((size_t)16 << 20)
 #define SWEREX__AWS_TRIES 5      /* AWS_MAX_ATTEMPTS changes it */
 #define SWEREX__AWS_WAIT_MAX 6.0 /* between two looks at something that is awaited */
-#define SWEREX__AWS_SKEW 240.0   /* seconds of a clock's error that signatures do not bear */
 #define SWEREX__AWS_RENEW 600.0  /* seconds before their end when credentials are renewed */
 
 /** What was answered. `root` is the result itself, whatever the protocol. */
@@ -22690,6 +22773,7 @@ typedef struct swerex__aws_answer {
   char request_id[128];
   const swerex__json *root; /* NULL: the answer could not be read */
   double waited;            /* seconds since the row's first call */
+  bool lost;                /* an earlier answer was: the call may have had its effect already */
   void *response;           /* of the future */
 } swerex__aws_answer;
 
@@ -22749,7 +22833,7 @@ struct swerex__aws_run {
   swerex__loop_timer timer;
   double began, pause; /* of the row */
   int attempt;
-  bool renewed, set_clock;
+  bool renewed, set_clock, lost;
   char request_id[128], error_type[128], date[64];
 };
 
@@ -23047,6 +23131,7 @@ static void swerex__aws_on_login(void *owner, swerex_error *error) {
   swerex__login *login = aws->login;
   bool ok = error->code == SWEREX_E_OK;
   aws->login = NULL;
+  aws->skew = login->skew; /* STS may have told */
   if (ok) {
     swerex__sign_clear_keys(&aws->keys);
     aws->keys = login->keys;
@@ -23076,7 +23161,7 @@ static void swerex__aws_next(swerex__aws_run *run) {
     run->body.size = 0;
     run->body.failed = false;
     run->attempt = 0;
-    run->renewed = run->set_clock = false;
+    run->renewed = run->set_clock = run->lost = false;
     if (row->fill != NULL && !row->fill(run->owner, row, &run->body)) continue;
     if (run->body.failed) {
       swerex__aws_fail_with(run, 0, "out of memory");
@@ -23158,23 +23243,17 @@ static void swerex__aws_judge(swerex__aws_run *run, const swerex__aws_answer *an
 static bool swerex__aws_mend(swerex__aws_run *run, const swerex__aws_answer *answer) {
   static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", "RequestExpired",
                                         NULL};
-  static const char *const skewed[] = {"InvalidSignatureException", "SignatureDoesNotMatch",
-                                       "RequestExpired", "RequestTimeTooSkewed", "AuthFailure",
-                                       NULL};
   static const char *const busy[] = {
     "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottledException",
     "RequestThrottled", "TooManyRequestsException", "ProvisionedThroughputExceededException",
     "TransactionInProgressException", "RequestLimitExceeded", "BandwidthLimitExceeded", "SlowDown",
     "EC2ThrottledException", "RequestTimeout", "RequestTimeoutException",
     "PriorRequestNotComplete", "ConcurrentModification", "ServerException", NULL};
-  double theirs = swerex__sign_read_time(run->date);
-  double off = theirs > 0 ? theirs - (double)time(NULL) : run->aws->skew;
-  bool wrong = off - run->aws->skew > SWEREX__AWS_SKEW || run->aws->skew - off > SWEREX__AWS_SKEW;
-  if (swerex__aws_among(answer->code, skewed) && wrong && !run->set_clock) {
+  if (!run->set_clock && swerex__sign_learn_time(answer->code, run->date, &run->aws->skew)) {
     swerex__log(run->aws->logger, SWEREX_LOG_WARNING,
-                "this machine's clock is %.0f seconds off AWS's: its time is used", off);
+                "this machine's clock is %.0f seconds off AWS's: its time is used",
+                run->aws->skew);
     run->set_clock = true;
-    run->aws->skew = off;
     swerex__aws_send(run);
     return true;
   }
@@ -23207,9 +23286,11 @@ static void swerex__aws_on_call(void *owner, swerex_error *error) {
   swerex_error why = SWEREX_ERROR_INIT;
   swerex__json_doc doc;
   swerex__aws_answer answer = {run->call.status, run->call.status == 200, "", "", "", NULL,
-                               swerex__util_now() - run->began, run->future->response};
+                               swerex__util_now() - run->began, run->lost,
+                               run->future->response};
   char code[128] = "";
   if (error->code != SWEREX_E_OK) {
+    run->lost = run->lost || run->call.sent;
     if (error->code == SWEREX_E_UNSUPPORTED || !swerex__aws_retry(run, error->message))
       swerex__aws_fail_with(run, 0, error->message);
     return;
@@ -23226,6 +23307,7 @@ static void swerex__aws_on_call(void *owner, swerex_error *error) {
     if (inner != NULL) answer.root = inner;
   }
   if (answer.ok && !readable) { /* cut off on its way, most likely */
+    run->lost = true;
     if (!swerex__aws_retry(run, why.message)) swerex__aws_fail_with(run, 0, why.message);
   } else if (answer.ok || !swerex__aws_mend(run, &answer)) {
     swerex__aws_judge(run, &answer);
@@ -23338,6 +23420,7 @@ typedef struct swerex__fargate {
   size_t subnet_count;
   bool made_cluster, made_role, made_definition, made_group; /* by this start */
   bool has_policy[SWEREX__SYS_COUNT(swerex__fargate_policies)], has_inline, has_rule;
+  bool has_way_out; /* of the group: without it no image can be fetched */
   bool has_provider;
   char token[40], mark[40]; /* the server's; the task's startedBy */
   bool asked;               /* for a task */
@@ -23545,7 +23628,8 @@ static swerex__aws_verdict swerex__fargate_described_cluster(void *owner,
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex__json *cluster = swerex__aws_first(answer->root, "clusters");
   const char *wanted = swerex__fargate_config(owner)->capacity_provider;
-  (void)row, (void)err;
+  bool others = swerex__aws_first(cluster, "defaultCapacityProviderStrategy") != NULL;
+  (void)row;
   if (!answer->ok && answer->status != 403 && !swerex__aws_is(answer, "AccessDeniedException"))
     return SWEREX__AWS_FAILED;
   fargate->made_cluster = answer->ok;
@@ -23554,9 +23638,16 @@ static swerex__aws_verdict swerex__fargate_described_cluster(void *owner,
   swerex__fargate_keep(fargate->cluster, sizeof fargate->cluster,
                        swerex__aws_text(cluster, "clusterArn"));
   for (const swerex__json *name = swerex__aws_first(cluster, "capacityProviders"); name != NULL;
-       name = name->next)
+       name = name->next) {
     if (wanted != NULL && swerex__json_is(name, wanted)) fargate->has_provider = true;
-  return SWEREX__AWS_DONE;
+    others = others || strncmp(swerex__aws_text(name, ""), "FARGATE", 7) != 0;
+  }
+  if (wanted == NULL || fargate->has_provider || !others) return SWEREX__AWS_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "the cluster %s has capacity providers of its own, and %s is none of them: add "
+                  "it with `aws ecs put-cluster-capacity-providers`, or name another cluster",
+                  swerex__fargate_cluster(owner), wanted);
+  return SWEREX__AWS_FAILED;
 }
 
 static bool swerex__fargate_create_cluster(void *owner, const swerex__aws_row *row,
@@ -23606,9 +23697,11 @@ static bool swerex__fargate_delete_cluster(void *owner, const swerex__aws_row *r
                                            swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
-  if (!fargate->made_cluster || fargate->cluster[0] == '\0') return false;
+  if (!fargate->made_cluster) return false;
   swerex__str_putc(body, '{');
-  swerex__aws_member(body, "cluster", fargate->cluster);
+  swerex__aws_member(body, "cluster",
+                     fargate->cluster[0] != '\0' ? fargate->cluster
+                                                 : swerex__fargate_cluster(owner));
   swerex__str_putc(body, '}');
   return true;
 }
@@ -23628,8 +23721,13 @@ static swerex__aws_verdict swerex__fargate_gone(void *owner, const swerex__aws_r
 
 /* --- role --------------------------------------------------------------------------------- */
 
-/** Kinds of rows about the role. */
-enum { SWEREX__FARGATE_FIRST = 1, SWEREX__FARGATE_SECOND, SWEREX__FARGATE_WAIT };
+/** Kinds of rows. */
+enum {
+  SWEREX__FARGATE_FIRST = 1,
+  SWEREX__FARGATE_SECOND,
+  SWEREX__FARGATE_WAIT,
+  SWEREX__FARGATE_UNDO /* find what was made, and whose answer was not awaited */
+};
 
 static void swerex__fargate_add_role(void *owner, swerex__str *body) {
   swerex__sign_add_field(body, "RoleName", swerex__fargate_of(owner)->role);
@@ -23670,6 +23768,7 @@ static bool swerex__fargate_create_role(void *owner, const swerex__aws_row *row,
                                         swerex__str *body) {
   (void)row;
   if (swerex__fargate_of(owner)->role_arn[0] != '\0') return false;
+  swerex__fargate_of(owner)->made_role = true; /* as far as can be known until the answer */
   swerex__fargate_add_role(owner, body);
   swerex__sign_add_field(body, "AssumeRolePolicyDocument",
                          "{\"Version\": \"2012-10-17\", \"Statement\": [{\"Effect\": \"Allow\", "
@@ -23685,10 +23784,10 @@ static bool swerex__fargate_create_role(void *owner, const swerex__aws_row *row,
 static swerex__aws_verdict swerex__fargate_created_role(void *owner, const swerex__aws_row *row,
                                                         const swerex__aws_answer *answer,
                                                         swerex_error *err) {
+  bool there = swerex__aws_is(answer, "EntityAlreadyExists");
   (void)row, (void)err;
-  if (swerex__aws_is(answer, "EntityAlreadyExists")) return SWEREX__AWS_DONE;
-  swerex__fargate_of(owner)->made_role = answer->ok;
-  return answer->ok ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
+  swerex__fargate_of(owner)->made_role = answer->ok || (there && answer->lost);
+  return answer->ok || there ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
 }
 
 static bool swerex__fargate_list_policies(void *owner, const swerex__aws_row *row,
@@ -23768,7 +23867,9 @@ static bool swerex__fargate_describe_definition(void *owner, const swerex__aws_r
                                                 swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex__str text = swerex__str_new(body->allocator, 65536);
-  (void)row;
+  if (row->kind == SWEREX__FARGATE_UNDO &&
+      (!fargate->made_definition || fargate->definition_arn[0] != '\0'))
+    return false;
   swerex__fargate_write_definition(owner, &text);
   swerex__fargate_name(fargate->definition, sizeof fargate->definition,
                        swerex__fargate_or(swerex__fargate_config(owner)->task_definition_prefix,
@@ -23797,10 +23898,11 @@ swerex__fargate_described_definition(void *owner, const swerex__aws_row *row,
 }
 
 static bool swerex__fargate_register(void *owner, const swerex__aws_row *row, swerex__str *body) {
-  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex__str text = swerex__str_new(body->allocator, 65536);
   (void)row;
   if (fargate->definition_arn[0] != '\0') return false;
+  fargate->made_definition = true;
   swerex__fargate_write_definition(owner, &text);
   swerex__str_putc(body, '{');
   swerex__aws_member(body, "family", fargate->definition);
@@ -23817,8 +23919,8 @@ static swerex__aws_verdict swerex__fargate_registered(void *owner, const swerex_
                                                       const swerex__aws_answer *answer,
                                                       swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
+  fargate->made_definition = answer->ok;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  fargate->made_definition = true;
   return swerex__fargate_keep(fargate->definition_arn, sizeof fargate->definition_arn,
                               swerex__aws_text(answer->root, "taskDefinition/taskDefinitionArn"))
            ? SWEREX__AWS_DONE
@@ -23828,7 +23930,7 @@ static swerex__aws_verdict swerex__fargate_registered(void *owner, const swerex_
 static bool swerex__fargate_deregister(void *owner, const swerex__aws_row *row, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
-  if (!fargate->made_definition) return false;
+  if (!fargate->made_definition || fargate->definition_arn[0] == '\0') return false;
   swerex__str_putc(body, '{');
   swerex__aws_member(body, "taskDefinition", fargate->definition_arn);
   swerex__str_putc(body, '}');
@@ -23839,7 +23941,7 @@ static bool swerex__fargate_delete_definition(void *owner, const swerex__aws_row
                                               swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
-  if (!fargate->made_definition) return false;
+  if (!fargate->made_definition || fargate->definition_arn[0] == '\0') return false;
   swerex__str_puts(body, "{\"taskDefinitions\":[");
   swerex__json_add_text(body, fargate->definition_arn);
   swerex__str_puts(body, "]}");
@@ -23941,7 +24043,8 @@ static bool swerex__fargate_describe_group(void *owner, const swerex__aws_row *r
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const char *const *groups = swerex__fargate_config(owner)->security_groups;
   if (groups != NULL && *groups != NULL) return false;
-  if (row->kind == SWEREX__FARGATE_SECOND && fargate->group[0] != '\0') return false;
+  if (row->kind != SWEREX__FARGATE_FIRST && fargate->group[0] != '\0') return false;
+  if (row->kind == SWEREX__FARGATE_UNDO && !fargate->made_group) return false;
   swerex__str rule = swerex__str_new(body->allocator, 4096);
   swerex__fargate_write_rule(owner, &rule);
   swerex__fargate_name(fargate->group_name, sizeof fargate->group_name,
@@ -23985,14 +24088,16 @@ static swerex__aws_verdict swerex__fargate_described_group(void *owner, const sw
     fargate->has_rule = fargate->has_rule || swerex__fargate_lets_in(owner, permission);
   bool found = swerex__fargate_keep(fargate->group, sizeof fargate->group,
                                     swerex__aws_text(group, "groupId"));
-  return found || row->kind == SWEREX__FARGATE_FIRST ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
+  fargate->has_way_out = swerex__aws_first(group, "ipPermissionsEgress") != NULL;
+  return found || row->kind != SWEREX__FARGATE_SECOND ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
 }
 
 static bool swerex__fargate_create_group(void *owner, const swerex__aws_row *row,
                                          swerex__str *body) {
-  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->group_name[0] == '\0' || fargate->group[0] != '\0') return false;
+  fargate->made_group = fargate->has_way_out = true; /* a new one has its rule */
   swerex__sign_add_field(body, "GroupName", fargate->group_name);
   swerex__sign_add_field(body, "GroupDescription", "Security group swe rex");
   swerex__sign_add_field(body, "VpcId", fargate->vpc);
@@ -24006,10 +24111,11 @@ static swerex__aws_verdict swerex__fargate_created_group(void *owner, const swer
                                                          const swerex__aws_answer *answer,
                                                          swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
+  bool there = swerex__aws_is(answer, "InvalidGroup.Duplicate");
   (void)row, (void)err;
-  if (swerex__aws_is(answer, "InvalidGroup.Duplicate")) return SWEREX__AWS_DONE;
+  fargate->made_group = answer->ok || (there && answer->lost);
+  if (there) return SWEREX__AWS_DONE;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  fargate->made_group = true;
   swerex__fargate_keep(fargate->group, sizeof fargate->group,
                        swerex__aws_text(answer->root, "groupId"));
   return SWEREX__AWS_DONE;
@@ -24033,6 +24139,18 @@ static bool swerex__fargate_authorize(void *owner, const swerex__aws_row *row, s
   return true;
 }
 
+/** Give back the rule that every new group has; the original's teardown may have taken it. */
+static bool swerex__fargate_authorize_egress(void *owner, const swerex__aws_row *row,
+                                             swerex__str *body) {
+  const swerex__fargate *fargate = swerex__fargate_of(owner);
+  (void)row;
+  if (fargate->group_name[0] == '\0' || fargate->has_way_out) return false;
+  swerex__sign_add_field(body, "GroupId", fargate->group);
+  swerex__sign_add_field(body, "IpPermissions.1.IpProtocol", "-1");
+  swerex__sign_add_field(body, "IpPermissions.1.IpRanges.1.CidrIp", "0.0.0.0/0");
+  return true;
+}
+
 static swerex__aws_verdict swerex__fargate_authorized(void *owner, const swerex__aws_row *row,
                                                       const swerex__aws_answer *answer,
                                                       swerex_error *err) {
@@ -24045,7 +24163,7 @@ static bool swerex__fargate_delete_group(void *owner, const swerex__aws_row *row
                                          swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
-  if (!fargate->made_group) return false;
+  if (!fargate->made_group || fargate->group[0] == '\0') return false;
   swerex__sign_add_field(body, "GroupId", fargate->group);
   return true;
 }
@@ -24397,7 +24515,9 @@ static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex
   if (strcmp(status, "RUNNING") == 0) {
     fargate->looked = swerex__util_now();
     swerex__task_read_interface(fargate, task);
-    return SWEREX__AWS_DONE;
+    bool inside = swerex__fargate_config(owner)->no_public_ip;
+    if ((inside ? fargate->address : fargate->interface)[0] != '\0') return SWEREX__AWS_DONE;
+    return swerex__fargate_lacks(row, inside ? "privateIPv4Address" : "networkInterfaceId", err);
   }
   if (row->kind != SWEREX__FARGATE_WAIT) return SWEREX__AWS_DONE;
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task is still %s after %.0f seconds",
@@ -24563,6 +24683,8 @@ static const swerex__aws_row swerex__task_definition_rows[] = {
    swerex__fargate_registered, 0, 0},
 };
 static const swerex__aws_row swerex__task_no_definition_rows[] = {
+  {SWEREX__PROFILE_ECS, "DescribeTaskDefinition", SWEREX__FARGATE_UNDO,
+   swerex__fargate_describe_definition, swerex__fargate_described_definition, 0, 0},
   {SWEREX__PROFILE_ECS, "DeregisterTaskDefinition", 0, swerex__fargate_deregister, NULL, 0, 0},
   {SWEREX__PROFILE_ECS, "DeleteTaskDefinitions", 0, swerex__fargate_delete_definition,
    swerex__fargate_deleted_definition, 0, 0},
@@ -24580,8 +24702,12 @@ static const swerex__aws_row swerex__task_network_rows[] = {
    swerex__fargate_describe_group, swerex__fargate_described_group, 20, 1},
   {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupIngress", 0, swerex__fargate_authorize,
    swerex__fargate_authorized, 20, 1},
+  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupEgress", 0, swerex__fargate_authorize_egress,
+   swerex__fargate_authorized, 20, 1},
 };
 static const swerex__aws_row swerex__task_no_network_rows[] = {
+  {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_UNDO,
+   swerex__fargate_describe_group, swerex__fargate_described_group, 0, 0},
   {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", 0, swerex__fargate_delete_group,
    swerex__fargate_gone, SWEREX__TASK_FREE},
 };
@@ -24661,7 +24787,9 @@ static swerex_future *swerex__task_open(swerex_deployment *deployment, swerex_er
                     "characters that AWS takes",
                     SWEREX__TASK_OVERRIDES_MAX);
   swerex__str_clear(&overrides);
-  if (strcmp(swerex__fargate_cidr(deployment), "0.0.0.0/0") == 0 && config->security_groups == NULL)
+  const char *length = strrchr(swerex__fargate_cidr(deployment), '/');
+  bool own_group = config->security_groups == NULL || *config->security_groups == NULL;
+  if (length != NULL && strcmp(length, "/0") == 0 && own_group && !config->no_public_ip)
     swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
                 "port %d of the task is open to the whole internet, with only the token before it: "
                 "set allowed_cidr to your own address",
@@ -24940,7 +25068,7 @@ static swerex__teardown_item *swerex__teardown_now(void *owner) {
   return swerex__teardown_at(teardown, teardown->now);
 }
 
-/** Add an item; NULL: no memory, or its name is too long. */
+/** Add an item; NULL: no memory. One whose name cannot be is over at once. */
 static swerex__teardown_item *swerex__teardown_add(swerex__teardown *teardown,
                                                    swerex__teardown_kind kind, const char *name,
                                                    const char *parent) {
@@ -24950,7 +25078,7 @@ static swerex__teardown_item *swerex__teardown_add(swerex__teardown *teardown,
   swerex__teardown_item *item = swerex__teardown_at(teardown, teardown->count);
   memset(item, 0, sizeof *item);
   item->kind = kind;
-  if (!swerex__fargate_keep(item->name, sizeof item->name, name)) return NULL;
+  item->over = !swerex__fargate_keep(item->name, sizeof item->name, name);
   snprintf(item->parent, sizeof item->parent, "%s", parent);
   teardown->count++;
   return item;
@@ -25323,10 +25451,17 @@ static swerex__aws_verdict swerex__teardown_removed(void *owner, const swerex__a
                                                     swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   swerex__aws_verdict verdict = swerex__fargate_gone(owner, row, answer, err);
+  const swerex__json *failure = answer->ok ? swerex__aws_first(answer->root, "failures") : NULL;
+  swerex__aws_answer failed = *answer;
   if (verdict == SWEREX__AWS_AGAIN && answer->waited < row->patience)
     return swerex__teardown_again(teardown);
+  if (failure != NULL) { /* of a list, in which each may fail by itself */
+    failed.code = swerex__aws_text(failure, "reason");
+    failed.message = swerex__aws_text(failure, "detail");
+    verdict = SWEREX__AWS_FAILED;
+  }
   swerex__teardown_settle(teardown, swerex__teardown_now(owner), row,
-                          verdict == SWEREX__AWS_DONE ? NULL : answer);
+                          verdict == SWEREX__AWS_DONE ? NULL : &failed);
   return SWEREX__AWS_MORE;
 }
 

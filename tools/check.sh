@@ -90,7 +90,8 @@ while read -r option; do
   grep -q "$option" README.md || echo "$option is not in the README"
 done <"$tmp/options" | rule "options"
 
-grep -rnE 'TODO|FIXME|XXX[^X]' swerex.h tools examples tests --include='*.[ch]' --include='*.sh' 2>/dev/null |
+grep -rnE 'TODO|FIXME|XXX[^X]' swerex.h tools examples tests --include='*.[ch]' --include='*.sh' \
+  --exclude-dir=build 2>/dev/null |
   grep -v 'tools/check.sh\|XXXXXX\|uXXXX\|test_bash.c' | rule "left open"
 
 awk '/^SWEREX_API/ && !impl { if (previous !~ /\*\/$/ && previous !~ /^SWEREX_API/) print FNR ": no comment above: " $0 }

@@ -13,7 +13,7 @@ import moto.ecs.models as ecs
 PROCESSES = {}
 Backend = ecs.EC2ContainerServiceBackend
 original_init, original_stop = ecs.Task.__init__, Backend.stop_task
-original_resources, original_status = Backend._calculate_task_resource_requirements, ecs.Task.last_status.fget
+original_resources, original_describe = Backend._calculate_task_resource_requirements, Backend.describe_tasks
 
 
 def resources(task_definition):
@@ -46,13 +46,21 @@ def end(task, code, reason):
     task._transitions = [("STOPPED", "STOPPED")]
 
 
-def status(task):
-    process = PROCESSES.get(task.id)
-    if process is not None and process.poll() is not None and task._status != "STOPPED":
-        end(task, "EssentialContainerExited", "Essential container in task exited")
-        for container in task.containers:
-            container.exitCode = process.returncode
-    return original_status(task)
+def look(backend):
+    """Tasks whose command has ended are STOPPED, before anything of them is shown."""
+    for cluster in backend.tasks.values():
+        for task in cluster.values():
+            process = PROCESSES.get(task.id)
+            if process is None or process.poll() is None or task._status == "STOPPED":
+                continue
+            end(task, "EssentialContainerExited", "Essential container in task exited")
+            for container in task.containers:
+                container.exitCode = process.returncode
+
+
+def describe(backend, cluster, tasks):
+    look(backend)
+    return original_describe(backend, cluster, tasks)
 
 
 def stop(backend, cluster, task_id, reason):
@@ -67,7 +75,7 @@ def stop(backend, cluster, task_id, reason):
 Backend._calculate_task_resource_requirements = staticmethod(resources)
 Backend.stop_task = stop
 ecs.Task.__init__ = begin
-ecs.Task.last_status = ecs.Task.last_status.getter(status)
+Backend.describe_tasks = describe
 
 if __name__ == "__main__":
     from moto.server import main

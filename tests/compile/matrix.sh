@@ -83,6 +83,22 @@ combinations() { # COMPILER FLAGS...
   for ((i = 0; i < ${#sets[@]}; i++)); do implementation "$@" ${sets[i]}; done
 }
 
+# What SWEREX_NO_FARGATE leaves out is gone: no name of its sections, no word of theirs, and no byte
+# more than with the sections cut out of the file.
+no_fargate() { # COMPILER
+  local names='swerex__(hash|xml|sign|profile|login|aws|fargate|task|teardown)_|swerex_fargate_'
+  local words='amazonaws|AWS_|aws4_request' off=-DSWEREX_NO_FARGATE
+  mkdir -p $out/cut
+  awk '/^#ifndef SWEREX_NO_FARGATE .*up to/ { cut = 1 } !cut { print }
+    cut && /^#endif .*SWEREX_NO_FARGATE/ { cut = 0 }' ../../swerex.h >$out/cut/swerex.h
+  "$1" -std=c99 -O0 -DNDEBUG -I../.. -c -o $out/with.o implementation.c &&
+    "$1" -std=c99 -O0 -DNDEBUG $off -I../.. -c -o $out/without.o implementation.c &&
+    "$1" -std=c99 -O0 -DNDEBUG $off -I$out/cut -c -o $out/cut.o implementation.c || return 1
+  nm $out/with.o | grep -qE "$names" && grep -qaE "$words" $out/with.o || return 1
+  ! nm $out/without.o | grep -E "$names" && ! grep -aoE "$words" $out/without.o || return 1
+  ! grep -q 'swerex__aws_' $out/cut/swerex.h && cmp $out/without.o $out/cut.o
+}
+
 for cc in gcc clang; do
   if ! have $cc; then
     skip "$cc"
@@ -107,6 +123,7 @@ for cc in gcc clang; do
   ok "$cc two translation units run" $out/two
   ok "$cc other limits" $cc -std=c99 $WARN_C -DSWEREX_LOG_LEVEL=SWEREX_LOG_OFF -DSWEREX_MAX_OUTPUT=4096 \
     -DSWEREX_MAX_FILE=4096 -DSWEREX_MAX_JSON_DEPTH=8 '-DSWEREX_ASSERT(x)=((void)(x))' -I../.. -c -o $out/x.o implementation.c
+  ok "$cc SWEREX_NO_FARGATE adds no byte" no_fargate $cc
   ok "$cc own memory" $cc -std=c99 $WARN_C -I../.. -c -o $out/x.o own_memory.c
   ok "$cc after other headers with _GNU_SOURCE" $cc -std=c99 -D_GNU_SOURCE $WARN_C -I../.. -c -o $out/x.o after_headers.c
   refused "$cc after other headers" "before any other #include" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c

@@ -35,10 +35,11 @@ def free_port():
 
 class Proxy(BaseHTTPRequestHandler):
     """Passes calls on; script(action, count, body) may answer instead, changed(body) alter them,
-    and after(action, count) learns of each answer that went out."""
+    held(action, count) sees AWS's answer before it goes out, and says no to lose it, and
+    after(action, count) learns of each answer that went out."""
 
     protocol_version = "HTTP/1.1"
-    script = changed = after = None
+    script = changed = held = after = None
     calls = []
 
     def log_message(self, *_):
@@ -78,8 +79,13 @@ class Proxy(BaseHTTPRequestHandler):
         moto.endheaders(body)
         response = moto.getresponse()
         keep = {k: v for k, v in response.getheaders() if k.lower() not in ("content-length", "connection", "server")}
-        self.answer(response.status, keep, response.read())
+        answer = response.read()
         moto.close()
+        action = Proxy.calls[-1][0]
+        if Proxy.held and not Proxy.held(action, sum(a == action for a, _ in Proxy.calls)):
+            self.close_connection = True
+            raise ConnectionError
+        self.answer(response.status, keep, answer)
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -366,6 +372,41 @@ def test_killed_after_each_call():
     print(f"# killed after each of {total[0]} calls")
 
 
+def test_interrupted_before_an_answer():
+    """What was asked for, and may have been made, is taken back though its answer never came."""
+    for action_at in ("CreateCluster", "CreateRole", "RegisterTaskDefinition", "CreateSecurityGroup", "RunTask"):
+        victim, sent = [None], []
+
+        def held(action, count, victim=victim, action_at=action_at, sent=sent):
+            if action == action_at and not sent:
+                sent.append(action)
+                while victim[0] is None:
+                    time.sleep(0.001)
+                victim[0].send_signal(signal.SIGINT)
+                time.sleep(0.5)
+            return True
+
+        Proxy.held = held
+        victim[0] = subprocess.Popen([TOOL, "--config", config(), "exec", "true"], env=environment(),
+                                     stderr=subprocess.PIPE, text=True)
+        victim[0].wait(60)
+        Proxy.held = None
+        expect(sent and victim[0].returncode != 0, action_at, victim[0].returncode)
+        expect("ERROR: " not in (err := victim[0].stderr.read()), err)
+        expect(left() == [], action_at, left(), err)
+
+
+def test_lost_answers_are_taken_back():
+    """AWS did it, its answer was lost, the second try says that it is there, and the start fails."""
+    for lost in ("CreateCluster", "CreateRole", "CreateSecurityGroup"):
+        Proxy.held = lambda action, count, lost=lost: action != lost or count > 1
+        Proxy.script = lambda action, count, body: (
+            (400, {}, b'{"__type":"ClientException","message":"enough"}') if action == "RunTask" else None)
+        Proxy.calls.clear()
+        refused("RunTask: ClientException: enough")
+        expect(sum(a == lost for a, _ in Proxy.calls) == 2, lost)
+
+
 def test_interrupted_start_takes_back():
     for signal_number, action_at in ((signal.SIGINT, "RunTask"), (signal.SIGTERM, "CreateSecurityGroup")):
         victim = [None]
@@ -459,15 +500,100 @@ def test_credentials_of_roles():
         action == "AssumeRoleWithWebIdentity" and b"&WebIdentityToken=abc.def.ghi" in body) else None
     accepted({}, AWS_WEB_IDENTITY_TOKEN_FILE=token, AWS_ROLE_ARN="arn:aws:iam::123456789012:role/tester-role")
     expect(any(a == "AssumeRoleWithWebIdentity" for a, _ in Proxy.calls))
+    Proxy.calls.clear()  # before the keys of the shared file, as boto3 has it
+    accepted({"credentials": "[default]\naws_access_key_id = a\naws_secret_access_key = b\n"},
+             AWS_WEB_IDENTITY_TOKEN_FILE=token, AWS_ROLE_ARN="arn:aws:iam::123456789012:role/tester-role")
+    expect(Proxy.calls[0][0] == "AssumeRoleWithWebIdentity", Proxy.calls[0])
+    accepted({"config": f"[default]\nrole_arn = arn:x\nweb_identity_token_file = {token}\n"})
     code, out, err = credentials({}, AWS_WEB_IDENTITY_TOKEN_FILE="/nonexistent", AWS_ROLE_ARN="arn:x")
     expect("/nonexistent" in err, err)
+
+
+def test_sts_is_asked_again():
+    """When it is busy, and with its own time where that differs."""
+    role = "role_arn = arn:aws:iam::123456789012:role/tester-role\n"
+    files = {"credentials": "[base]\n" + key_lines(), "config": "[default]\n" + role + "source_profile = base\n"}
+    dates = []
+
+    def script(action, count, body):
+        if action == "AssumeRole" and count == 1:
+            return 500, {}, b"oops"
+        if action == "AssumeRole" and count == 2:
+            return (403, {"Date": "Thu, 15 Jan 2026 12:30:45 GMT"},
+                    b"<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>")
+
+    original = Proxy.do_POST
+
+    def record(self):
+        dates.append(self.headers["X-Amz-Date"])
+        original(self)
+
+    Proxy.script, Proxy.do_POST = script, record
+    try:
+        accepted(files)
+    finally:
+        Proxy.do_POST = original
+    expect(dates[2].startswith("20260115T1230") and dates[3].startswith("20260115T1230"), dates)
+    Proxy.script = lambda action, count, body: (
+        400, {}, b"<E><Error><Code>IDPCommunicationError</Code><Message>later</Message></Error></E>")
+    Proxy.calls.clear()
+    code, out, err = credentials(files)
+    expect(code == 125 and "IDPCommunicationError: later" in err and len(Proxy.calls) == 3, code, err, Proxy.calls)
+
+
+def test_more_credentials():
+    sts = client("sts", KEYS)
+    given = sts.assume_role(RoleArn="arn:aws:iam::123456789012:role/tester-role", RoleSessionName="s")["Credentials"]
+    keys = dict(AWS_ACCESS_KEY_ID=given["AccessKeyId"], AWS_SECRET_ACCESS_KEY=given["SecretAccessKey"])
+    code, out, err = swerex("fargate-teardown", "--dry-run",
+                            env=environment(AWS_SESSION_TOKEN=given["SessionToken"], **keys))
+    expect(code == 0, code, out, err)
+    code, out, err = swerex("fargate-teardown", "--dry-run", env=environment(AWS_SESSION_TOKEN="wrong", **keys))
+    expect(code == 125 and "InvalidClientTokenId" in err, code, out, err)
+    role = "[default]\nrole_arn = arn:aws:iam::123456789012:role/tester-role\n"
+    folder = tempfile.mkdtemp(dir=BOX)
+    os.makedirs(os.path.join(folder, ".aws"))
+    open(os.path.join(folder, ".aws", "config"), "w").write(role + "credential_source = Environment\n")
+    code, out, err = swerex("fargate-teardown", "--dry-run", "--profile", "default", env=environment(HOME=folder))
+    expect(code == 0 and Proxy.calls[-1][0] == "ListRoles" and any(a == "AssumeRole" for a, _ in Proxy.calls), err)
+    for more, word in (("credential_source = EcsContainer\n", "this is no container of ECS"),
+                       ("credential_source = Moon\n", "Moon is not known"),
+                       ("source_profile = nobody\n", "a source_profile that is not there"),
+                       ("source_profile = default\nmfa_serial = x\n", "MFA code"),
+                       ("", "neither source_profile nor credential_source")):
+        code, out, err = credentials({"config": role + more})
+        expect(code == 125 and word in err, word, code, err)
+
+
+def test_addresses_of_services():
+    """Of one service, or in a profile; the environment's go first."""
+    here = f"http://127.0.0.1:{PROXY}"
+    each = {f"AWS_ENDPOINT_URL_{name}": here for name in ("ECS", "EC2", "IAM")}
+    accepted({"credentials": "[default]\n" + key_lines()}, AWS_ENDPOINT_URL="http://127.0.0.1:1", **each)
+    profile = "[default]\nregion = eu-west-1\n" + key_lines()
+    accepted({"config": profile + f"endpoint_url = {here}\n"}, AWS_ENDPOINT_URL=None, AWS_DEFAULT_REGION=None)
+    services = "".join(f"{name} =\n  endpoint_url = {here}\n" for name in ("ecs", "ec2", "iam"))
+    accepted({"config": profile + "services = s\n[services s]\n" + services}, AWS_ENDPOINT_URL=None)
+    code, out, err = credentials({"config": profile}, AWS_ENDPOINT_URL="ftp://x")
+    expect(code == 125 and "only http, https and unix are known" in err, err)
 
 
 def test_credentials_of_services():
     Metadata.keys = {"AccessKeyId": KEYS["id"], "SecretAccessKey": KEYS["secret"], "Expiration": "2099-01-01T00:00:00Z"}
     base = f"http://127.0.0.1:{serve(Metadata)}"
     accepted({}, AWS_CONTAINER_CREDENTIALS_FULL_URI=base + "/container", AWS_CONTAINER_AUTHORIZATION_TOKEN="Bearer abc")
+    file = os.path.join(BOX, "container-token")
+    open(file, "w").write("Bearer abc")
+    accepted({}, AWS_CONTAINER_CREDENTIALS_FULL_URI=base + "/container", AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=file,
+             AWS_CONTAINER_AUTHORIZATION_TOKEN="not this one")
+    code, out, err = credentials({}, AWS_CONTAINER_CREDENTIALS_FULL_URI=base + "/container",
+                                 AWS_CONTAINER_AUTHORIZATION_TOKEN="a\r\nb: c")
+    expect(code == 125 and "has a line end in it" in err, err)
+    code, out, err = credentials({}, AWS_CONTAINER_CREDENTIALS_FULL_URI=base + "/container")
+    expect(code == 125 and "/container: status 403" in err, err)
     accepted({}, AWS_EC2_METADATA_DISABLED=None, AWS_EC2_METADATA_SERVICE_ENDPOINT=base)
+    role = "[default]\nrole_arn = arn:aws:iam::123456789012:role/tester-role\ncredential_source = Ec2InstanceMetadata\n"
+    accepted({"config": role}, AWS_EC2_METADATA_DISABLED=None, AWS_EC2_METADATA_SERVICE_ENDPOINT=base)
     code, out, err = credentials({}, AWS_CONTAINER_CREDENTIALS_FULL_URI="http://example.com/x")
     expect("neither https, nor this machine" in err, err)
 
@@ -611,6 +737,66 @@ def test_new_roles_and_tasks_become_known():
     expect(sum(a == "RunTask" for a, _ in Proxy.calls) == 2)
 
 
+def test_a_task_that_never_runs():
+    stopped = {"tasks": [{"taskArn": "a", "lastStatus": "STOPPED", "stopCode": "TaskFailedToStart",
+                          "stoppedReason": "CannotPullContainerError: no such image",
+                          "containers": [{"name": "python311", "reason": "not pulled", "exitCode": 137}]}]}
+    Proxy.script = lambda action, count, body: (
+        (200, {}, json.dumps(stopped).encode()) if action == "DescribeTasks" else None)
+    refused("TaskFailedToStart: CannotPullContainerError: no such image", "container python311 ended with exit code 137",
+            "not pulled", log_group=None)
+
+
+def test_a_task_without_an_address():
+    def script(action, count, body):
+        if action == "DescribeTasks":
+            return 200, {}, b'{"tasks":[{"lastStatus":"RUNNING","attachments":[]}]}'
+
+    Proxy.script = script
+    refused("DescribeTasks: the answer has no networkInterfaceId")
+    refused("DescribeTasks: the answer has no privateIPv4Address", assign_public_ip=False)
+
+
+def test_a_group_without_rules_is_mended():
+    """The original's teardown can leave one: no way in, and none out."""
+    one = config()
+    code, out, err = swerex("--config", one, "exec", "true")
+    expect(code == 0, code, out, err)
+    ec2 = client("ec2", KEYS)
+    (group,) = [g for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"].startswith("swe-rex")]
+    ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=group["IpPermissions"])
+    ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=group["IpPermissionsEgress"])
+    code, out, err = swerex("--config", one, "exec", "echo", "ok")
+    expect(out == "ok\n", code, out, err)
+    (mended,) = ec2.describe_security_groups(GroupIds=[group["GroupId"]])["SecurityGroups"]
+    expect(mended["IpPermissions"] and mended["IpPermissionsEgress"], mended)
+
+
+def test_capacity_providers_of_others():
+    for more in ({"capacityProviders": ["mine"]},
+                 {"capacityProviders": [], "defaultCapacityProviderStrategy": [{"capacityProvider": "FARGATE"}]}):
+        found = {"clusters": [{"status": "ACTIVE", "clusterArn": "arn:aws:ecs:us-east-1:1:cluster/c", **more}]}
+        Proxy.script = lambda action, count, body, found=found: (
+            (200, {}, json.dumps(found).encode()) if action == "DescribeClusters" else None)
+        refused("has capacity providers of its own", capacity_provider="FARGATE_SPOT")
+    expect(not any(a == "PutClusterCapacityProviders" for a, _ in Proxy.calls))
+
+
+def test_the_address_of_the_log():
+    """With the warning of an open port; the token is in neither."""
+    code, out, err = swerex("--verbose", "--config", json.dumps({"type": "fargate", "port": free_port()}), "exec", "true")
+    expect(code == 0, code, out, err)
+    task = [json.loads(body)["tasks"][0] for action, body in Proxy.calls if action == "DescribeTasks"][0]
+    expect("https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logsV2:log-groups/log-group/"
+           f"%2Fecs%2Fswe-rex-deployment/log-events/ecs%2Fpython311%2F{task.split('/')[-1]}" in err, err)
+    expect("is open to the whole internet" in err, err)
+    (body,) = [json.loads(body) for action, body in Proxy.calls if action == "RunTask"]
+    (pair,) = body["overrides"]["containerOverrides"][0]["environment"]
+    expect(pair["value"] not in err and KEYS["secret"] not in err, err)
+    code, out, err = swerex("--verbose", "--config", config(log_group=None), "exec", "true")
+    expect("logsV2" not in err and "whole internet" not in err, err)
+
+
 def test_others_were_faster():
     """What another start has made at the same moment is used."""
     def script(action, count, body):
@@ -674,6 +860,68 @@ def test_teardown_goes_on():
     expect(code == 0 and left() == [], code, out, err)
 
 
+def test_teardown_of_a_task_that_runs():
+    """A client that was killed leaves its task running; it is listed with age and state, and goes."""
+    one = config()
+    victim = subprocess.Popen([TOOL, "--config", one, "exec", "sleep", "100"], env=environment(),
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not any(a == "DescribeNetworkInterfaces" for a, _ in Proxy.calls):
+        time.sleep(0.1)
+    time.sleep(1)
+    victim.kill()
+    victim.wait()
+    code, out, err = swerex("fargate-teardown", "--dry-run")
+    rows = [line.split() for line in out.splitlines()]
+    expect(code == 0 and [row[0] for row in rows] == ["task", "cluster", "task", "security", "role"], out)
+    expect(re.search(r"^task +\d+ s +RUNNING +arn:aws:ecs:us-east-1:123456789012:task/swe-rex-cluster/", out, re.M), out)
+    expect(re.search(r"^cluster +ACTIVE +arn", out, re.M), out)
+    expect(re.search(r"^task definition +\d+ s +ACTIVE +arn", out, re.M), out)
+    expect(re.search(r"^role +\d+ s +swe-rex-execution-role-011809e9671d$", out, re.M), out)
+    expect(len(left()) == 5, left())
+    code, out, err = swerex("fargate-teardown", "--yes")
+    expect(code == 0 and out.count("removed  ") == 5 and left() == [], code, out, err, left())
+
+
+def test_teardown_reports_lists_and_definitions():
+    """A list that may not be seen is no end, and no success; nor is a definition that stays."""
+    swerex("--config", config(), "exec", "true")
+
+    def script(action, count, body):
+        if action == "ListRoles":
+            return 403, {}, b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no roles</Message></Error></ErrorResponse>"
+        if action == "DeleteTaskDefinitions":
+            return 200, {}, b'{"taskDefinitions":[],"failures":[{"arn":"a","reason":"IN USE","detail":"by a service"}]}'
+
+    Proxy.script = script
+    code, out, err = swerex("fargate-teardown", "--yes")
+    expect(code == 125 and "2 failures, of which the first is: ListRoles: AccessDenied: no roles" in err, code, out, err)
+    expect("DeleteTaskDefinitions: IN USE: by a service" in out and out.count("removed  ") == 2, out)
+
+
+def test_the_permissions_of_the_readme():
+    """A user with no more than what the README names can start, fail, and remove it all."""
+    readme = open(os.path.join(HERE, "..", "..", "README.md")).read()
+    text = " ".join(readme.split("## AWS Fargate")[1].split("\n## ")[0].split())
+    allowed = []
+    for service, names in re.findall(r"`(ecs|iam|ec2|logs):`((?: (?:and )?[A-Z]\w+,?)+)", text):
+        allowed += [f"{service}:{name.strip(',')}" for name in names.replace(" and ", " ").split()]
+    allowed += re.findall(r"`((?:ecs|iam|ec2|logs):[A-Z]\w+)`", text)
+    expect(len(allowed) > 40, allowed)
+    iam = client("iam", KEYS)
+    iam.create_user(UserName="reader")
+    iam.put_user_policy(UserName="reader", PolicyName="p", PolicyDocument=json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": allowed, "Resource": "*"}]}))
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    env = environment(AWS_ACCESS_KEY_ID=key["AccessKeyId"], AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"])
+    code, out, err = swerex("--config", config(), "exec", "echo", "ok", env=env)
+    expect(out == "ok\n", code, out, err)
+    code, out, err = swerex("fargate-teardown", "--yes", env=env)
+    expect(code == 0 and left() == [], code, out, err, left())
+    Proxy.script = lambda action, count, body: (
+        (400, {}, b'{"__type":"ClientException","message":"enough"}') if action == "RunTask" else None)
+    refused("RunTask: ClientException: enough", env=env)
+
+
 def test_settings_that_cannot_be():
     refused("You must specify a region", env=environment(AWS_DEFAULT_REGION=None), limit=5)
     refused("not the name of a region", env=environment(AWS_DEFAULT_REGION="eu west!"), limit=5)
@@ -697,7 +945,7 @@ def main():
     for name, test in list(globals().items()):
         if not name.startswith("test_") or (len(sys.argv) > 3 and sys.argv[3] not in name):
             continue
-        Proxy.script = Proxy.changed = Proxy.after = None
+        Proxy.script = Proxy.changed = Proxy.held = Proxy.after = None
         Proxy.calls.clear()
         began = time.time()
         try:
@@ -707,7 +955,7 @@ def main():
         except Exception as error:
             failed += 1
             print(f"not ok {name[5:]}: {type(error).__name__}: {str(error)[:3000]}")
-        Proxy.script = Proxy.changed = Proxy.after = None
+        Proxy.script = Proxy.changed = Proxy.held = Proxy.after = None
         swerex("fargate-teardown", "--yes")
         sys.stdout.flush()
     print(f"{passed} passed, {failed} failed")

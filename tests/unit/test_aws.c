@@ -191,9 +191,11 @@ TEST(xml) {
     {"<a/><b/>", "this is not XML: at byte 6, there is a second root"},
     {"x<a/>", "this is not XML: at byte 0, there is text outside of the elements"},
     {"<a>\xFF</a>", "this is not XML: at byte 3, a byte is not UTF-8"},
-    {"<a><![CDATA[\xFF]]></a>", "this is not XML: at byte 16, a byte is not UTF-8"},
+    {"<a><![CDATA[\xFF]]></a>", "this is not XML: at byte 12, a byte is not UTF-8"},
     {"<!-- ", "this is not XML: at byte 0, something does not end"},
     {"< a/>", "this is not XML: at byte 1, a name is missing"},
+    {"<1/>", "this is not XML: at byte 2, a name is missing"},
+    {"<a\xFF/>", "this is not XML: at byte 2, a byte is not UTF-8"},
     {"", "this is not XML: at byte 0, there is no element"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) CHECK_STR(as_json(rows[i].xml), rows[i].json);
@@ -382,6 +384,144 @@ TEST(overrides_that_are_too_long) {
   CHECK(strstr(err.message, "8192") != NULL);
   swerex_error_clear(&err);
   swerex_loop_free(loop);
+}
+
+/** Let a row judge an answer to a deployment's call. */
+static swerex__aws_verdict judge(swerex_deployment *box, const swerex__aws_row *row,
+                                 const char *json, double waited, swerex_error *err) {
+  swerex__json_doc doc;
+  swerex__aws_answer answer = {200, true, "", "", "", NULL, waited, false, NULL};
+  CHECK(swerex__json_parse(NULL, json, strlen(json), &doc, NULL));
+  answer.root = doc.root;
+  swerex__aws_verdict verdict = row->took(box, row, &answer, err);
+  swerex__json_free(&doc);
+  return verdict;
+}
+
+TEST(tasks_that_are_not_known) {
+  static const char missing[] = "{\"tasks\":[],\"failures\":[{\"reason\":\"MISSING\"}]}";
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  swerex_error err = SWEREX_ERROR_INIT;
+  snprintf(swerex__fargate_of(box)->task, 64, "arn:t/1");
+  const swerex__aws_row *row = &swerex__task_task_rows[1];
+  CHECK_INT(judge(box, row, missing, 5, &err), SWEREX__AWS_AGAIN);
+  CHECK_INT(judge(box, row, missing, 31, &err), SWEREX__AWS_FAILED);
+  CHECK_STR(err.message, "the task arn:t/1 is not known to AWS");
+  swerex_error_clear(&err);
+  CHECK_INT(judge(box, row, "{\"tasks\":[{\"lastStatus\":\"PENDING\"}]}", 599, &err),
+            SWEREX__AWS_AGAIN);
+  CHECK_STR(err.message, "the task is still PENDING after 599 seconds");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(clocks) {
+  double skew = 0, off = 1768480245.0 - (double)time(NULL);
+  static const char date[] = "Thu, 15 Jan 2026 12:30:45 GMT";
+  CHECK(!swerex__sign_learn_time("AccessDenied", date, &skew));
+  CHECK(!swerex__sign_learn_time("SignatureDoesNotMatch", "nonsense", &skew));
+  CHECK(skew == 0);
+  CHECK(swerex__sign_learn_time("SignatureDoesNotMatch", date, &skew));
+  CHECK(skew - off < 2 && off - skew < 2);
+  CHECK(!swerex__sign_learn_time("SignatureDoesNotMatch", date, &skew)); /* it is right now */
+}
+
+/** Set what a start needs that goes to an address. */
+static void set_environment(const char *address) {
+  setenv("AWS_ACCESS_KEY_ID", "a", 1);
+  setenv("AWS_SECRET_ACCESS_KEY", "b", 1);
+  setenv("AWS_MAX_ATTEMPTS", "1", 1);
+  setenv("HOME", "/nonexistent", 1);
+  if (address == NULL)
+    unsetenv("AWS_ENDPOINT_URL");
+  else
+    setenv("AWS_ENDPOINT_URL", address, 1);
+}
+
+TEST(https_needs_libcurl) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  set_environment(NULL);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\",\"region\":\"eu-west-1\"}");
+  CHECK(!swerex_deployment_start(box, &err));
+  CHECK_INT(err.code, SWEREX_E_UNSUPPORTED);
+  CHECK_STR(err.message, "ecs.eu-west-1.amazonaws.com:443: https is not in this build: compile with "
+                         "-DSWEREX_USE_CURL=1 and -lcurl, or with -DSWEREX_USE_CURL=2 to load "
+                         "libcurl when it is needed");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(nobody_answers) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  set_environment("http://127.0.0.1:1");
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  for (int i = 0; i < 2; i++) { /* it can be tried again */
+    CHECK(!swerex_deployment_start(box, &err));
+    CHECK(strstr(err.message, "DescribeClusters: ") != NULL);
+    swerex_error_clear(&err);
+  }
+  CHECK(!swerex_fargate_teardown(loop, NULL, &err));
+  CHECK(strstr(err.message, "ListClusters: ") != NULL);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+/** Listen at an address that is written as a URL; nothing is ever answered there. */
+static int listen_deaf(char url[64]) {
+  struct sockaddr_in address;
+  socklen_t size = sizeof address;
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof address);
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 8) == 0);
+  CHECK(getsockname(fd, (struct sockaddr *)&address, &size) == 0);
+  snprintf(url, 64, "http://127.0.0.1:%d", ntohs(address.sin_port));
+  return fd;
+}
+
+TEST(given_up_half_way) {
+  char url[64];
+  int deaf = listen_deaf(url);
+  for (int way = 0; way < 4; way++) {
+    swerex_loop *loop = swerex_loop_new(NULL, NULL);
+    swerex_error err = SWEREX_ERROR_INIT;
+    double began = swerex__util_now();
+    set_environment(url);
+    swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+    swerex_future *future = way == 3 ? swerex_fargate_teardown_async(loop, NULL, &err)
+                                     : swerex_deployment_start_async(box, &err);
+    CHECK(future != NULL && swerex_loop_wait(loop, 0.2, &err) == NULL);
+    if (way == 0) swerex_future_free(future); /* else by the loop, or: */
+    if (way == 1) swerex_deployment_free(box);
+    swerex_loop_free(loop);
+    swerex_error_clear(&err);
+    CHECK(swerex__util_now() - began < 2);
+  }
+  close(deaf);
+}
+
+TEST(a_machine_service_that_hangs) {
+  char url[64];
+  int deaf = listen_deaf(url);
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  double began = swerex__util_now();
+  set_environment(url);
+  unsetenv("AWS_ACCESS_KEY_ID");
+  setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url, 1);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  CHECK(!swerex_deployment_start(box, &err));
+  CHECK_INT(err.code, SWEREX_E_PERMISSION);
+  CHECK(strstr(err.message, "Unable to locate credentials") != NULL);
+  CHECK(swerex__util_now() - began < 2);
+  unsetenv("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  close(deaf);
 }
 
 TEST_MAIN()

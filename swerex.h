@@ -801,7 +801,8 @@ typedef struct swerex_fargate_config {
                                           ephemeral_storage (GiB); others join the overrides of
                                           RunTask. Default 1, 2048 (or the least that goes with
                                           vcpus), 21. */
-  double container_timeout; /**< After which the task ends by itself. Default 900. */
+  double container_timeout; /**< After which the task ends by itself. Default 900. SWEREX_FOREVER:
+                                 never, and it costs until it is stopped. */
   double runtime_timeout;   /**< For the server in a running task to answer. Default 60. */
   const char *const *subnets; /**< Up to 16 of one VPC. Default: those of the default VPC. Ours. */
   const char *const *security_groups; /**< Up to 5. Default: one is made. Ours. */
@@ -24259,7 +24260,8 @@ static void swerex__task_write_command(const void *deployment, swerex__str *out)
   double seconds = swerex__fargate_config(deployment)->container_timeout;
   int port = swerex__fargate_port(deployment);
   if (seconds == 0) seconds = SWEREX__TASK_CONTAINER_TIMEOUT;
-  long limit = (long)seconds + (seconds > (double)(long)seconds);
+  bool ends = seconds > 0 && seconds < 1e9;
+  long limit = ends ? (long)seconds + (seconds > (double)(long)seconds) : 0;
   swerex__str_printf(
     out,
     "s='a=\"--port %d --auth-token $SWEREX_AUTH_TOKEN\"; f=/tmp/swerex-remote; "
@@ -24275,10 +24277,17 @@ static void swerex__task_write_command(const void *deployment, swerex__str *out)
     "pipx ensurepath; fi; "
     "if has pipx; then exec pipx run --spec swe-rex swerex-remote $a; fi; "
     "python3 -m pip install -q swe-rex && exec swerex-remote $a; "
-    "echo \"no way to start swerex-remote in this image\" >&2; exit 127'; "
+    "echo \"no way to start swerex-remote in this image\" >&2; exit 127'; ",
+    port);
+  if (!ends) {
+    swerex__str_puts(out, "exec /bin/sh -c \"$s\"");
+    return;
+  }
+  swerex__str_printf(
+    out,
     "if command -v timeout >/dev/null 2>&1; then exec timeout %ld /bin/sh -c \"$s\"; fi; "
     "/bin/sh -c \"$s\" & p=$!; trap 'kill $p' TERM INT; (sleep %ld; kill $p) & wait $p",
-    port, limit, limit);
+    limit, limit);
 }
 
 /** Add the members of fargate_args that are no sizes: JSON where they are, else strings. */
@@ -24578,7 +24587,7 @@ static swerex__aws_verdict swerex__task_got_logs(void *owner, const swerex__aws_
   (void)row;
   for (const swerex__json *event = swerex__aws_first(answer->root, "events");
        answer->ok && event != NULL; event = event->next)
-    swerex__str_printf(&tail, "%s\n", swerex__aws_text(event, "message"));
+    swerex__str_printf(&tail, "%.400s\n", swerex__aws_text(event, "message"));
   swerex__aws_verdict verdict =
     swerex__task_give_up(fargate, tail.size == 0 ? "" : tail.data, err);
   if (answer->ok && tail.size == 0) verdict = SWEREX__AWS_AGAIN; /* it comes with a delay */
@@ -24974,6 +24983,9 @@ static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err)
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "cpu_architecture: %.40s is neither X86_64 nor ARM64",
                            config->cpu_architecture);
+  for (const char *const *arg = config->fargate_args; arg != NULL && *arg != NULL; arg++)
+    if (strchr(*arg, '=') == NULL)
+      return swerex__err_set(err, SWEREX_E_VALIDATION, "fargate_args: %.100s is not KEY=VALUE", *arg);
   if (swerex__task_arg(deployment, "containerOverrides") != NULL)
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "fargate_args.containerOverrides: it would replace what starts the "

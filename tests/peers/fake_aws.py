@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import moto.ecs.models as ecs
 
 PROCESSES = {}
 Backend = ecs.EC2ContainerServiceBackend
-original_init, original_stop = ecs.Task.__init__, Backend.stop_task
+original_init, original_stop, original_definition = ecs.Task.__init__, Backend.stop_task, ecs.TaskDefinition.__init__
 original_resources, original_describe = Backend._calculate_task_resource_requirements, Backend.describe_tasks
 
 
@@ -24,8 +25,14 @@ def resources(task_definition):
     return original_resources(task_definition)
 
 
+def define(definition, *args, **kwargs):
+    original_definition(definition, *args, **kwargs)
+    definition.registered_at = datetime.now(timezone.utc)
+
+
 def begin(task, *args, **kwargs):
     original_init(task, *args, **kwargs)
+    task.created_at = datetime.now(timezone.utc)
     network = (kwargs.get("networking_configuration") or {}).get("awsvpcConfiguration", {})
     if network.get("assignPublicIp") == "ENABLED":
         (interface,) = [d["value"] for d in task.attachments[0]["details"] if d["name"] == "networkInterfaceId"]
@@ -75,6 +82,7 @@ def stop(backend, cluster, task_id, reason):
 Backend._calculate_task_resource_requirements = staticmethod(resources)
 Backend.stop_task = stop
 ecs.Task.__init__ = begin
+ecs.TaskDefinition.__init__ = define
 Backend.describe_tasks = describe
 
 if __name__ == "__main__":

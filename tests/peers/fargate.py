@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -543,7 +544,7 @@ def test_sts_is_asked_again():
 
 def test_more_credentials():
     sts = client("sts", KEYS)
-    given = sts.assume_role(RoleArn="arn:aws:iam::123456789012:role/tester-role", RoleSessionName="s")["Credentials"]
+    given = sts.assume_role(RoleArn="arn:aws:iam::123456789012:role/tester-role", RoleSessionName="session")["Credentials"]
     keys = dict(AWS_ACCESS_KEY_ID=given["AccessKeyId"], AWS_SECRET_ACCESS_KEY=given["SecretAccessKey"])
     code, out, err = swerex("fargate-teardown", "--dry-run",
                             env=environment(AWS_SESSION_TOKEN=given["SessionToken"], **keys))
@@ -576,6 +577,26 @@ def test_addresses_of_services():
     accepted({"config": profile + "services = s\n[services s]\n" + services}, AWS_ENDPOINT_URL=None)
     code, out, err = credentials({"config": profile}, AWS_ENDPOINT_URL="ftp://x")
     expect(code == 125 and "only http, https and unix are known" in err, err)
+
+
+def test_https():
+    """By libcurl, as AWS itself is spoken to: the signatures hold, a stranger's certificate does not."""
+    key, pem = os.path.join(BOX, "key.pem"), os.path.join(BOX, "cert.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", pem, "-days", "9",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    server = Server(("127.0.0.1", 0), Proxy)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"https://localhost:{server.server_address[1]}"
+    env = environment(AWS_ENDPOINT_URL=address, SSL_CERT_FILE=pem, CURL_CA_BUNDLE=None)
+    code, out, err = swerex("--config", config(), "exec", "echo", "ok", env=env)
+    expect(out == "ok\n", code, out, err)
+    code, out, err = swerex("fargate-teardown", "--yes", env=env)
+    expect(code == 0 and left() == [], code, out, err)
+    code, out, err = swerex("fargate-teardown", "--yes", env=environment(AWS_ENDPOINT_URL=address, AWS_MAX_ATTEMPTS="1"))
+    expect(code == 125 and "certificate" in err, code, err)
 
 
 def test_credentials_of_services():
@@ -906,7 +927,7 @@ def test_the_permissions_of_the_readme():
     for service, names in re.findall(r"`(ecs|iam|ec2|logs):`((?: (?:and )?[A-Z]\w+,?)+)", text):
         allowed += [f"{service}:{name.strip(',')}" for name in names.replace(" and ", " ").split()]
     allowed += re.findall(r"`((?:ecs|iam|ec2|logs):[A-Z]\w+)`", text)
-    expect(len(allowed) > 40, allowed)
+    expect(len(allowed) > 35, allowed)
     iam = client("iam", KEYS)
     iam.create_user(UserName="reader")
     iam.put_user_policy(UserName="reader", PolicyName="p", PolicyDocument=json.dumps(

@@ -367,7 +367,37 @@ TEST(bad_configurations) {
     CHECK_INT(cpu, good[i].cpu);
     CHECK_INT(memory, good[i].memory);
   }
+  static const char *const args[] = {"vcpus", NULL};
+  swerex_deployment_config config;
+  memset(&config, 0, sizeof config);
+  config.type = SWEREX_DEPLOYMENT_FARGATE;
+  config.u.fargate.fargate_args = args;
+  CHECK(swerex_get_deployment(loop, &config, &err) == NULL);
+  CHECK_STR(err.message, "fargate_args: vcpus is not KEY=VALUE");
   swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(how_long_a_task_lives) {
+  static const struct {
+    double seconds;
+    const char *part;
+  } rows[] = {{0, "exec timeout 900 /bin/sh"}, {900, "exec timeout 900 /bin/sh"},
+              {0.5, "exec timeout 1 /bin/sh"}, {30.5, "(sleep 31; "},
+              {SWEREX_FOREVER, "; exec /bin/sh -c \"$s\""}, {1e300, "; exec /bin/sh -c \"$s\""}};
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_deployment_config config;
+    swerex__str out = swerex__str_new(NULL, 65536);
+    memset(&config, 0, sizeof config);
+    config.type = SWEREX_DEPLOYMENT_FARGATE;
+    config.u.fargate.container_timeout = rows[i].seconds;
+    swerex_deployment *box = swerex_get_deployment(loop, &config, NULL);
+    CHECK(box != NULL);
+    if (box != NULL) swerex__task_write_command(box, &out);
+    CHECK(out.data != NULL && strstr(out.data, rows[i].part) != NULL);
+    swerex__str_clear(&out);
+  }
   swerex_loop_free(loop);
 }
 

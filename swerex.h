@@ -52,6 +52,8 @@
  *   Errors     Fallible calls return false or NULL and fill their last argument, which may be NULL.
  *              A swerex_error starts as SWEREX_ERROR_INIT, may be used again and again, and is
  *              released with swerex_error_clear.
+ *              A deployment or runtime that is NULL fails a call too, and leaves an error that
+ *              says why it could not be made: a chain of calls needs one check.
  *   Threads    A loop and everything made from it belong to one thread at a time; use one loop per
  *              thread for more. Only swerex_loop_wake may be called from any thread.
  *   Signals    No handler is installed and no process-wide state is changed. Children are started
@@ -5071,7 +5073,8 @@ static swerex_future *swerex__rt_call(swerex_runtime *runtime, swerex__rt_verb v
   } defaults; /* all zero: the largest of the requests */
   swerex_error error = SWEREX_ERROR_INIT;
   if (runtime == NULL) {
-    swerex__err_set(err, SWEREX_E_VALUE, "%s: runtime is NULL", swerex__rt_rows[verb].name);
+    if (err == NULL || err->code == SWEREX_E_OK) /* else it says why there is none */
+      swerex__err_set(err, SWEREX_E_VALUE, "%s: runtime is NULL", swerex__rt_rows[verb].name);
     return NULL;
   }
   const swerex__model *model = swerex__rt_request_model(verb);
@@ -16163,6 +16166,7 @@ typedef struct swerex__curl_request {
   double connect_timeout; /* seconds; < 0: none */
   bool reuse; /* a connection that was used before may serve, and may be kept */
   bool http2; /* where the server speaks it; else HTTP/1.1 */
+  const char *trust; /* a file of certificates; NULL: what the environment says */
   /** Give the next bytes of the body; *got 0: its end. NULL: `body` is it. */
   bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
   void (*on_status)(void *owner, int status);
@@ -16682,7 +16686,8 @@ static void swerex__curl_set_body(swerex__curl_job *job) {
 
 /** Say whom to trust, as the programs curl and openssl do. */
 static void swerex__curl_set_trust(swerex__curl_job *job) {
-  const char *file = getenv("CURL_CA_BUNDLE"), *folder = getenv("SSL_CERT_DIR");
+  const char *file = job->request.trust, *folder = getenv("SSL_CERT_DIR");
+  if (file == NULL) file = getenv("CURL_CA_BUNDLE");
   if (file == NULL || file[0] == '\0') file = getenv("SSL_CERT_FILE");
   if (file != NULL && file[0] != '\0')
     swerex__curl_set_pointer(job, SWEREX__CURL_OPT_CAINFO, file);
@@ -16801,6 +16806,7 @@ typedef struct swerex__web {
   /** Open a connection instead of dialing the address: a descriptor, or -1. NULL: dial. */
   int (*dial)(void *opener, swerex_error *err);
   void *dialler;
+  const char *trust; /* https: a file of certificates; NULL: what the environment says */
 #if SWEREX_USE_CURL
   swerex__curl *curl; /* NULL: not needed yet */
 #endif
@@ -17265,6 +17271,7 @@ static bool swerex__web_start_tls(swerex__web_call *call, swerex_error *err) {
   request.connect_timeout = call->connect_timeout;
   request.reuse = web->reuse;
   request.http2 = call->http2;
+  request.trust = web->trust;
   request.read = call->read == NULL ? NULL : swerex__web_tls_read;
   request.on_status = swerex__web_tls_on_status;
   request.on_header = swerex__web_tls_on_header;
@@ -22017,6 +22024,12 @@ static const char *swerex__profile_endpoint(const swerex__profile *profile,
   return url != NULL ? url : swerex__profile_get(profile, profile->name, "endpoint_url");
 }
 
+/** Find the file of certificates to trust; NULL: as for other calls. */
+static const char *swerex__profile_trust(const swerex__profile *profile) {
+  const char *file = swerex__profile_env("AWS_CA_BUNDLE");
+  return file != NULL ? file : swerex__profile_get(profile, profile->name, "ca_bundle");
+}
+
 /** Write a service's address, and the region that its calls are signed for. */
 static void swerex__profile_address(const swerex__profile *profile, swerex__profile_service service,
                                     const char *region, char out[512], const char **scope) {
@@ -22319,6 +22332,7 @@ static void swerex__login_ask_role(swerex__login *login, const char *role, const
     swerex__mem_free(token.data);
     return;
   }
+  login->web.trust = swerex__profile_trust(login->profile);
   snprintf(name, sizeof name, "swerex-session-%.0f", (double)time(NULL));
   swerex__str *body = &login->call.body;
   swerex__str_printf(body, "Action=%s&Version=2011-06-15",
@@ -23009,6 +23023,7 @@ static bool swerex__aws_open_service(swerex__aws *aws, swerex__profile_service s
   swerex__profile_address(&aws->profile, service, aws->region, url, &aws->services[service].scope);
   if (!swerex__web_open(&aws->services[service].web, aws->loop, url, 0, err)) return false;
   aws->services[service].web.reuse = true;
+  aws->services[service].web.trust = swerex__profile_trust(&aws->profile);
   return aws->services[service].open = true;
 }
 
@@ -24985,7 +25000,8 @@ static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err)
                            config->cpu_architecture);
   for (const char *const *arg = config->fargate_args; arg != NULL && *arg != NULL; arg++)
     if (strchr(*arg, '=') == NULL)
-      return swerex__err_set(err, SWEREX_E_VALIDATION, "fargate_args: %.100s is not KEY=VALUE", *arg);
+      return swerex__err_set(err, SWEREX_E_VALIDATION, "fargate_args: %.100s is not KEY=VALUE",
+                             *arg);
   if (swerex__task_arg(deployment, "containerOverrides") != NULL)
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "fargate_args.containerOverrides: it would replace what starts the "
@@ -26171,48 +26187,57 @@ SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, cons
   return swerex__kinds_make_from_json(loop, json, size > 0 ? size : strlen(json), err);
 }
 
+/** Refuse a deployment that could not be made; the error may say why already. */
+static bool swerex__api_is_made(const swerex_deployment *deployment, swerex_error *err) {
+  if (deployment == NULL && (err == NULL || err->code == SWEREX_E_OK))
+    swerex__err_set(err, SWEREX_E_VALUE, "the deployment is NULL");
+  return deployment != NULL;
+}
+
 SWEREX_API void swerex_deployment_free(swerex_deployment *deployment) {
   swerex__dep_free(deployment);
 }
 
 SWEREX_API bool swerex_deployment_add_hook(swerex_deployment *deployment,
                                            swerex_deployment_hook hook, swerex_error *err) {
-  return swerex__dep_add_hook(deployment, hook, err);
+  return swerex__api_is_made(deployment, err) && swerex__dep_add_hook(deployment, hook, err);
 }
 
 SWEREX_API swerex_future *swerex_deployment_start_async(swerex_deployment *deployment,
                                                         swerex_error *err) {
-  return swerex__dep_start(deployment, err);
+  return swerex__api_is_made(deployment, err) ? swerex__dep_start(deployment, err) : NULL;
 }
 
 SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_error *err) {
-  return swerex__loop_take(swerex__dep_start(deployment, err), NULL, err);
+  return swerex__loop_take(swerex_deployment_start_async(deployment, err), NULL, err);
 }
 
 SWEREX_API swerex_future *swerex_deployment_stop_async(swerex_deployment *deployment,
                                                        swerex_error *err) {
-  return swerex__dep_stop(deployment, err);
+  return swerex__api_is_made(deployment, err) ? swerex__dep_stop(deployment, err) : NULL;
 }
 
 SWEREX_API bool swerex_deployment_stop(swerex_deployment *deployment, swerex_error *err) {
-  return swerex__loop_take(swerex__dep_stop(deployment, err), NULL, err);
+  return swerex__loop_take(swerex_deployment_stop_async(deployment, err), NULL, err);
 }
 
 SWEREX_API swerex_future *
 swerex_deployment_is_alive_async(swerex_deployment *deployment,
                                  const swerex_is_alive_request *request, swerex_error *err) {
+  if (!swerex__api_is_made(deployment, err)) return NULL;
   return swerex__dep_is_alive(deployment, request, err);
 }
 
 SWEREX_API bool swerex_deployment_is_alive(swerex_deployment *deployment,
                                            const swerex_is_alive_request *request,
                                            swerex_is_alive_response *response, swerex_error *err) {
-  return swerex__loop_take(swerex__dep_is_alive(deployment, request, err), response, err);
+  return swerex__loop_take(swerex_deployment_is_alive_async(deployment, request, err), response,
+                           err);
 }
 
 SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment *deployment) {
 #ifndef SWEREX_NO_DOCKER
-  if (deployment->kind == &swerex__docker_kind && !deployment->idle)
+  if (deployment != NULL && deployment->kind == &swerex__docker_kind && !deployment->idle)
     return swerex__docker_of(deployment)->id[0] == '\0' ? NULL
                                                        : swerex__docker_of(deployment)->name;
 #endif
@@ -26222,6 +26247,7 @@ SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment 
 
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err) {
+  if (!swerex__api_is_made(deployment, err)) return NULL;
   if (deployment->phase != SWEREX__DEP_STARTED) {
     swerex__err_set(err, SWEREX_E_DEPLOYMENT_NOT_STARTED, "Deployment not started");
     return NULL;

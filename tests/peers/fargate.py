@@ -593,6 +593,11 @@ def test_https():
     env = environment(AWS_ENDPOINT_URL=address, SSL_CERT_FILE=pem, CURL_CA_BUNDLE=None)
     code, out, err = swerex("--config", config(), "exec", "echo", "ok", env=env)
     expect(out == "ok\n", code, out, err)
+    role = "role_arn = arn:aws:iam::123456789012:role/tester-role\nsource_profile = base\n"
+    files = {"credentials": "[base]\n" + key_lines(), "config": f"[default]\nca_bundle = {pem}\n" + role}
+    code, out, err = credentials(files, AWS_ENDPOINT_URL=address)
+    expect(code == 0, code, out, err)
+    env = environment(AWS_ENDPOINT_URL=address, AWS_CA_BUNDLE=pem)
     code, out, err = swerex("fargate-teardown", "--yes", env=env)
     expect(code == 0 and left() == [], code, out, err)
     code, out, err = swerex("fargate-teardown", "--yes", env=environment(AWS_ENDPOINT_URL=address, AWS_MAX_ATTEMPTS="1"))
@@ -901,6 +906,27 @@ def test_teardown_of_a_task_that_runs():
     expect(len(left()) == 5, left())
     code, out, err = swerex("fargate-teardown", "--yes")
     expect(code == 0 and out.count("removed  ") == 5 and left() == [], code, out, err, left())
+
+
+def test_teardown_killed_half_way():
+    """What one leaves, the next finds: a definition that is no more active, a role without policies."""
+    for action_at in ("DeleteCluster", "DeregisterTaskDefinition", "DeleteSecurityGroup", "DetachRolePolicy",
+                      "DeleteRolePolicy"):
+        swerex("--config", config(), "exec", "true")
+        victim = [None]
+
+        def after(action, count, victim=victim, action_at=action_at):
+            if action == action_at:
+                victim[0].kill()
+
+        victim[0] = subprocess.Popen([TOOL, "fargate-teardown"], env=environment(), stdin=subprocess.PIPE,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        Proxy.after = after
+        victim[0].communicate(b"y\n", timeout=60)
+        Proxy.after = None
+        expect(victim[0].returncode == -signal.SIGKILL and left() != [], action_at, victim[0].returncode, left())
+        code, out, err = swerex("fargate-teardown", "--yes")
+        expect(code == 0 and left() == [], action_at, code, out, err, left())
 
 
 def test_teardown_reports_lists_and_definitions():

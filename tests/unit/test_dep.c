@@ -256,4 +256,31 @@ TEST(is_alive_asks_the_box_before_the_runtime) {
   swerex_loop_free(loop);
 }
 
+TEST(one_check_at_the_end) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_command command = {.command = "true"};
+  swerex_command_response answer = {0};
+  swerex_is_alive_response alive = {0};
+  swerex_deployment_hook hook = {0};
+  swerex_deployment *box = swerex_get_deployment_json(loop, "{\"type\":\"local\",\"x\":1}", 0, &err);
+  CHECK(box == NULL && !swerex_deployment_start(box, &err));
+  swerex_runtime *runtime = swerex_deployment_runtime(box, &err);
+  CHECK(runtime == NULL && !swerex_execute(runtime, &command, &answer, &err));
+  CHECK(!swerex_deployment_add_hook(box, hook, &err));
+  CHECK(!swerex_deployment_is_alive(box, NULL, &alive, &err) && !swerex_deployment_stop(box, &err));
+  CHECK(swerex_deployment_container_name(box) == NULL);
+  CHECK_INT(err.code, SWEREX_E_VALIDATION); /* still what was wrong at first */
+  CHECK(strstr(err.message, "x") != NULL);
+  swerex_error_clear(&err);
+  CHECK(!swerex_deployment_start(NULL, &err));
+  CHECK_STR(err.message, "the deployment is NULL");
+  swerex_error_clear(&err);
+  CHECK(!swerex_execute(NULL, &command, &answer, &err));
+  CHECK_STR(err.message, "execute: runtime is NULL");
+  CHECK(!swerex_deployment_start(NULL, NULL) && !swerex_execute(NULL, &command, &answer, NULL));
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
 TEST_MAIN()

@@ -16932,12 +16932,6 @@ static bool swerex__web_parse_url(const swerex_allocator *memory, const char *te
   return swerex__err_memory(err);
 }
 
-/** Return what the header Host says. */
-SWEREX__SYS_UNUSED static const char *swerex__web_authority(const swerex__web_url *url) {
-  bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
-  return usual ? url->host : url->text;
-}
-
 /* --- connections -------------------------------------------------------------------------- */
 
 static void swerex__web_free_conn(swerex__web_conn *conn) {
@@ -22272,6 +22266,12 @@ static void swerex__login_on_role(swerex__login *login) {
     swerex__login_fail(login, "%s", why);
 }
 
+/** Return what the header Host says. */
+static const char *swerex__login_authority(const swerex__web_url *url) {
+  bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
+  return usual ? url->host : url->text;
+}
+
 /** Sign the call to STS with the keys that are there. */
 static bool swerex__login_sign(swerex__login *login) {
   swerex__sign_request request;
@@ -22286,7 +22286,7 @@ static bool swerex__login_sign(swerex__login *login) {
   request.region = login->scope;
   request.service = "sts";
   request.headers[request.header_count].name = "host";
-  request.headers[request.header_count++].value = swerex__web_authority(&login->web.url);
+  request.headers[request.header_count++].value = swerex__login_authority(&login->web.url);
   request.headers[request.header_count].name = "x-amz-date";
   request.headers[request.header_count++].value = request.date;
   swerex__str_printf(headers, "x-amz-date: %s\r\n", request.date);
@@ -23073,7 +23073,7 @@ static bool swerex__aws_sign(swerex__aws_run *run) {
   request.region = run->aws->services[row->service].scope;
   request.service = swerex__profile_services[row->service].name;
   snprintf(action, sizeof action, "%s%s", target == NULL ? "" : target, row->action);
-  swerex__aws_add_header(&request, NULL, "host", swerex__web_authority(&run->call.web->url));
+  swerex__aws_add_header(&request, NULL, "host", swerex__login_authority(&run->call.web->url));
   swerex__aws_add_header(&request, lines, "content-type",
                          target != NULL ? "application/x-amz-json-1.1"
                                         : "application/x-www-form-urlencoded; charset=utf-8");
@@ -24943,8 +24943,8 @@ static swerex__aws_verdict swerex__task_checked(void *owner, const swerex__aws_r
     swerex__task_note_stop(fargate, task);
     snprintf(text, sizeof text, "%s (%s)", fargate->why, swerex__aws_text(task, "lastStatus"));
   } else {
-    snprintf(text, sizeof text, "the task cannot be looked at: %s %.1000s", answer->code,
-             answer->ok ? "it is not known to AWS" : answer->message);
+    snprintf(text, sizeof text, "the task cannot be looked at: %s%s%.1000s", answer->code,
+             answer->ok ? "" : ": ", answer->ok ? "it is not known to AWS" : answer->message);
   }
   response->message.size = strlen(text);
   response->message.data =

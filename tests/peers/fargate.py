@@ -296,6 +296,31 @@ def test_more_of_the_configuration():
     client("ec2", KEYS).delete_security_group(GroupId=group)
 
 
+def test_names_of_the_configuration():
+    """Other names, and keys of a profile that go before those of the environment."""
+    folder = tempfile.mkdtemp(dir=BOX)
+    os.makedirs(os.path.join(folder, ".aws"))
+    open(os.path.join(folder, ".aws", "credentials"), "w").write("[p]\n" + key_lines())
+    env = environment(HOME=folder, AWS_ACCESS_KEY_ID="wrong", AWS_DEFAULT_REGION="eu-west-1")
+    code, out, err = swerex("--config", config(cluster_name="mine", execution_role_prefix="role", profile="p",
+                                               task_definition_prefix="family", security_group_prefix="group",
+                                               region=REGION, log_group="/other"), "exec", "echo", "ok", env=env)
+    expect(out == "ok\n", code, out, err)
+    ecs, iam, ec2 = client("ecs", KEYS), client("iam", KEYS), client("ec2", KEYS)
+    (arn,) = ecs.list_task_definitions()["taskDefinitionArns"]
+    expect("task-definition/family-" in arn, arn)
+    log = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]["containerDefinitions"][0]["logConfiguration"]
+    expect(log["options"]["awslogs-group"] == "/other", log)
+    (role,) = [r["RoleName"] for r in iam.list_roles()["Roles"] if r["RoleName"].startswith("role-")]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="LogsAndSecretsPolicy")["PolicyDocument"]
+    expect(policy["Statement"][0]["Resource"][1] == "arn:aws:logs:*:*:log-group:/other", policy)
+    (group,) = [g for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"].startswith("group-")]
+    expect(group["IpPermissions"][0]["IpRanges"] == [{"CidrIp": "127.0.0.1/32"}], group)
+    code, out, err = swerex("fargate-teardown", "--yes", "--role-prefix", "role", "--definition-prefix", "")
+    expect(code == 0 and out.count("removed  ") == 4, code, out, err)
+    expect(not [r for r in iam.list_roles()["Roles"] if r["RoleName"] == role] and left() == [], left())
+
+
 def test_the_binary_is_fetched():
     folder = serve_folder(REMOTE)
     if os.path.exists("/tmp/swerex-remote"):
@@ -360,10 +385,11 @@ def test_killed_after_each_call():
         Proxy.calls.clear()
         Proxy.after = after
         victim[0] = subprocess.Popen([TOOL, "--config", config(), "exec", "true"], env=environment(),
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        victim[0].wait(60)
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        _, complaint = victim[0].communicate(timeout=60)
         Proxy.after = None
         if not done.is_set():
+            expect(victim[0].returncode == 0, number, victim[0].returncode, complaint)
             break
         total[0] = number
         time.sleep(0.05)
@@ -816,6 +842,9 @@ def test_the_address_of_the_log():
     expect("https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logsV2:log-groups/log-group/"
            f"%2Fecs%2Fswe-rex-deployment/log-events/ecs%2Fpython311%2F{task.split('/')[-1]}" in err, err)
     expect("is open to the whole internet" in err, err)
+    steps = ("Reading AWS settings", "Creating cluster", "Creating execution role", "Creating task definition",
+             "Creating security group", "Starting task", "Starting runtime", "Stopping runtime")
+    expect(sorted(err.index(step) for step in steps) == [err.index(step) for step in steps], err)
     (body,) = [json.loads(body) for action, body in Proxy.calls if action == "RunTask"]
     (pair,) = body["overrides"]["containerOverrides"][0]["environment"]
     expect(pair["value"] not in err and KEYS["secret"] not in err, err)

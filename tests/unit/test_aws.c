@@ -418,9 +418,10 @@ TEST(overrides_that_are_too_long) {
 
 /** Let a row judge an answer to a deployment's call. */
 static swerex__aws_verdict judge(swerex_deployment *box, const swerex__aws_row *row,
-                                 const char *json, double waited, swerex_error *err) {
+                                 const char *json, double waited, void *response,
+                                 swerex_error *err) {
   swerex__json_doc doc;
-  swerex__aws_answer answer = {200, true, "", "", "", NULL, waited, false, NULL};
+  swerex__aws_answer answer = {200, true, "", "", "", NULL, waited, false, response};
   CHECK(swerex__json_parse(NULL, json, strlen(json), &doc, NULL));
   answer.root = doc.root;
   swerex__aws_verdict verdict = row->took(box, row, &answer, err);
@@ -435,14 +436,39 @@ TEST(tasks_that_are_not_known) {
   swerex_error err = SWEREX_ERROR_INIT;
   snprintf(swerex__fargate_of(box)->task, 64, "arn:t/1");
   const swerex__aws_row *row = &swerex__task_task_rows[1];
-  CHECK_INT(judge(box, row, missing, 5, &err), SWEREX__AWS_AGAIN);
-  CHECK_INT(judge(box, row, missing, 31, &err), SWEREX__AWS_FAILED);
+  CHECK_INT(judge(box, row, missing, 5, NULL, &err), SWEREX__AWS_AGAIN);
+  CHECK_INT(judge(box, row, missing, 31, NULL, &err), SWEREX__AWS_FAILED);
   CHECK_STR(err.message, "the task arn:t/1 is not known to AWS");
   swerex_error_clear(&err);
-  CHECK_INT(judge(box, row, "{\"tasks\":[{\"lastStatus\":\"PENDING\"}]}", 599, &err),
+  CHECK_INT(judge(box, row, "{\"tasks\":[{\"lastStatus\":\"PENDING\"}]}", 599, NULL, &err),
             SWEREX__AWS_AGAIN);
   CHECK_STR(err.message, "the task is still PENDING after 599 seconds");
   swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(is_alive_says_what_the_task_does) {
+  static const struct {
+    const char *json, *message; /* NULL: it runs */
+  } rows[] = {
+    {"{\"tasks\":[{\"lastStatus\":\"RUNNING\"}]}", NULL},
+    {"{\"tasks\":[{\"lastStatus\":\"STOPPED\",\"stopCode\":\"SpotInterruption\",\"stoppedReason\":\"r\","
+     "\"containers\":[{\"name\":\"c\",\"exitCode\":124}]}]}",
+     "the task has stopped: SpotInterruption: r; container c ended with exit code 124 (STOPPED)"},
+    {"{\"tasks\":[],\"failures\":[{\"reason\":\"MISSING\"}]}",
+     "the task cannot be looked at: it is not known to AWS"},
+    {"[]", "the task cannot be looked at: it is not known to AWS"},
+  };
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_is_alive_response alive = {0};
+    swerex_error err = SWEREX_ERROR_INIT;
+    CHECK_INT(judge(box, swerex__task_check_rows, rows[i].json, 0, &alive, &err), SWEREX__AWS_DONE);
+    CHECK(alive.is_alive == (rows[i].message == NULL));
+    if (rows[i].message != NULL) CHECK_STR(alive.message.data, rows[i].message);
+    swerex_is_alive_response_clear(&alive);
+  }
   swerex_loop_free(loop);
 }
 

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "terminal.h"
+
 enum { SERVE_EXIT_USAGE = 2, SERVE_TOKEN_MAX = 4096, SERVE_FILES = 65536 };
 
 typedef struct serve_settings {
@@ -75,21 +77,24 @@ static int serve_usage(const char *program, const char *format, ...) {
 }
 
 static void serve_help(const char *program) {
-  printf("usage: %s [--auth-token TOKEN] [--port NUMBER] [OPTIONS]\n\n"
-         "Lets others run commands here by HTTP: bash sessions, single commands, files.\n"
-         "It speaks the protocol of SWE-ReX and takes the place of its Python server.\n\n",
-         program);
+  char left[128];
+  printf("usage: %s [OPTIONS]\n\n", program);
+  terminal_text("Lets others run commands here by HTTP: bash sessions, single commands, files. It speaks the "
+                "protocol of SWE-ReX and takes the place of its Python server.");
+  putchar('\n');
+  snprintf(left, sizeof left, "%s --host 127.0.0.1 --port 0", program);
+  terminal_row(left, 46, "try it here, without a token");
+  snprintf(left, sizeof left, "SWEREX_AUTH_TOKEN=secret %s", program);
+  terminal_row(left, 46, "as the original does");
+  printf("\nOptions:\n");
   for (size_t i = 0; i < sizeof serve_options / sizeof *serve_options; i++) {
     const serve_option *o = &serve_options[i];
-    char left[64];
     snprintf(left, sizeof left, "%s %s", o->name, o->argument == NULL ? "" : o->argument);
-    printf("  %-27s %s\n", left, o->help);
+    terminal_row(left, 28, o->help);
   }
-  printf("\nThe token can also come from SWEREX_AUTH_TOKEN, which `ps` does not show. Whoever has\n"
-         "it can run anything here as this user. It ends at SIGTERM, with all it has started.\n"
-         "\n  %s --host 127.0.0.1 --port 0    try it here, without a token\n"
-         "  SWEREX_AUTH_TOKEN=secret %s      as the original does\n",
-         program, program);
+  putchar('\n');
+  terminal_text("The token can also come from SWEREX_AUTH_TOKEN, which `ps` does not show. Whoever has it can run "
+                "anything here as this user. It ends at SIGTERM, with all it has started.");
 }
 
 /** Store an option's value; false: it is not one. */

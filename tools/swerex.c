@@ -4,18 +4,22 @@
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
+#include "batch.h"
+#include "doctor.h"
 #include "reap.h"
 #include "serve.h"
 #include "teardown.h"
+#include "terminal.h"
 
 enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
 enum { MAX_LIST = 256 };
 
 typedef struct settings {
-  const char *config, *host, *token, *token_file, *cwd, *encoding, *errors, *content;
-  const char *image, *engine, *pull, *transport, *platform, *docker_args[MAX_LIST + 1];
+  const char *configs[MAX_LIST + 1], *hosts[MAX_LIST + 1], *images[MAX_LIST + 1];
+  const char *token, *token_file, *cwd, *encoding, *errors, *content;
+  const char *engine, *pull, *transport, *platform, *docker_args[MAX_LIST + 1];
   double timeout, idle_timeout;
-  size_t max_output;
+  size_t max_output, count, jobs;
   const char *env[MAX_LIST + 1], *sources[MAX_LIST + 1];
   const char *region, *profile, *definition_prefix, *role_prefix;
   bool all, dry_run, yes, json, shell, check, verbose, quiet, help, version;
@@ -24,18 +28,20 @@ typedef struct settings {
 /** What a command works with. */
 typedef struct job {
   settings set;
+  bool given[64]; /* options, by their rows */
   bool local; /* children inherit our environment */
   const char *container; /* NULL: it runs elsewhere */
   char **operands; /* ends in NULL */
   int count;
   swerex_loop *loop;
+  void (*log)(void *user_data, const swerex_log_record *record); /* NULL: to stderr */
+  void *log_data;
   swerex_runtime *runtime;
   swerex_error err;
 } job;
 
-static volatile sig_atomic_t caught_signal, window_changed;
+static volatile sig_atomic_t window_changed;
 static swerex_loop *signal_loop;
-static int output_errno; /* of the first write to stdout that failed */
 
 static void on_signal(int number) {
   if (number == SIGWINCH)
@@ -55,28 +61,6 @@ static void catch_signal(int number) {
 
 /* --- output ------------------------------------------------------------------------------- */
 
-/** Write to a descriptor; when nobody reads any more, end without a word. */
-static void put(int fd, const char *text, size_t size) {
-  while (size > 0) {
-    ssize_t n = write(fd, text, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) {
-      struct pollfd wait = {fd, POLLOUT, 0};
-      poll(&wait, 1, -1);
-      continue;
-    }
-    if (n < 0) {
-      if (errno == EPIPE)
-        caught_signal = SIGPIPE;
-      else if (fd == STDOUT_FILENO && output_errno == 0)
-        output_errno = errno;
-      return;
-    }
-    text += n;
-    size -= (size_t)n;
-  }
-}
-
 static void print_live(void *user_data, swerex_stream stream, const char *text, size_t size) {
   (void)user_data;
   put(stream == SWEREX_STDERR ? STDERR_FILENO : STDOUT_FILENO, text, size);
@@ -90,30 +74,17 @@ static bool end_output(void) {
   return false;
 }
 
-/** Print an error as one JSON object. */
-static void print_error(const swerex_error *err, const char *message) {
-  swerex__str line = swerex__str_new(NULL, SIZE_MAX / 2);
-  swerex__str_puts(&line, "{\"error\":{\"code\":");
-  swerex__json_add_text(&line, swerex_code_name(err->code));
-  swerex__str_puts(&line, ",\"message\":");
-  swerex__json_add_text(&line, message);
-  swerex__str_puts(&line, ",\"class_path\":");
-  swerex__json_add_text(&line, err->class_path != NULL ? err->class_path : "");
-  swerex__str_puts(&line, ",\"extra_info\":");
-  swerex__str_puts(&line, err->extra_info != NULL ? err->extra_info : "{}");
-  swerex__str_puts(&line, "}}\n");
-  put(STDOUT_FILENO, line.data, line.failed ? 0 : line.size);
-  swerex__str_clear(&line);
-}
-
 /** Report an error; returns the exit code that says what it was. */
 static int fail(job *j) {
   const swerex_error *err = &j->err;
-  const char *message = err->message != NULL ? err->message : "failed";
   if (j->set.json) {
-    print_error(err, message);
+    swerex__str line = swerex__str_new(NULL, SIZE_MAX / 2);
+    swerex__str_putc(&line, '{');
+    add_error(&line, err);
+    swerex__str_puts(&line, "}\n");
+    put_text(&line);
   } else {
-    fprintf(stderr, "swerex: %s\n", message);
+    fprintf(stderr, "swerex: %s\n", err->message != NULL ? err->message : "failed");
   }
   if (swerex_code_is(err->code, SWEREX_E_COMMAND_TIMEOUT)) return EXIT_TIMEOUT;
   if (err->code == SWEREX_E_BASH_INCORRECT_SYNTAX) return EXIT_USAGE;
@@ -182,26 +153,32 @@ static int refused(job *j) {
   return program && j->err.code == SWEREX_E_PERMISSION ? EXIT_CANNOT : code;
 }
 
+/** Describe the program to run. `owned` is the caller's to free. */
+static bool make_command(job *j, bool kept, swerex_command *command, const char ***owned) {
+  bool elsewhere = !j->local && j->set.env[0] != NULL;
+  memset(command, 0, sizeof *command);
+  *owned = elsewhere ? add_environment(j) : NULL;
+  if (elsewhere && *owned == NULL) return swerex__err_memory(&j->err);
+  command->argv = *owned != NULL ? *owned : (const char *const *)j->operands;
+  command->shell = j->set.shell && *owned == NULL;
+  command->cwd = j->set.cwd;
+  command->timeout = j->set.timeout;
+  command->idle_timeout = j->set.idle_timeout;
+  command->max_output = j->set.max_output;
+  if (command->max_output == 0 && !kept) command->max_output = 4096; /* it is printed */
+  return true;
+}
+
 static int do_exec(job *j) {
   swerex_command command;
   swerex_command_response ran;
-  memset(&command, 0, sizeof command);
   memset(&ran, 0, sizeof ran);
   const char **argv = NULL;
-  bool elsewhere = !j->local && j->set.env[0] != NULL;
-  if (elsewhere && (argv = add_environment(j)) == NULL)
-    return swerex__err_memory(&j->err) ? 0 : fail(j);
+  if (!make_command(j, j->set.json, &command, &argv)) return fail(j);
   if (j->local) apply_environment(j);
-  command.argv = argv != NULL ? argv : (const char *const *)j->operands;
-  command.shell = j->set.shell && argv == NULL;
-  command.cwd = j->set.cwd;
-  command.timeout = j->set.timeout;
-  command.idle_timeout = j->set.idle_timeout;
-  command.max_output = j->set.max_output;
   if (!j->set.json) {
     command.watch.on_output = print_live;
     command.watch.raw = true;
-    if (command.max_output == 0) command.max_output = 4096; /* it is printed, not kept */
   }
   bool ok = wait_for(j, swerex_execute_async(j->runtime, &command, &j->err), &ran);
   free(argv);
@@ -427,6 +404,8 @@ static int do_reap(job *j) {
   return reap(j->runtime, engine, j->set.all, j->set.dry_run, &j->err) ? 0 : fail(j);
 }
 
+static int do_doctor(job *j) { return doctor_all(j->runtime, j->set.json) ? 0 : 1; }
+
 static int do_teardown(job *j) {
   swerex_fargate_teardown_options options;
   memset(&options, 0, sizeof options);
@@ -475,235 +454,10 @@ static int do_shell(job *j) {
   return code;
 }
 
-/* --- the tables --------------------------------------------------------------------------- */
-
-typedef struct verb {
-  const char *name, *operands;
-  int least, most; /* operands; -1: any number */
-  int (*run)(job *j);
-  const char *what, *example;
-} verb;
-
-static const verb verbs[] = {
-  {"exec", " [--] CMD [ARG...]", 1, -1, do_exec, "run one program; its exit code is passed through, its stdin is empty",
-   "swerex exec --timeout 10 -- make -j2"},
-  {"run", " SCRIPT [SCRIPT...]", 1, -1, do_run,
-   "run scripts in one live bash session, which they share; - reads one from stdin",
-   "swerex run 'cd /tmp; x=1' 'pwd; echo $x'"},
-  {"shell", "", 0, 0, do_shell, "open a live session at this terminal", "swerex --image debian shell"},
-  {"read", " PATH", 1, 1, do_read, "print a text file", "swerex read --encoding latin-1 old.txt"},
-  {"write", " PATH", 1, 1, do_write, "write stdin to a file, and the folders above it",
-   "date | swerex write /tmp/a/b/now.txt"},
-  {"upload", " SOURCE TARGET", 2, 2, do_upload, "copy a file or folder, with modes, links and times",
-   "swerex upload ./project /tmp/project"},
-  {"docker-reap", "", 0, 0, do_reap, "remove containers whose program is gone",
-   "swerex docker-reap --dry-run"},
-  {"fargate-teardown", "", 0, 0, do_teardown, "remove what fargate deployments have left in AWS",
-   "swerex fargate-teardown --region eu-central-1 --dry-run"},
-  {"serve", "", 0, -1, NULL, "let others run commands here by HTTP, as swerex-remote does",
-   "swerex serve --host 127.0.0.1 --port 0"},
-};
-
-enum kind { FLAG, TEXT, SECONDS, SIZE, LIST };
-
-typedef struct option {
-  const char *name;
-  enum kind kind;
-  size_t offset;
-  const char *verbs; /* that take it; NULL: all */
-  const char *what;
-} option;
-
-#define OPTION(name, kind, member, verbs, what) {name, kind, offsetof(settings, member), verbs, what}
-static const option options[] = {
-  OPTION("--config", TEXT, config, NULL, "JSON|FILE.json  the deployment (default {\"type\":\"local\"})"),
-  OPTION("--host", TEXT, host, NULL, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
-  OPTION("--auth-token", TEXT, token, NULL, "TOKEN  for it (better: SWEREX_AUTH_TOKEN, which `ps` does not show)"),
-  OPTION("--auth-token-file", TEXT, token_file, NULL, "FILE  whose first line is the token"),
-  OPTION("--image", TEXT, image, NULL, "NAME  run in a new container of this image"),
-  OPTION("--container-runtime", TEXT, engine, NULL, "NAME  docker (default) or podman"),
-  OPTION("--pull", TEXT, pull, NULL, "WHEN  missing (default), never or always"),
-  OPTION("--platform", TEXT, platform, NULL, "NAME  of the container, such as linux/arm64"),
-  OPTION("--docker-arg", LIST, docker_args, NULL, "ARG  an option for `docker run`; may be repeated"),
-  OPTION("--transport", TEXT, transport, NULL, "NAME  tcp (default), or stdio: no port at all"),
-  OPTION("--all", FLAG, all, "docker-reap", "also those in use, and those of other machines"),
-  OPTION("--dry-run", FLAG, dry_run, "docker-reap fargate-teardown", "only say what would be removed"),
-  OPTION("--yes", FLAG, yes, "fargate-teardown", "remove without asking"),
-  OPTION("--region", TEXT, region, "fargate-teardown", "NAME  of AWS (default AWS_DEFAULT_REGION, or the profile's)"),
-  OPTION("--profile", TEXT, profile, "fargate-teardown", "NAME  of ~/.aws"),
-  OPTION("--definition-prefix", TEXT, definition_prefix, "fargate-teardown",
-         "NAME  of the task definitions to look at (default swe-rex-task; \"\": all)"),
-  OPTION("--role-prefix", TEXT, role_prefix, "fargate-teardown",
-         "NAME  of the roles to look at (default swe-rex-execution-role; \"\": all)"),
-  OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
-  OPTION("--timeout", SECONDS, timeout, "exec run", "SECONDS  give up after so long (exit code 124)"),
-  OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run", "SECONDS  give up after so long without output"),
-  OPTION("--max-output", SIZE, max_output, "exec run", "BYTES  of output to keep with --json: head and tail"),
-  OPTION("--cwd", TEXT, cwd, "exec run shell", "FOLDER  working directory"),
-  OPTION("--env", LIST, env, "exec run shell", "NAME=VALUE  set a variable; may be repeated"),
-  OPTION("--source", LIST, sources, "run shell", "FILE  source it first; may be repeated"),
-  OPTION("--shell", FLAG, shell, "exec", "run by /bin/sh -c"),
-  OPTION("--check", FLAG, check, "run", "stop at the first script that fails"),
-  OPTION("--encoding", TEXT, encoding, "read", "NAME  of the file (default utf-8)"),
-  OPTION("--errors", TEXT, errors, "read", "NAME  strict, ignore, replace, backslashreplace, surrogateescape"),
-  OPTION("--content", TEXT, content, "write", "TEXT  to write instead of stdin"),
-  OPTION("--verbose", FLAG, verbose, NULL, "log what happens"),
-  OPTION("--quiet", FLAG, quiet, NULL, "log nothing"),
-  OPTION("--version", FLAG, version, NULL, "print the version"),
-  OPTION("--help", FLAG, help, NULL, "this, or with a command: about it"),
-};
-
-enum { VERBS = sizeof verbs / sizeof *verbs, OPTIONS = sizeof options / sizeof *options };
-
-/** Tell whether a word stands in a list of words. */
-static bool listed(const char *list, const char *word) {
-  size_t size = strlen(word);
-  for (const char *at = list; (at = strstr(at, word)) != NULL; at += size)
-    if ((at == list || at[-1] == ' ') && (at[size] == ' ' || at[size] == '\0')) return true;
-  return false;
-}
-
-static const verb *find_verb(const char *name) {
-  for (size_t i = 0; i < VERBS; i++)
-    if (strcmp(verbs[i].name, name) == 0) return &verbs[i];
-  return NULL;
-}
-
-static void print_options(const char *name) {
-  printf("\nOptions:\n");
-  for (size_t i = 0; i < OPTIONS; i++)
-    if (options[i].verbs == NULL || (name != NULL && listed(options[i].verbs, name)))
-      printf("  %-20s %s\n", options[i].name, options[i].what);
-}
-
-static int print_help(const verb *v) {
-  if (v != NULL && v->run == NULL) {
-    serve_help("swerex serve");
-    return 0;
-  }
-  if (v != NULL) {
-    printf("usage: swerex %s [OPTIONS]%s\n\n%s.\n\n  %s\n", v->name, v->operands, v->what, v->example);
-    print_options(v->name);
-    return 0;
-  }
-  printf("swerex: run commands in a deployment, by default on this machine.\n\nCommands:\n");
-  for (size_t i = 0; i < VERBS; i++) printf("  %-11s %s\n", verbs[i].name, verbs[i].what);
-  printf("\nExamples:\n");
-  for (size_t i = 0; i < VERBS; i++) printf("  %s\n", verbs[i].example);
-  print_options(NULL);
-  printf("\n`swerex COMMAND --help` tells more.\n\nExit codes: those of the command; 128+N for "
-         "signal N; 124 a time limit, 125 a failure\nof swerex itself, 126 and 127 a program that "
-         "cannot be run or found, 2 a usage or syntax error.\n");
-  return 0;
-}
-
-/* --- reading the command line ------------------------------------------------------------- */
-
-static const char *usage_verb = ""; /* whose help is worth a look */
-
-static int usage(const char *format, ...) {
-  va_list args;
-  fprintf(stderr, "swerex: ");
-  va_start(args, format);
-  vfprintf(stderr, format, args);
-  va_end(args);
-  fprintf(stderr, "; see swerex %s%s--help\n", usage_verb, usage_verb[0] != '\0' ? " " : "");
-  return EXIT_USAGE;
-}
-
-/** The length of what an option takes, such as SECONDS, at the start of its description. */
-static int takes(const option *o) {
-  const char *end = strstr(o->what, "  ");
-  return end == NULL ? 0 : (int)(end - o->what);
-}
-
-/** Store an option's value; false: it is not of its kind. */
-static bool store(settings *set, const option *o, const char *value) {
-  void *slot = (char *)set + o->offset;
-  char *end = NULL;
-  if (o->kind == FLAG) {
-    *(bool *)slot = true;
-  } else if (o->kind == TEXT) {
-    *(const char **)slot = value;
-  } else if (o->kind == SECONDS) {
-    double seconds = strtod(value, &end);
-    if (end == value || *end != '\0' || !(seconds >= 0)) return false;
-    *(double *)slot = seconds > 0 ? seconds : SWEREX_NOW;
-  } else if (o->kind == SIZE) {
-    unsigned long long size = strtoull(value, &end, 10);
-    if (end == value || *end != '\0' || value[0] == '-' || size == 0) return false;
-    *(size_t *)slot = (size_t)size;
-  } else {
-    const char **list = (const char **)slot;
-    size_t count = 0;
-    while (list[count] != NULL) count++;
-    bool variable = o->offset == offsetof(settings, env);
-    if (count == MAX_LIST || (variable && (strchr(value, '=') == NULL || value[0] == '='))) return false;
-    list[count] = value;
-  }
-  return true;
-}
-
-/** Read an option at argv[*at]; 0, or the exit code after a complaint. */
-static int read_option(job *j, const char *name, char **argv, int *at) {
-  const char *word = argv[*at], *equals = strchr(word, '=');
-  size_t size = equals != NULL ? (size_t)(equals - word) : strlen(word);
-  for (size_t i = 0; i < OPTIONS; i++) {
-    const option *o = &options[i];
-    if (strlen(o->name) != size || strncmp(o->name, word, size) != 0) continue;
-    if (o->verbs != NULL && (name == NULL || !listed(o->verbs, name)))
-      return usage("option %s does not go with this command (it goes with: %s)", o->name, o->verbs);
-    if (o->kind == FLAG && equals != NULL) return usage("option %s takes no value", o->name);
-    const char *value = equals != NULL ? equals + 1 : o->kind == FLAG ? "" : argv[++*at];
-    if (value == NULL) return usage("option %s needs a value: %.*s", o->name, takes(o), o->what);
-    if (!store(&j->set, o, value))
-      return usage("'%s' is not a value for %s, which takes %.*s", value, o->name, takes(o), o->what);
-    return 0;
-  }
-  return usage("there is no option '%s'", word);
-}
-
-/** Read the whole command line; 0, or an exit code. */
-static int read_arguments(job *j, char **argv, const verb **chosen) {
-  int at = 1;
-  *chosen = NULL;
-  for (; argv[at] != NULL; at++) {
-    const char *word = argv[at];
-    if (strcmp(word, "-h") == 0 || (*chosen == NULL && strcmp(word, "help") == 0)) {
-      j->set.help = true;
-      continue;
-    }
-    if (strcmp(word, "--") == 0 && *chosen != NULL) {
-      at++;
-      break;
-    }
-    if (word[0] == '-' && word[1] != '\0') {
-      int code = read_option(j, *chosen != NULL ? (*chosen)->name : NULL, argv, &at);
-      if (code != 0) return code;
-    } else if (*chosen == NULL) {
-      *chosen = find_verb(word);
-      if (*chosen == NULL) return usage("there is no command '%s'", word);
-      usage_verb = (*chosen)->name;
-    } else {
-      break;
-    }
-  }
-  j->operands = argv + at;
-  while (j->operands[j->count] != NULL) j->count++;
-  if (j->set.help || j->set.version) return 0;
-  if (*chosen == NULL) return usage("no command given");
-  if ((*chosen)->run == NULL) return usage("%s comes first, and its options behind it", (*chosen)->name);
-  if ((j->set.host != NULL) + (j->set.config != NULL) + (j->set.image != NULL) > 1)
-    return usage("--config, --host and --image each name a deployment: give one of them");
-  if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
-    return usage("usage: swerex %s [OPTIONS]%s", (*chosen)->name, (*chosen)->operands);
-  return 0;
-}
-
 /* --- the deployment ----------------------------------------------------------------------- */
 
-/** Describe the server that --host names as a deployment; NULL on failure. The caller clears it. */
-static bool describe_remote(job *j, swerex_bytes *json) {
+/** Describe the server that --host names as a deployment. */
+static bool describe_remote(job *j, const char *host, swerex_bytes *json) {
   char token[SERVE_TOKEN_MAX];
   swerex_remote_config config;
   memset(&config, 0, sizeof config);
@@ -713,7 +467,7 @@ static bool describe_remote(job *j, swerex_bytes *json) {
                            j->set.token_file);
   if (j->set.token_file != NULL) config.auth_token = token;
   if (config.auth_token == NULL) config.auth_token = "";
-  config.host = j->set.host;
+  config.host = host;
   config.kill_on_disconnect = true; /* Ctrl-C here ends what runs there */
   return swerex_to_json(SWEREX_MODEL_REMOTE_CONFIG, &config, json, &j->err);
 }
@@ -726,11 +480,11 @@ static void describe(swerex__str *json, const char *name, const char *text) {
 }
 
 /** Describe the container that --image names as a deployment. */
-static bool describe_container(job *j, swerex_bytes *json) {
+static bool describe_container(job *j, const char *image, swerex_bytes *json) {
   const settings *set = &j->set;
   swerex__str out = swerex__str_new(NULL, 1 << 24);
   swerex__str_puts(&out, "{\"type\":\"docker\"");
-  describe(&out, "image", set->image);
+  describe(&out, "image", image);
   describe(&out, "container_runtime", set->engine);
   describe(&out, "pull", set->pull);
   describe(&out, "platform", set->platform);
@@ -756,39 +510,396 @@ static bool start_deployment(job *j, swerex_deployment *deployment) {
   return false;
 }
 
+/** Find a deployment of --config: a type's name, JSON, or a file that holds it. */
+static bool describe_config(job *j, const char *config, swerex_bytes *json) {
+  swerex__str out = swerex__str_new(NULL, 1 << 24);
+  size_t size = 0;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__kinds_rows); i++)
+    if (strcmp(config, swerex__kinds_rows[i].name) == 0) swerex__str_printf(&out, "{\"type\":\"%s\"}", config);
+  if (config[strspn(config, " \t\n")] == '{') swerex__str_puts(&out, config);
+  if (out.size > 0 || out.failed) return swerex__str_take(&out, json, &j->err);
+  int fd = open(config, O_RDONLY | O_CLOEXEC);
+  char *text = fd < 0 ? NULL : read_all(j, fd, config, &size);
+  if (fd < 0) swerex__err_system(&j->err, errno, config);
+  if (fd >= 0) close(fd);
+  if (text != NULL) swerex__str_add(&out, text, size);
+  free(text);
+  return text != NULL && swerex__str_take(&out, json, &j->err);
+}
+
+static bool make_loop(job *j) {
+  swerex_loop_options options;
+  memset(&options, 0, sizeof options);
+  options.logger.write = j->log;
+  options.logger.user_data = j->log_data;
+  options.logger.level = j->set.quiet     ? SWEREX_LOG_OFF
+                         : j->set.verbose ? SWEREX_LOG_DEBUG
+                                          : SWEREX_LOG_DEFAULT_;
+  j->loop = signal_loop = swerex_loop_new(&options, &j->err);
+  return j->loop != NULL;
+}
+
 /** Make and start the deployment that the options describe. */
 static bool start(job *j) {
-  const char *config = j->set.config != NULL ? j->set.config : "{\"type\":\"local\"}";
-  swerex_bytes remote = {NULL, 0};
-  swerex_loop_options loop_options;
-  char *owned = NULL;
-  size_t size = 0;
-  memset(&loop_options, 0, sizeof loop_options);
-  loop_options.logger.level = j->set.quiet     ? SWEREX_LOG_OFF
-                              : j->set.verbose ? SWEREX_LOG_DEBUG
-                                               : SWEREX_LOG_DEFAULT_;
-  j->loop = swerex_loop_new(&loop_options, &j->err);
-  if (j->loop == NULL) return false;
-  signal_loop = j->loop;
-  if (j->set.host != NULL && !describe_remote(j, &remote)) return false;
-  if (j->set.image != NULL && !describe_container(j, &remote)) return false;
-  if (remote.data != NULL) config = remote.data;
-  if (config[strspn(config, " \t\n")] != '{') {
-    int fd = open(config, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return swerex__err_system(&j->err, errno, config);
-    owned = read_all(j, fd, config, &size);
-    close(fd);
-    if (owned == NULL) return false;
-    config = owned;
-  }
-  swerex_deployment *deployment = swerex_get_deployment_json(j->loop, config, 0, &j->err);
-  free(owned);
-  swerex_bytes_clear(&remote);
+  const settings *set = &j->set;
+  swerex_bytes config = {NULL, 0};
+  bool ok = set->hosts[0] != NULL    ? describe_remote(j, set->hosts[0], &config)
+            : set->images[0] != NULL ? describe_container(j, set->images[0], &config)
+                                     : describe_config(j, set->configs[0] != NULL ? set->configs[0] : "local", &config);
+  swerex_deployment *deployment = NULL;
+  if (ok && make_loop(j)) deployment = swerex_get_deployment_json(j->loop, config.data, 0, &j->err);
+  swerex_bytes_clear(&config);
   if (deployment == NULL || !start_deployment(j, deployment)) return false;
   j->local = strcmp(deployment->kind->name, "local") == 0;
   j->container = swerex_deployment_container_name(deployment);
   j->runtime = swerex_deployment_runtime(deployment, &j->err);
   return j->runtime != NULL;
+}
+
+/* --- many deployments --------------------------------------------------------------------- */
+
+/** Add a deployment under the name that it was given by; a long one of JSON by its image or type. */
+static bool add_target(job *j, batch *all, const char *name, bool (*make)(job *, const char *, swerex_bytes *)) {
+  batch_target *target = &all->targets[all->target_count++];
+  swerex_bytes json = {NULL, 0};
+  swerex__json_doc doc;
+  if (!make(j, name, &json)) return false;
+  target->config = json;
+  snprintf(target->name, sizeof target->name, "%s", name);
+  if (name[strspn(name, " \t\n")] != '{' || !swerex__json_parse(NULL, json.data, json.size, &doc, NULL)) return true;
+  static const char *const keys[] = {"type", "host", "image"};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(keys); i++) {
+    const swerex__json *value = swerex__json_get(doc.root, keys[i]);
+    if (value != NULL && value->type == SWEREX__JSON_STRING)
+      snprintf(target->name, sizeof target->name, "%.*s", (int)value->size, value->string);
+  }
+  swerex__json_free(&doc);
+  return true;
+}
+
+/** Describe all that the options name; local, if they name nothing. */
+static bool add_targets(job *j, batch *all) {
+  const settings *set = &j->set;
+  bool ok = true;
+  for (size_t i = 0; set->configs[i] != NULL && ok; i++) ok = add_target(j, all, set->configs[i], describe_config);
+  for (size_t i = 0; set->hosts[i] != NULL && ok; i++) ok = add_target(j, all, set->hosts[i], describe_remote);
+  for (size_t i = 0; set->images[i] != NULL && ok; i++) ok = add_target(j, all, set->images[i], describe_container);
+  if (ok && all->target_count == 0) ok = add_target(j, all, "local", describe_config);
+  if (!ok || all->target_count * all->count <= BATCH_MAX) return ok;
+  return swerex__err_set(&j->err, SWEREX_E_VALUE, "--count: more than %d runs", BATCH_MAX);
+}
+
+static int do_batch(job *j) {
+  batch all;
+  swerex_command command;
+  batch_target *targets = (batch_target *)calloc(3 * MAX_LIST + 1, sizeof *targets);
+  char *script = NULL;
+  const char **argv = NULL;
+  memset(&all, 0, sizeof all);
+  all.targets = targets;
+  all.count = j->set.count > 0 ? j->set.count < BATCH_MAX ? j->set.count : BATCH_MAX + 1 : 1;
+  all.jobs = j->set.jobs > 0 ? j->set.jobs : 10;
+  all.live = !j->set.json && terminal_is_live();
+  all.command = &command;
+  if (all.live && !j->set.verbose) {
+    j->log = batch_log;
+    j->log_data = &all;
+  }
+  bool ok = targets != NULL || swerex__err_memory(&j->err);
+  if (ok && strcmp(j->operands[0], "-") == 0 && j->set.shell) {
+    ok = (script = read_script(j)) != NULL;
+    j->operands[0] = script;
+  }
+  ok = ok && make_command(j, !all.live, &command, &argv) && add_targets(j, &all) && make_loop(j);
+  all.loop = j->loop;
+  int code = ok ? batch_run(&all, &j->err) : -1;
+  if (code < 0) code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+  for (size_t i = 0; i < all.target_count; i++) swerex_bytes_clear(&targets[i].config);
+  free(targets);
+  free(argv);
+  free(script);
+  return code;
+}
+
+/* --- the tables --------------------------------------------------------------------------- */
+
+typedef struct verb {
+  const char *name, *operands;
+  int least, most; /* operands; -1: any number */
+  int (*run)(job *j);
+  bool alone; /* it makes its own deployments */
+  const char *what, *example;
+} verb;
+
+static const verb verbs[] = {
+  {"exec", " [--] CMD [ARG...]", 1, -1, do_exec, false,
+   "run one program; its exit code is passed through, its stdin is empty", "swerex exec --timeout 10 -- make -j2"},
+  {"run", " SCRIPT [SCRIPT...]", 1, -1, do_run, false,
+   "run scripts in one live bash session, which they share; - reads one from stdin",
+   "swerex run 'cd /tmp; x=1' 'pwd; echo $x'"},
+  {"shell", "", 0, 0, do_shell, false, "open a live session at this terminal", "swerex --image debian shell"},
+  {"batch", " [--] CMD [ARG...]", 1, -1, do_batch, true,
+   "run one program in many deployments at once; a JSON object per run, but on a terminal a line",
+   "swerex batch --image debian --image alpine --count 5 -- uname -a"},
+  {"read", " PATH", 1, 1, do_read, false, "print a text file", "swerex read --encoding latin-1 old.txt"},
+  {"write", " PATH", 1, 1, do_write, false, "write stdin to a file, and the folders above it",
+   "date | swerex write /tmp/a/b/now.txt"},
+  {"upload", " SOURCE TARGET", 2, 2, do_upload, false, "copy a file or folder, with modes, links and times",
+   "swerex upload ./project /tmp/project"},
+  {"serve", "", 0, -1, NULL, true, "let others run commands here by HTTP, as swerex-remote does",
+   "swerex serve --host 127.0.0.1 --port 0"},
+  {"doctor", "", 0, 0, do_doctor, false, "say what works here, and what to do where it does not", "swerex doctor"},
+  {"docker-reap", "", 0, 0, do_reap, false, "remove containers whose program is gone",
+   "swerex docker-reap --dry-run"},
+  {"fargate-teardown", "", 0, 0, do_teardown, false, "remove what fargate deployments have left in AWS",
+   "swerex fargate-teardown --region eu-central-1 --dry-run"},
+};
+
+/** What most people want, in this order; the rest is told by the tables. */
+static const struct {
+  const char *type, *what;
+} uses[] = {
+  {"swerex exec -- ls -l", "one program here"},
+  {"swerex run 'cd /tmp; x=1' 'pwd; echo $x'", "scripts that share a live session"},
+  {"swerex --image debian run 'apt list'", "the same in a new container"},
+  {"swerex --image debian shell", "a shell in one"},
+  {"swerex --host http://box:8000 exec -- ls", "the same at a server"},
+  {"swerex doctor", "what works here"},
+};
+
+enum kind { FLAG, TEXT, SECONDS, SIZE, LIST };
+
+typedef struct option {
+  const char *name;
+  enum kind kind;
+  size_t offset;
+  const char *verbs; /* that take it; NULL: all */
+  const char *what;
+} option;
+
+#define OPTION(name, kind, member, verbs, what) {name, kind, offsetof(settings, member), verbs, what}
+#define DEPLOYED "exec run shell batch read write upload"
+static const option options[] = {
+  OPTION("--image", LIST, images, DEPLOYED, "NAME  run in a new container of this image"),
+  OPTION("--host", LIST, hosts, DEPLOYED, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
+  OPTION("--config", LIST, configs, DEPLOYED, "TYPE|JSON|FILE  of the deployment (default local)"),
+  OPTION("--auth-token", TEXT, token, DEPLOYED,
+         "TOKEN  for --host (better: SWEREX_AUTH_TOKEN, which `ps` does not show)"),
+  OPTION("--auth-token-file", TEXT, token_file, DEPLOYED, "FILE  whose first line is the token"),
+  OPTION("--container-runtime", TEXT, engine, DEPLOYED " docker-reap", "NAME  docker (default) or podman"),
+  OPTION("--pull", TEXT, pull, DEPLOYED, "WHEN  missing (default), never or always"),
+  OPTION("--platform", TEXT, platform, DEPLOYED, "NAME  of the container, such as linux/arm64"),
+  OPTION("--docker-arg", LIST, docker_args, DEPLOYED, "ARG  an option for `docker run`; may be repeated"),
+  OPTION("--transport", TEXT, transport, DEPLOYED, "NAME  tcp (default), or stdio: no port at all"),
+  OPTION("--count", SIZE, count, "batch", "N  runs in each deployment (default 1)"),
+  OPTION("--jobs", SIZE, jobs, "batch", "N  runs at once (default 10)"),
+  OPTION("--all", FLAG, all, "docker-reap", "also those in use, and those of other machines"),
+  OPTION("--dry-run", FLAG, dry_run, "docker-reap fargate-teardown", "only say what would be removed"),
+  OPTION("--yes", FLAG, yes, "fargate-teardown", "remove without asking"),
+  OPTION("--region", TEXT, region, "fargate-teardown", "NAME  of AWS (default AWS_DEFAULT_REGION, or the profile's)"),
+  OPTION("--profile", TEXT, profile, "fargate-teardown", "NAME  of ~/.aws"),
+  OPTION("--definition-prefix", TEXT, definition_prefix, "fargate-teardown",
+         "NAME  of the task definitions to look at (default swe-rex-task; \"\": all)"),
+  OPTION("--role-prefix", TEXT, role_prefix, "fargate-teardown",
+         "NAME  of the roles to look at (default swe-rex-execution-role; \"\": all)"),
+  OPTION("--json", FLAG, json, NULL, "answers and errors as one JSON object a line"),
+  OPTION("--timeout", SECONDS, timeout, "exec run batch", "SECONDS  give up after so long (exit code 124)"),
+  OPTION("--idle-timeout", SECONDS, idle_timeout, "exec run batch", "SECONDS  give up after so long without output"),
+  OPTION("--max-output", SIZE, max_output, "exec run batch", "BYTES  of output to keep with --json: head and tail"),
+  OPTION("--cwd", TEXT, cwd, "exec run shell batch", "FOLDER  working directory"),
+  OPTION("--env", LIST, env, "exec run shell batch", "NAME=VALUE  set a variable; may be repeated"),
+  OPTION("--source", LIST, sources, "run shell", "FILE  source it first; may be repeated"),
+  OPTION("--shell", FLAG, shell, "exec batch", "run by /bin/sh -c; with batch, - reads the script from stdin"),
+  OPTION("--check", FLAG, check, "run", "stop at the first script that fails"),
+  OPTION("--encoding", TEXT, encoding, "read", "NAME  of the file (default utf-8)"),
+  OPTION("--errors", TEXT, errors, "read", "NAME  strict, ignore, replace, backslashreplace, surrogateescape"),
+  OPTION("--content", TEXT, content, "write", "TEXT  to write instead of stdin"),
+  OPTION("--verbose", FLAG, verbose, NULL, "log what happens"),
+  OPTION("--quiet", FLAG, quiet, NULL, "log nothing"),
+  OPTION("--version", FLAG, version, NULL, "print the version"),
+  OPTION("--help", FLAG, help, NULL, "this, or with a command: about it"),
+};
+
+enum { VERBS = sizeof verbs / sizeof *verbs, OPTIONS = sizeof options / sizeof *options };
+SWEREX__SYS_STATIC_ASSERT(OPTIONS <= sizeof((job *)NULL)->given, options_given);
+
+/** Tell whether a word stands in a list of words. */
+static bool listed(const char *list, const char *word) {
+  size_t size = strlen(word);
+  for (const char *at = list; (at = strstr(at, word)) != NULL; at += size)
+    if ((at == list || at[-1] == ' ') && (at[size] == ' ' || at[size] == '\0')) return true;
+  return false;
+}
+
+static const verb *find_verb(const char *name) {
+  for (size_t i = 0; i < VERBS; i++)
+    if (strcmp(verbs[i].name, name) == 0) return &verbs[i];
+  return NULL;
+}
+
+static void print_option(const option *o) {
+  const char *what = strstr(o->what, "  "); /* behind the name of its value */
+  char left[64];
+  snprintf(left, sizeof left, "%s %.*s", o->name, what != NULL ? (int)(what - o->what) : 0, o->what);
+  terminal_row(left, 28, what != NULL ? what + 2 : o->what);
+}
+
+/** Print the options of a command; NULL: those that most commands have. */
+static void print_options(const char *name) {
+  printf("\nOptions:\n");
+  for (size_t i = 0; i < OPTIONS; i++) {
+    const char *of = options[i].verbs;
+    if (of == NULL || (name == NULL ? listed(of, "exec") && listed(of, "upload") : listed(of, name)))
+      print_option(&options[i]);
+  }
+}
+
+static void print_types(void) {
+  swerex__str text = swerex__str_new(NULL, 1 << 16);
+  swerex__str_puts(&text, "Deployment types:");
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__kinds_rows); i++)
+    if (swerex__kinds_rows[i].kind != NULL) swerex__str_printf(&text, " %s", swerex__kinds_rows[i].name);
+  putchar('\n');
+  terminal_text(text.data != NULL ? text.data : "");
+  swerex__str_clear(&text);
+}
+
+static int print_help(const verb *v) {
+  if (v != NULL && v->run == NULL) {
+    serve_help("swerex serve");
+    return 0;
+  }
+  if (v != NULL) {
+    printf("usage: swerex %s [OPTIONS]%s\n\n", v->name, v->operands);
+    terminal_text(v->what);
+    printf("\n  %s\n", v->example);
+    print_options(v->name);
+    if (listed(DEPLOYED, v->name)) print_types();
+    return 0;
+  }
+  terminal_text("swerex: run commands in a deployment, by default on this machine.");
+  printf("\nExamples:\n");
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(uses); i++) terminal_row(uses[i].type, 45, uses[i].what);
+  printf("\nCommands:\n");
+  for (size_t i = 0; i < VERBS; i++) terminal_row(verbs[i].name, 20, verbs[i].what);
+  print_options(NULL);
+  print_types();
+  putchar('\n');
+  terminal_text("`swerex COMMAND --help` tells more.");
+  putchar('\n');
+  terminal_text("Exit codes: those of the command; 128+N for signal N; 124 a time limit, 125 a failure of swerex "
+                "itself, 126 and 127 a program that cannot be run or found, 2 a usage or syntax error.");
+  return 0;
+}
+
+/* --- reading the command line ------------------------------------------------------------- */
+
+static const char *usage_verb = ""; /* whose help is worth a look */
+
+static int usage(const char *format, ...) {
+  va_list args;
+  fprintf(stderr, "swerex: ");
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  fprintf(stderr, "; see swerex %s%s--help\n", usage_verb, usage_verb[0] != '\0' ? " " : "");
+  return EXIT_USAGE;
+}
+
+/** The length of what an option takes, such as SECONDS, at the start of its description. */
+static int takes(const option *o) {
+  const char *end = strstr(o->what, "  ");
+  return end == NULL ? 0 : (int)(end - o->what);
+}
+
+static size_t count_list(const char *const *list) {
+  size_t count = 0;
+  while (list[count] != NULL) count++;
+  return count;
+}
+
+/** Store an option's value; false: it is not of its kind. */
+static bool store(settings *set, const option *o, const char *value) {
+  void *slot = (char *)set + o->offset;
+  char *end = NULL;
+  if (o->kind == FLAG) {
+    *(bool *)slot = true;
+  } else if (o->kind == TEXT) {
+    *(const char **)slot = value;
+  } else if (o->kind == SECONDS) {
+    double seconds = strtod(value, &end);
+    if (end == value || *end != '\0' || !(seconds >= 0)) return false;
+    *(double *)slot = seconds > 0 ? seconds : SWEREX_NOW;
+  } else if (o->kind == SIZE) {
+    unsigned long long size = strtoull(value, &end, 10);
+    if (end == value || *end != '\0' || value[0] == '-' || size == 0) return false;
+    *(size_t *)slot = (size_t)size;
+  } else {
+    const char **list = (const char **)slot;
+    size_t count = count_list(list);
+    bool variable = o->offset == offsetof(settings, env);
+    if (count == MAX_LIST || (variable && (strchr(value, '=') == NULL || value[0] == '='))) return false;
+    list[count] = value;
+  }
+  return true;
+}
+
+/** Read an option at argv[*at]; 0, or the exit code after a complaint. */
+static int read_option(job *j, char **argv, int *at) {
+  const char *word = argv[*at], *equals = strchr(word, '=');
+  size_t size = equals != NULL ? (size_t)(equals - word) : strlen(word);
+  for (size_t i = 0; i < OPTIONS; i++) {
+    const option *o = &options[i];
+    if (strlen(o->name) != size || strncmp(o->name, word, size) != 0) continue;
+    if (o->kind == FLAG && equals != NULL) return usage("option %s takes no value", o->name);
+    const char *value = equals != NULL ? equals + 1 : o->kind == FLAG ? "" : argv[++*at];
+    if (value == NULL) return usage("option %s needs a value: %.*s", o->name, takes(o), o->what);
+    if (!store(&j->set, o, value))
+      return usage("'%s' is not a value for %s, which takes %.*s", value, o->name, takes(o), o->what);
+    j->given[i] = true;
+    return 0;
+  }
+  return usage("there is no option '%s'", word);
+}
+
+/** Read the whole command line; 0, or an exit code. */
+static int read_arguments(job *j, char **argv, const verb **chosen) {
+  int at = 1;
+  *chosen = NULL;
+  for (; argv[at] != NULL; at++) {
+    const char *word = argv[at];
+    if (strcmp(word, "-h") == 0 || (*chosen == NULL && strcmp(word, "help") == 0)) {
+      j->set.help = true;
+      continue;
+    }
+    if (strcmp(word, "--") == 0 && *chosen != NULL) {
+      at++;
+      break;
+    }
+    if (word[0] == '-' && word[1] != '\0') {
+      int code = read_option(j, argv, &at);
+      if (code != 0) return code;
+    } else if (*chosen == NULL) {
+      *chosen = find_verb(word);
+      if (*chosen == NULL) return usage("there is no command '%s'", word);
+      usage_verb = (*chosen)->name;
+    } else {
+      break;
+    }
+  }
+  j->operands = argv + at;
+  while (j->operands[j->count] != NULL) j->count++;
+  if (j->set.help || j->set.version) return 0;
+  if (*chosen == NULL) return usage("no command given");
+  if ((*chosen)->run == NULL) return usage("%s comes first, and its options behind it", (*chosen)->name);
+  for (size_t i = 0; i < OPTIONS; i++)
+    if (j->given[i] && options[i].verbs != NULL && !listed(options[i].verbs, (*chosen)->name))
+      return usage("option %s does not go with this command (it goes with: %s)", options[i].name, options[i].verbs);
+  if ((*chosen)->run != do_batch && count_list(j->set.hosts) + count_list(j->set.configs) + count_list(j->set.images) > 1)
+    return usage("--config, --host and --image each name a deployment: give one of them, or use batch");
+  if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))
+    return usage("usage: swerex %s [OPTIONS]%s", (*chosen)->name, (*chosen)->operands);
+  return 0;
 }
 
 int main(int argc, char **argv) {
@@ -804,7 +915,7 @@ int main(int argc, char **argv) {
   catch_signal(SIGTERM);
   catch_signal(SIGHUP);
   signal(SIGPIPE, SIG_IGN);
-  code = start(&j) ? chosen->run(&j) : fail(&j);
+  code = chosen->alone || start(&j) ? chosen->run(&j) : fail(&j);
   signal_loop = NULL;
   swerex_loop_free(j.loop);
   swerex_error_clear(&j.err);

@@ -1,51 +1,6 @@
 #!/usr/bin/env bash
 # The command line, as a user types it. Usage: command_line.sh PATH-OF-SWEREX
-set -u
-swerex=$(realpath "${1:-${SWEREX:-../tools/build/swerex}}")
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-cd "$folder" || exit 1
-export HOME=/nonexistent
-unset PROMPT_COMMAND SWE_REX_LOG_STREAM_LEVEL
-passed=0 failed=0 skipped=0
-
-# Run swerex; its output, error output and exit code are in $out, $err and $code.
-s() {
-  out=$("$swerex" "$@" 2>err </dev/null)
-  code=$?
-  err=$(cat err)
-}
-
-# Count the processes with this command line.
-processes() {
-  local file line count=0
-  for file in /proc/[0-9]*/cmdline; do
-    line=$(tr '\0' ' ' 2>/dev/null <"$file")
-    [ "$line" = "$1 " ] && count=$((count + 1))
-  done 2>/dev/null
-  echo $count
-}
-
-# Check that two texts are the same.
-is() { # WHAT ACTUAL EXPECTED
-  if [ "$2" = "$3" ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    printf 'not ok: %s: [%s], not [%s]\n' "$1" "$2" "$3"
-  fi
-}
-
-# Check that a text holds another.
-holds() { # WHAT TEXT PART
-  case $2 in
-  *"$3"*) passed=$((passed + 1)) ;;
-  *)
-    failed=$((failed + 1))
-    printf 'not ok: %s: [%s] does not hold [%s]\n' "$1" "$2" "$3"
-    ;;
-  esac
-}
+. "$(dirname "$0")/helpers.bash"
 
 s exec -- echo hi there
 is "exec" "$out/$code" "hi there/0"
@@ -192,8 +147,7 @@ if command -v tmux >/dev/null 2>&1; then
   holds "shell goes on after Ctrl-C" "$screen" "
 after"
 else
-  skipped=1
-  echo "ok # SKIP shell in a terminal: no tmux"
+  skip "shell in a terminal" "no tmux"
 fi
 
 echo keep >kept
@@ -221,6 +175,14 @@ s --json=false exec true
 is "a flag with a value" "$code" 2
 s --host a --config b exec true
 is "--host and --config" "$code" 2
+s --image a --image b exec true
+holds "two images" "$err" "give one of them, or use batch"
+s --timeout 5 exec echo hi
+is "an option of the command in front of it" "$out/$code" "hi/0"
+s doctor --image a
+holds "an option that goes elsewhere" "$err" "option --image does not go with this command"
+s --config dummy --json run anything
+holds "--config TYPE" "$out" '"output":""'
 s -h
 holds "-h" "$out" "Commands:"
 s exec --env =x true
@@ -232,7 +194,4 @@ x"
 timeout 20 "$swerex" shell </dev/null >/dev/null 2>&1
 is "a shell without input ends" $? 0
 
-printf '%d passed, %d failed' "$passed" "$failed"
-[ "$skipped" -gt 0 ] && printf ', %d skipped' "$skipped"
-printf '\n'
-[ "$failed" -eq 0 ]
+finish

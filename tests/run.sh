@@ -323,6 +323,8 @@ containers() {
     count "images for $engine" $? build/images.log
     build/test_docker $engine "$tool" >build/containers.log 2>&1 </dev/null
     add "test_docker $engine" $? build/containers.log
+    bash containers/batch.sh "$tool" $engine swerex-test/busybox >build/containers.log 2>&1 </dev/null
+    add "containers/batch.sh $engine" $? build/containers.log
   done
   docker info >/dev/null 2>&1 || return
   if ! peers_install >build/peers.log 2>&1; then

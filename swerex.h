@@ -5054,7 +5054,9 @@ static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, cons
                              swerex_future *future, swerex_error *err) {
   swerex__rt_start *start = runtime->kind->start[verb];
   if (start != NULL) return start(runtime, request, future, err);
-  return runtime->kind->any(runtime, verb, request, future, err);
+  if (runtime->kind->any != NULL) return runtime->kind->any(runtime, verb, request, future, err);
+  return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "%s: the %s runtime has no such verb",
+                         swerex__rt_rows[verb].name, runtime->kind->name);
 }
 
 static const swerex__model *swerex__rt_request_model(swerex__rt_verb verb) {
@@ -13002,9 +13004,9 @@ static bool swerex__dummy_interrupt(swerex_runtime *runtime, const void *request
 }
 
 /** Answer with the response's defaults. */
-static bool swerex__dummy_answer(swerex_runtime *runtime, const void *request,
-                                 swerex_future *future, swerex_error *err) {
-  (void)runtime, (void)request, (void)err;
+static bool swerex__dummy_answer(swerex_runtime *runtime, swerex__rt_verb verb,
+                                 const void *request, swerex_future *future, swerex_error *err) {
+  (void)runtime, (void)verb, (void)request, (void)err;
   swerex__loop_finish(future);
   return true;
 }
@@ -13016,10 +13018,9 @@ static void swerex__dummy_destroy(swerex_runtime *runtime) {
 
 static const swerex__rt_kind swerex__dummy_kind = {
   "dummy",
-  {swerex__rt_alive, swerex__dummy_answer, swerex__dummy_run, swerex__dummy_interrupt,
-   swerex__dummy_answer, swerex__dummy_answer, swerex__dummy_answer, swerex__dummy_answer,
-   swerex__dummy_answer, swerex__dummy_answer},
-  NULL,
+  {swerex__rt_alive, NULL, swerex__dummy_run, swerex__dummy_interrupt, NULL, NULL, NULL, NULL,
+   NULL, NULL},
+  swerex__dummy_answer,
   swerex__dummy_destroy,
 };
 

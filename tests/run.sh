@@ -112,6 +112,8 @@ users() {
   done
   check "make -C ../examples" make -C ../examples
   check "make -C ../tools" make -C ../tools
+  bash compile/readme.sh "$CC" >build/readme.log 2>&1 </dev/null
+  add "compile/readme.sh" $? build/readme.log
   for file in cli/*.sh; do
     bash "$file" ../tools/build/swerex >build/cli.log 2>&1 </dev/null
     add "$file" $? build/cli.log
@@ -128,6 +130,9 @@ compile() {
   say "- the matrix"
   bash compile/matrix.sh >build/matrix.log 2>&1
   add "compile/matrix.sh" $? build/matrix.log
+  say "- a copy with something added"
+  bash compile/extend.sh >build/extend.log 2>&1
+  add "compile/extend.sh" $? build/extend.log
 }
 
 # Run each fuzzer over its corpus, or for a time.

@@ -55,6 +55,13 @@ awk -v limit=100 '/^[a-z].*[^;,]$/ || /^[a-z].*\($/ { if (!body) { start = FNR; 
   /^\}/ { if (body && FNR - start + 1 > limit && name !~ /^(typedef|enum|struct|static const)/)
     print start ": " FNR - start + 1 " lines: " name; body = 0; start = 0 }' "$header" | rule "function length"
 
+awk '/^(static|SWEREX_API|SWEREX__SYS_UNUSED) .*\) \{.*\}$/ { print 1 }
+  /^[a-z].*[^;,]$/ || /^[a-z].*\($/ { if (!body) { start = FNR; name = $0 } }
+  /\{$/ && !body && start { body = FNR }
+  /^\}/ { if (body && name !~ /^(typedef|enum|struct|static const)/) print FNR - start + 1; body = 0; start = 0 }' "$header" |
+  sort -n | awk -v limit=15 '{ size[NR] = $1 } END { median = size[int((NR + 1) / 2)]
+    if (median >= limit) print "half of the functions have " median " lines or more" }' | rule "median function length"
+
 awk '/^\/\* =+$/ { at = FNR; getline; if (match($0, /\[[a-z]+\]/)) { if (section != "" && at - first > limit)
     print section ": " at - first " lines"; section = substr($0, RSTART, RLENGTH); first = at } }' limit=1000 "$header" |
   while read -r line; do grep -qF "${line%%:*} " tools/allow.txt || echo "$line"; done | rule "section length"
@@ -100,6 +107,8 @@ awk '/^SWEREX_API/ && !impl { if (previous !~ /\*\/$/ && previous !~ /^SWEREX_AP
 awk '/^\/\* =+$/ { getline; if (match($0, /\[[a-z]+\]/)) section = substr($0, RSTART + 1, RLENGTH - 2) }
   /^#.*(__linux__|__APPLE__|__FreeBSD__|__OpenBSD__|__NetBSD__)/ && section !~ /^(sys|poll|keep|)$/ {
   print FNR ": [" section "] " $0 }' "$header" | rule "system names"
+
+awk 'END { if (NR >= 200) print NR " lines" }' README.md | rule "length of README.md"
 
 git ls-files 2>/dev/null | sed 's|/.*||' | sort -u |
   grep -vxE 'swerex\.h|tests|examples|tools|LICENSE|README\.md|\..*' | rule "the root"

@@ -160,6 +160,26 @@ for cc in gcc clang; do
     skip "$cc, 32 bits"
   fi
 done
+# macOS, by a compiler that brings its headers: kqueue, and all that [sys] knows of that system. The
+# linker has no iconv of Apple's to link with.
+if python3 -m ziglang version >/dev/null 2>&1; then
+  printf '#include <iconv.h>\niconv_t iconv_open(const char *to, const char *from) { return to == from ? 0 : (iconv_t)-1; }
+size_t iconv(iconv_t c, char **i, size_t *n, char **o, size_t *r) { return c && i && n && o && r ? 0 : 1; }
+int iconv_close(iconv_t c) { return c == 0; }\n' >$out/iconv.c
+  for target in aarch64-macos x86_64-macos; do
+    zig="python3 -m ziglang cc -target $target -std=c99"
+    ok "$target" $zig $WARN_C -I../.. -c -o $out/x.o implementation.c
+    ok "$target without the server" $zig $WARN_C -DSWEREX_NO_SERVER -DSWEREX_NO_DOCKER -I../.. -c -o $out/x.o implementation.c
+    ok "$target by poll" $zig $WARN_C -DSWEREX_POLLER=SWEREX_POLLER_POLL -I../.. -c -o $out/x.o implementation.c
+    for tool in swerex swerex-remote; do
+      ok "$target $tool" $zig $WARN_C -DSWEREX_USE_CURL=2 -I../.. -c -o $out/x.o ../../tools/$tool.c
+    done
+    ok "$target links" $zig -w -DSWEREX_USE_CURL=2 -I../.. -o $out/macos ../../tools/swerex.c $out/iconv.c
+    ok "$target: kqueue is used" grep -aq '_kevent' $out/macos
+  done
+else
+  skip "macOS: ziglang is not here (pip install ziglang)"
+fi
 printf '%d passed, %d failed' $passed $failed
 [ $skipped -gt 0 ] && printf ', %d skipped' $skipped
 printf '\n'

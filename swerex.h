@@ -2264,7 +2264,8 @@ static void swerex__util_add_double(swerex__str *s, double value) {
     swerex__str_puts(s, "nan");
     return;
   }
-  if (value < 0 || (value == 0 && memcmp(&value, &zero, sizeof zero) != 0)) {
+  bool minus = memcmp(&value, &zero, sizeof zero) != 0; /* NOLINT: of a zero it tells -0 */
+  if (value < 0 || (value == 0 && minus)) {
     swerex__str_putc(s, '-');
     value = -value;
   }
@@ -6123,7 +6124,7 @@ static void swerex__text_keep_join(swerex__text_keep *k) {
   swerex__text_reverse(ring, size);
   while (cut < size && cut < 3 && (ring[cut] & 0xC0) == 0x80) cut++;
   int length = snprintf(marker, sizeof marker, "\n[... %llu bytes left out ...]\n",
-                        (unsigned long long)(k->left_out + cut));
+                        (unsigned long long)k->left_out + cut);
   memmove(ring + length, ring + cut, size - cut);
   memcpy(ring, marker, (size_t)length);
   k->size = k->head + (size_t)length + size - cut;
@@ -15773,7 +15774,7 @@ static bool swerex__zip_check_target(const swerex__zip_entry *entry, const char 
 static bool swerex__zip_check(swerex__zip_unpack *unpack, swerex_error *err) {
   char target[SWEREX__ZIP_NAME_MAX + 1];
   swerex__zip_entry **list = (swerex__zip_entry **)swerex__mem_grow(
-    unpack->allocator, NULL, unpack->count + 1, sizeof *list);
+    unpack->allocator, NULL, unpack->count + 1, sizeof *list); /* NOLINT: it holds pointers */
   if (list == NULL) return swerex__err_memory(err);
   for (size_t i = 0; i < unpack->count; i++) list[i] = &unpack->entries[i];
   bool ok = swerex__zip_check_overlap(unpack, list, err) &&
@@ -19938,6 +19939,7 @@ static bool swerex__elf_find(const char *given, const swerex__elf_machine *machi
 
 /** Write the header of one file or folder of a tar archive. */
 static void swerex__elf_add_header(swerex__str *tar, const char *name, char type, size_t size) {
+  static const char magic[8] = {'u', 's', 't', 'a', 'r', '\0', '0', '0'};
   char head[512];
   unsigned sum = 0;
   memset(head, 0, sizeof head);
@@ -19949,7 +19951,7 @@ static void swerex__elf_add_header(swerex__str *tar, const char *name, char type
   snprintf(head + 136, 12, "%011o", 0U);
   memset(head + 148, ' ', 8);
   head[156] = type;
-  memcpy(head + 257, "ustar\0" "00", 8);
+  memcpy(head + 257, magic, sizeof magic);
   for (size_t i = 0; i < sizeof head; i++) sum += (unsigned char)head[i];
   snprintf(head + 148, 8, "%06o", sum);
   swerex__str_add(tar, head, sizeof head);
@@ -21989,7 +21991,7 @@ static const char *swerex__profile_region(const swerex__profile *profile, const 
     return NULL;
   }
   size_t size = strspn(wanted, "abcdefghijklmnopqrstuvwxyz0123456789-");
-  if (wanted[size] == '\0' && size < 64) return wanted;
+  if (size < 64 && wanted[size] == '\0') return wanted;
   swerex__err_set(err, SWEREX_E_VALUE, "region %.100s: that is not the name of a region", wanted);
   return NULL;
 }

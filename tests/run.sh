@@ -162,6 +162,39 @@ sanitize_fuzzer() {
   clang -fsanitize=fuzzer,address -o build/probe build/probe.c >/dev/null 2>&1
 }
 
+# What programs find that read the code, and sanitizers that the other suites do not use. gcc's
+# -fanalyzer is not among them: after a minute of work it holds over 3 GB, and has not ended.
+analyze() {
+  local file
+  say "- analyzers"
+  if have cppcheck; then
+    check "cppcheck" cppcheck --enable=warning,portability --std=c99 --quiet --error-exitcode=1 \
+      --suppressions-list=../tools/cppcheck.txt -I.. compile/implementation.c
+  else
+    skip "cppcheck" "not here"
+  fi
+  if have clang-tidy; then
+    for file in compile/implementation.c ../tools/swerex.c ../tools/swerex-remote.c; do
+      check "clang-tidy $file" clang-tidy --quiet --config-file=../tools/clang-tidy "$file" -- -std=c99 -I.. -DSWEREX_USE_CURL=2
+    done
+  else
+    skip "clang-tidy" "not here"
+  fi
+  if ! have clang; then
+    skip "clang's analyzer and sanitizers" "clang is not here"
+    return
+  fi
+  # vfork is what keeps a start cheap in a large process: the child only calls what may be called.
+  clang --analyze --analyzer-output text -std=c99 -I.. -DSWEREX_USE_CURL=2 -Xclang -analyzer-opt-analyze-headers \
+    -Xclang -analyzer-disable-checker -Xclang security.insecureAPI.vfork -o /dev/null compile/implementation.c \
+    >build/analyze.log 2>&1
+  count "clang --analyze" "$(grep -c 'warning:' build/analyze.log)" build/analyze.log
+  # Threads: the wake of a loop, and the thread that looks names up.
+  programs tsan clang "-O0 -w -fsanitize=thread" api/test_loop.c api/test_remote.c
+  # Memory that nobody has set: what reads texts of others. (zip takes minutes so; ASan has it.)
+  programs msan clang "-O0 -w -fsanitize=memory" unit/test_{util,json,text,re,http,model}.c
+}
+
 # The recogniser of complete commands against the judgement of bash.
 differ() {
   say "- the recogniser against bash"
@@ -415,6 +448,7 @@ more() {
   else
     skip "valgrind" "not here"
   fi
+  analyze
   compile
   differ
   peers
@@ -433,6 +467,7 @@ all)
   more
   ;;
 compile) compile ;;
+analyze) analyze ;;
 peers) peers ;;
 https) https ;;
 fargate) fargate ;;

@@ -265,7 +265,7 @@ static int batch_run(batch *all, swerex_error *err) {
   size_t total = all->target_count * all->count;
   bool ok = true, interrupted = false;
   if (all->jobs > total) all->jobs = total;
-  all->running = (batch_item **)calloc(all->jobs, sizeof *all->running);
+  all->running = (batch_item **)calloc(all->jobs, sizeof *all->running); /* NOLINT: it holds pointers */
   if (all->running == NULL) {
     swerex__err_memory(err);
     return -1;

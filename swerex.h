@@ -81,6 +81,15 @@
  *   SWEREX_MAX_FILE          bytes of a file that read_file accepts, of a request that the server
  *                            does, and of an answer that the remote runtime does  (default 1 GiB)
  *
+ *   What they cost or save, in machine code for x86-64 (-Os) and in lines of code, about:
+ *     the whole               300 KB   20500 lines
+ *     SWEREX_NO_LOCAL        -100 KB   -5000 lines
+ *     SWEREX_NO_REMOTE       -120 KB   -6000 lines
+ *     SWEREX_NO_DOCKER        -20 KB   -1000 lines
+ *     SWEREX_NO_FARGATE       -70 KB   -4000 lines
+ *     SWEREX_NO_SERVER        -30 KB   -1000 lines
+ *     SWEREX_USE_CURL=2       +10 KB    +500 lines
+ *
  * CONTENTS
  *   Public half: options, version, basics, errors, logging, loop and futures, models, runtime,
  *   deployments, utilities. Implementation half, each section calling only those above it:

@@ -770,7 +770,10 @@ static int print_help(const verb *v) {
     return 0;
   }
   if (v != NULL) {
-    printf("usage: swerex %s [OPTIONS]%s\n\n", v->name, v->operands);
+    char line[128];
+    snprintf(line, sizeof line, "usage: swerex %s [OPTIONS]%s", v->name, v->operands);
+    terminal_text(line);
+    putchar('\n');
     terminal_text(v->what);
     printf("\n  %s\n", v->example);
     print_options(v->name);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # swerex batch. Usage: batch.sh PATH-OF-SWEREX
 . "$(dirname "$0")/helpers.bash"
+command -v python3 >/dev/null 2>&1 || { skip "batch.sh" "no python3 to read its JSON with"; finish; }
 
 # Look something up in the JSON lines of $out; a Python expression over `runs`.
 ask() { # EXPRESSION
@@ -64,11 +65,11 @@ is "a server that is gone" "$code" 1
 # Ctrl-C in the middle.
 "$swerex" batch --count 20 --jobs 4 --shell 'setsid sleep 8885 & sleep 8885' >lines 2>err </dev/null &
 pid=$!
-for try in $(seq 100); do [ "$(pgrep -fc '^sleep 8885')" -ge 8 ] && break || sleep 0.1; done
+for try in $(seq 100); do [ "$(processes 'sleep 8885')" -ge 8 ] && break || sleep 0.1; done
 kill -INT $pid
 wait $pid
 is "Ctrl-C: code" "$?" 130
-is "Ctrl-C: processes" "$(pgrep -fc '^sleep 8885')" 0
+is "Ctrl-C: processes" "$(processes 'sleep 8885')" 0
 out=$(cat lines)
 is "Ctrl-C: lines" "$(ask 'len(runs), {run["error"]["code"] for run in runs}')" "4 {'CANCELLED'}"
 is "a reader that goes" "$("$swerex" batch --count 50 -- echo hi | head -n 1 | wc -l)" 1
@@ -94,7 +95,7 @@ if command -v tmux >/dev/null 2>&1; then
   screen 40 1 C-c "'$swerex' batch --count 9 --jobs 3 --shell 'setsid sleep 8886 & sleep 8886'"
   holds "Ctrl-C on a terminal" "$screen" "3 of 9 done, 3 failed, interrupted"
   is "Ctrl-C on a terminal: code" "$code" 130
-  is "Ctrl-C on a terminal: processes" "$(pgrep -fc '^sleep 8886')" 0
+  is "Ctrl-C on a terminal: processes" "$(processes 'sleep 8886')" 0
 else
   skip "batch on a terminal" "no tmux"
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # swerex doctor. Usage: doctor.sh PATH-OF-SWEREX
 . "$(dirname "$0")/helpers.bash"
+command -v python3 >/dev/null 2>&1 || { skip "doctor.sh" "no python3 to read its JSON with"; finish; }
 mkdir home bin
 python=$(python3 -c 'import sys; print(sys.executable)')
 export HOME=$folder/home

@@ -8,7 +8,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder" || exit 1
 export HOME=/nonexistent
 unset PROMPT_COMMAND SWE_REX_LOG_STREAM_LEVEL
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 screens=0
 
 # Run swerex; its output, error output and exit code are in $out, $err and $code.
 s() {
@@ -67,7 +67,9 @@ skip() { # WHAT WHY
 # a screen line that did not fit comes as one long line. With -e, colours show as escapes.
 # Returns when the program has ended, whose exit code is in $code.
 screen() { # [-e] COLUMNS SECONDS KEYS COMMAND
-  local escapes="" tries=0 t="tmux -L swx$$ -f /dev/null"
+  local escapes="" tries=0 t
+  screens=$((screens + 1)) # a server each: one that ends takes a moment
+  t="tmux -L swx$$-$screens -f /dev/null"
   [ "$1" = -e ] && escapes=-e && shift
   rm -f screen.code
   $t new-session -d -x "$1" -y 200 "$4; echo \$? >screen.code; sleep 30"

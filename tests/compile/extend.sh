@@ -75,6 +75,9 @@ END
 }
 
 deployment() {
+  local steps # those of the dummy deployment, by another name
+  steps=$(awk '/ swerex__kinds_dummy_steps\[\] = / { on = 1 } on { print } on && /};$/ && ++ends == 2 { exit }' $out/swerex.h |
+    sed 's/dummy/twin/g; s/Starting runtime/Bearing twins/')
   put before 'typedef struct swerex_dummy_config {' \
     'typedef struct swerex_twin_config {
   const char *answer; /**< Of every command. */
@@ -101,10 +104,7 @@ deployment() {
   swerex__dep_own(deployment, swerex__dummy_new(deployment->loop, &config, err));
   return NULL;
 }
-static const swerex__dep_step swerex__kinds_twin_steps[] = {
-  {"Bearing twins", swerex__kinds_run_twin, NULL, NULL, false}};
-static const swerex__dep_kind swerex__kinds_twin = {
-  "twin", 0, swerex__kinds_twin_steps, 1, 0, NULL, NULL, NULL};
+'"$steps"'
 '
   put behind '  {"dummy", &swerex__kinds_dummy, NULL},' '  {"twin", &swerex__kinds_twin, NULL},'
 }

@@ -123,7 +123,7 @@ def sleepers(server):
 
 
 def measure(server, ours):
-    """All rows of one server: name -> value."""
+    """All rows of one server: name -> value. Each row of calls shares one connection."""
     rows, more = {}, 9 if ours else 3
     rows["start"] = server.start_time * 1e3
     time.sleep(0.2)
@@ -131,20 +131,26 @@ def measure(server, ours):
     names = iter(range(1000))
     rows["create"] = median(lambda: server.create(f"c{next(names)}"), more)
     server.create("s")
-    one = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    keep = one if ours else None  # the original's own client opens one for each call
-    rows["true"] = median(lambda: server.run("s", "true", keep), 300 if ours else 9)
-    rows["echo"] = median(lambda: server.run("s", "echo hi", keep), 300 if ours else 9)
-    execute = json.dumps({"command": ["true"]}).encode()
-    rows["execute"] = median(lambda: server.call("POST", "/execute", execute, keep), 200 if ours else 50)
+
+    def calls(call, times):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        spent = median(lambda: call(connection), times)
+        connection.close()
+        return spent
+
+    def post(path, **body):
+        data = json.dumps(body).encode()
+        return lambda connection: server.call("POST", path, data, connection)
+
+    rows["true"] = calls(lambda c: server.run("s", "true", c), 300 if ours else 9)
+    rows["echo"] = calls(lambda c: server.run("s", "echo hi", c), 300 if ours else 9)
+    rows["execute"] = calls(post("/execute", command=["true"]), 200 if ours else 50)
     rows["sleep"], rows["alive"] = sleepers(server)
     for size in (1, 10):
         command = f"head -c {size}000000 {FOLDER}/big"
         rows[f"out{size}"] = once(lambda: server.run("s", command))
-    write = json.dumps({"path": f"{FOLDER}/file", "content": BIG}).encode()
-    read = json.dumps({"path": f"{FOLDER}/file"}).encode()
-    rows["write"] = median(lambda: server.call("POST", "/write_file", write, keep), 5)
-    rows["read"] = median(lambda: server.call("POST", "/read_file", read, keep), 5)
+    rows["write"] = calls(post("/write_file", path=f"{FOLDER}/file", content=BIG), 5)
+    rows["read"] = calls(post("/read_file", path=f"{FOLDER}/file"), 5)
     return rows
 
 

@@ -70,10 +70,11 @@
  *   SWEREX_NO_REMOTE         leave out the remote runtime and deployment, and all that need it
  *   SWEREX_NO_DOCKER         leave out the deployment in containers of Docker or Podman
  *   SWEREX_NO_FARGATE        leave out the deployment in AWS Fargate
+ *   SWEREX_NO_MODAL          leave out the deployment in Modal
  *   SWEREX_NO_SERVER         leave out the server
- *   SWEREX_USE_CURL          who speaks https for the remote runtime: 0, nobody (default); 1,
- *                            libcurl, linked with -lcurl; 2, libcurl.so.4, loaded when it is
- *                            needed, without its headers (-ldl before glibc 2.34)
+ *   SWEREX_USE_CURL          who speaks https for the remote runtime, and HTTP/2 for Modal: 0,
+ *                            nobody (default); 1, libcurl, linked with -lcurl; 2, libcurl.so.4,
+ *                            loaded when it is needed, without its headers (-ldl before glibc 2.34)
  *   SWEREX_POLLER            SWEREX_POLLER_EPOLL, _KQUEUE or _POLL   (default: the system's best)
  *   SWEREX_LOG_LEVEL         lowest level compiled in                (default SWEREX_LOG_DEBUG)
  *   SWEREX_MAX_JSON_DEPTH    nesting accepted in JSON                (default 128)
@@ -137,7 +138,8 @@
  *   srv     The server                                        uses: sys mem log err str util json
  *                                                                 model poll loop rt fs local sock
  *                                                                 http multi form
- *   dep     Deployments start and stop in steps               uses: mem log err model loop rt
+ *   dep     Deployments start and stop in steps               uses: sys mem log err util model loop
+ *                                                                 rt
  *   elf     The static server, found and packed               uses: sys err str
  *   engine  Commands of a container engine                    uses: sys mem err model loop text
  *                                                                 keep proc
@@ -161,8 +163,24 @@
  *                                                                 profile aws fargate
  *   teardown What Fargate deployments have left                uses: sys mem log err str json loop
  *                                                                 sign profile aws fargate
+ *   pb      Protocol Buffers                                  uses: sys mem err str
+ *   grpc    Calls by gRPC                                     uses: sys mem log err str util loop
+ *                                                                 http curl web pb
+ *   modalpb Modal's messages                                  uses: pb
+ *   modalrc Modal's settings                                  uses: mem err str fs
+ *   context The files that a Dockerfile copies                uses: sys mem err str util fs http
+ *                                                                 hash
+ *   modal   Calls to Modal                                    uses: sys mem log err str util json
+ *                                                                 model loop pb grpc modalpb
+ *                                                                 modalrc context
+ *   image   What a sandbox is made of                         uses: sys mem err str json fs dep pb
+ *                                                                 modalpb modalrc context modal
+ *   sandbox Sandboxes of Modal, and the deployment            uses: sys mem log err str util json
+ *                                                                 model loop fs remote dep elf pb
+ *                                                                 grpc modalpb modalrc context
+ *                                                                 modal image
  *   kinds   Deployments by type                               uses: sys err json model local dummy
- *                                                                 remote dep docker task
+ *                                                                 remote dep docker task sandbox
  *   api     The public functions                              uses: sys mem log err str util json
  *                                                                 model poll loop rt local dummy
  *                                                                 remote srv dep docker teardown
@@ -224,6 +242,10 @@ extern "C" {
 
 #if defined(SWEREX_NO_REMOTE) && !defined(SWEREX_NO_FARGATE)
 #define SWEREX_NO_FARGATE
+#endif
+
+#if defined(SWEREX_NO_REMOTE) && !defined(SWEREX_NO_MODAL)
+#define SWEREX_NO_MODAL
 #endif
 
 #ifndef SWEREX_USE_CURL
@@ -831,13 +853,39 @@ typedef struct swerex_fargate_config {
                             environment before them all. Ours. */
 } swerex_fargate_config;
 
+/**
+ * ModalDeploymentConfig: a sandbox of modal.com with the static swerex-remote mounted into it.
+ * JSON "type": "modal". Needs SWEREX_USE_CURL 1 or 2. Credentials: MODAL_TOKEN_ID and
+ * MODAL_TOKEN_SECRET, else the profile of ~/.modal.toml that MODAL_PROFILE names or that is active.
+ */
+typedef struct swerex_modal_config {
+  const char *image; /**< A name in a registry (DOCKER_USERNAME and DOCKER_PASSWORD let Modal in) or
+                          in ECR (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or the path of a
+                          Dockerfile, whose folder is its context. Default "python:3.11". */
+  double startup_timeout;    /**< For the sandbox to start and its server to answer, once the image
+                                  is there. Default 180. */
+  double runtime_timeout;    /**< Of the runtime's is_alive. Default 60. */
+  double deployment_timeout; /**< After which Modal ends the sandbox, whatever happens here. Default
+                                  3600, at most 86400. */
+  const char *modal_sandbox_kwargs; /**< A JSON object of what modal.Sandbox.create takes: cpu,
+                                         memory, gpu, region, cloud, workdir, env, secrets, volumes,
+                                         encrypted_ports, ...; an unknown one is refused with the
+                                         list of those that are known. Default {}. */
+  bool skip_pipx; /**< Where no static server is found here, have no pipx put into the image. JSON:
+                       install_pipx, inverted. */
+  const char *app_name;      /**< Default "swe-rex". Ours. */
+  const char *environment;   /**< Of Modal. Default MODAL_ENVIRONMENT, the profile's. Ours. */
+  const char *remote_binary; /**< The static server for x86-64, found as docker's. Ours. */
+} swerex_modal_config;
+
 /** Which deployment a swerex_deployment_config describes. */
 typedef enum swerex_deployment_type {
   SWEREX_DEPLOYMENT_LOCAL = 1,
   SWEREX_DEPLOYMENT_DUMMY,
   SWEREX_DEPLOYMENT_REMOTE,
   SWEREX_DEPLOYMENT_DOCKER,
-  SWEREX_DEPLOYMENT_FARGATE
+  SWEREX_DEPLOYMENT_FARGATE,
+  SWEREX_DEPLOYMENT_MODAL
 } swerex_deployment_type;
 
 /** DeploymentConfig: a type and the configuration that goes with it. */
@@ -849,6 +897,7 @@ typedef struct swerex_deployment_config {
     swerex_remote_config remote;
     swerex_docker_config docker;
     swerex_fargate_config fargate;
+    swerex_modal_config modal;
   } u;
 } swerex_deployment_config;
 
@@ -876,6 +925,7 @@ typedef enum swerex_model {
   SWEREX_MODEL_REMOTE_CONFIG,
   SWEREX_MODEL_DOCKER_CONFIG,
   SWEREX_MODEL_FARGATE_CONFIG,
+  SWEREX_MODEL_MODAL_CONFIG,
   SWEREX_MODEL_COUNT_
 } swerex_model;
 
@@ -1093,7 +1143,7 @@ SWEREX_API swerex_future *swerex_close_async(swerex_runtime *runtime,
 /** Something that gives a runtime: a machine, a container, a cloud sandbox. */
 typedef struct swerex_deployment swerex_deployment;
 
-/** DeploymentHook: learns of each step of a start or stop. */
+/** DeploymentHook: learns of each step of a start or stop; it may end it, but not free it. */
 typedef struct swerex_deployment_hook {
   void (*on_custom_step)(void *user_data, const char *message);
   void *user_data;
@@ -1302,7 +1352,8 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #endif
 
 #if defined(__GNUC__) &&                                                                           \
-  (defined(SWEREX_NO_LOCAL) || defined(SWEREX_NO_DOCKER) || defined(SWEREX_NO_SERVER))
+  (defined(SWEREX_NO_LOCAL) || defined(SWEREX_NO_DOCKER) || defined(SWEREX_NO_SERVER) ||           \
+   defined(SWEREX_NO_FARGATE))
 #define SWEREX__SYS_QUIET 1 /* what only the left-out parts call is not worth a warning */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -1314,6 +1365,10 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 
 #if !defined(SWEREX_NO_LOCAL) || !defined(SWEREX_NO_DOCKER) || !defined(SWEREX_NO_FARGATE)
 #define SWEREX__SYS_PROCESSES 1 /* commands are started here */
+#endif
+
+#if !defined(SWEREX_NO_MODAL) && SWEREX_USE_CURL
+#define SWEREX__SYS_MODAL 1 /* it needs HTTP/2 */
 #endif
 
 #ifndef SWEREX_ASSERT
@@ -2109,6 +2164,18 @@ static void swerex__util_hex(char *out, const unsigned char *bytes, size_t size)
     *out++ = digits[bytes[i] & 15];
   }
   *out = '\0';
+}
+
+/** Make a random UUID, of version 4. False: errno is set. */
+static bool swerex__util_uuid(char out[40]) {
+  unsigned char bytes[16];
+  char hex[33];
+  if (!swerex__util_random(bytes, sizeof bytes)) return false;
+  bytes[6] = (unsigned char)((bytes[6] & 0x0FU) | 0x40U);
+  bytes[8] = (unsigned char)((bytes[8] & 0x3FU) | 0x80U);
+  swerex__util_hex(hex, bytes, sizeof bytes);
+  snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+  return true;
 }
 
 /* --- UTF-8 --- */
@@ -3387,6 +3454,7 @@ typedef enum swerex__model_kind {
   SWEREX__MODEL_BYTES,     /* swerex_bytes */
   SWEREX__MODEL_LIST,      /* const char *const *, ends in NULL; JSON: list */
   SWEREX__MODEL_MAP,       /* the same, KEY=VALUE; JSON: object */
+  SWEREX__MODEL_JSON,      /* const char *, JSON of an object; NULL: an empty one */
   SWEREX__MODEL_ENUM,      /* an enum whose 0 is the default */
   SWEREX__MODEL_LITERAL    /* no member: always the row's text */
 } swerex__model_kind;
@@ -3598,6 +3666,19 @@ static const swerex__model_row swerex__model_fargate_config_rows[] = {
   SWEREX__MODEL_ROW(fargate_config, profile, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
 };
 
+static const swerex__model_row swerex__model_modal_config_rows[] = {
+  SWEREX__MODEL_ROW(modal_config, image, STRING, 0, 0, "python:3.11")
+  SWEREX__MODEL_ROW(modal_config, startup_timeout, SECONDS, 0, 180.0, NULL)
+  SWEREX__MODEL_ROW(modal_config, runtime_timeout, SECONDS, 0, 60.0, NULL)
+  SWEREX__MODEL_ROW(modal_config, deployment_timeout, SECONDS, 0, 3600.0, NULL)
+  SWEREX__MODEL_ROW(modal_config, modal_sandbox_kwargs, JSON, 0, 0, NULL)
+  SWEREX__MODEL_LITERAL_ROW("type", "modal")
+  {"install_pipx", SWEREX__MODEL_NOT, 0, offsetof(swerex_modal_config, skip_pipx), 0, NULL, NULL},
+  SWEREX__MODEL_ROW(modal_config, app_name, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(modal_config, environment, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(modal_config, remote_binary, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
+};
+
 #define SWEREX__MODEL_OF(name, type, rows, flags, tag) \
   {name, sizeof(swerex_##type), swerex__model_##rows##_rows, \
    SWEREX__SYS_COUNT(swerex__model_##rows##_rows), flags, tag},
@@ -3633,6 +3714,7 @@ static const swerex__model swerex__model_table[] = {
                    NULL)
   SWEREX__MODEL_OF("FargateDeploymentConfig", fargate_config, fargate_config,
                    SWEREX__MODEL_FORBID, NULL)
+  SWEREX__MODEL_OF("ModalDeploymentConfig", modal_config, modal_config, SWEREX__MODEL_FORBID, NULL)
 };
 SWEREX__SYS_STATIC_ASSERT(SWEREX__SYS_COUNT(swerex__model_table) == SWEREX_MODEL_COUNT_ - 1,
                           model_table);
@@ -3674,7 +3756,7 @@ static const void *swerex__model_member(const swerex__model_row *row, const void
 
 static bool swerex__model_is_pointer(const swerex__model_row *row) {
   return row->kind == SWEREX__MODEL_STRING || row->kind == SWEREX__MODEL_LIST ||
-         row->kind == SWEREX__MODEL_MAP;
+         row->kind == SWEREX__MODEL_MAP || row->kind == SWEREX__MODEL_JSON;
 }
 
 /** Return what a STRING, LIST or MAP member points to; all are data pointers of one size. */
@@ -3719,6 +3801,23 @@ static bool swerex__model_check_bytes(const swerex__model_row *row, const void *
   return swerex__err_set(err, SWEREX_E_VALUE, "%s: %zu bytes at NULL", row->name, bytes->size);
 }
 
+static bool swerex__model_check_json(const swerex__model_row *row, const void *value,
+                                     swerex_error *err) {
+  const char *text = (const char *)swerex__model_pointer(row, value);
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__json_doc doc;
+  if (text == NULL) return true;
+  bool ok = swerex__json_parse(NULL, text, strlen(text), &doc, &error);
+  if (ok && doc.root->type != SWEREX__JSON_OBJECT)
+    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is no JSON object", row->name);
+  else if (!ok)
+    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is not JSON: %s", row->name, error.message);
+  ok = ok && doc.root->type == SWEREX__JSON_OBJECT;
+  if (doc.root != NULL) swerex__json_free(&doc);
+  swerex__err_clear(&error);
+  return ok;
+}
+
 /** Check that what is required is there; of a union, one and no more. */
 static bool swerex__model_check_required(const swerex__model_row *rows, size_t count,
                                          const void *value, swerex_error *err) {
@@ -3740,6 +3839,7 @@ static bool swerex__model_check(const swerex__model *model, const void *value, s
     if (first)
       ok = swerex__model_check_required(row, swerex__model_group(model, i), value, err);
     if (ok && row->kind == SWEREX__MODEL_MAP) ok = swerex__model_check_map(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_JSON) ok = swerex__model_check_json(row, value, err);
     if (ok && row->kind == SWEREX__MODEL_ENUM) ok = swerex__model_check_enum(row, value, err);
     if (ok && row->kind == SWEREX__MODEL_BYTES) ok = swerex__model_check_bytes(row, value, err);
     if (ok && row->kind == SWEREX__MODEL_SECONDS) ok = swerex__model_check_seconds(row, value, err);
@@ -3832,6 +3932,11 @@ static void swerex__model_write(const swerex__model_row *row, const void *value,
     case SWEREX__MODEL_STRING:
       swerex__model_write_string(row, (const char *)swerex__model_pointer(row, value), out);
       break;
+    case SWEREX__MODEL_JSON: {
+      const char *json = (const char *)swerex__model_pointer(row, value);
+      swerex__str_puts(out, json == NULL ? "{}" : json);
+      break;
+    }
     case SWEREX__MODEL_BYTES: swerex__json_add_string(out, bytes->data, bytes->size); break;
     case SWEREX__MODEL_LIST:
     case SWEREX__MODEL_MAP:
@@ -3924,7 +4029,7 @@ static bool swerex__model_copy_member(const swerex_allocator *allocator,
   }
   const void *pointer = swerex__model_is_pointer(row) ? swerex__model_pointer(row, from) : NULL;
   if (pointer == NULL) return true;
-  if (row->kind != SWEREX__MODEL_STRING)
+  if (row->kind != SWEREX__MODEL_STRING && row->kind != SWEREX__MODEL_JSON)
     return swerex__model_set(
       row, to, swerex__model_copy_list(allocator, (const char *const *)pointer));
   const char *text = (const char *)pointer;
@@ -4070,6 +4175,22 @@ static bool swerex__model_read_string(swerex__valid_reader *reader, const swerex
   return true;
 }
 
+/** Read a JSON, which is kept as text. */
+static bool swerex__model_read_json(swerex__valid_reader *reader, const swerex__model_row *row,
+                                    const char *label, const swerex__json *node, void *value) {
+  swerex__str text = swerex__str_new(reader->allocator, SIZE_MAX / 2);
+  if (node->type != SWEREX__JSON_OBJECT)
+    return swerex__model_problem(reader, row, label, SWEREX__VALID_NO_DICT, node);
+  swerex__json_add_node(&text, node);
+  if (text.failed) {
+    swerex__str_clear(&text);
+    reader->no_memory = true;
+  } else {
+    swerex__model_set(row, value, text.data);
+  }
+  return true;
+}
+
 /** Read an ENUM, or check a LITERAL. */
 static bool swerex__model_read_choice(swerex__valid_reader *reader, const swerex__model_row *row,
                                       const swerex__json *node, void *value) {
@@ -4130,6 +4251,7 @@ static bool swerex__model_read(swerex__valid_reader *reader, const swerex__model
       return swerex__model_read_string(reader, row, label, node, value);
     case SWEREX__MODEL_LIST:
     case SWEREX__MODEL_MAP: return swerex__model_read_list(reader, row, label, node, value);
+    case SWEREX__MODEL_JSON: return swerex__model_read_json(reader, row, label, node, value);
     case SWEREX__MODEL_ENUM:
     case SWEREX__MODEL_LITERAL: return swerex__model_read_choice(reader, row, node, value);
     default: break;
@@ -4249,6 +4371,8 @@ static const swerex__model_variant swerex__model_deployment_variants[] = {
    offsetof(swerex_deployment_config, u.docker)},
   {"fargate", &swerex__model_table[SWEREX_MODEL_FARGATE_CONFIG - 1], SWEREX_DEPLOYMENT_FARGATE,
    offsetof(swerex_deployment_config, u.fargate)},
+  {"modal", &swerex__model_table[SWEREX_MODEL_MODAL_CONFIG - 1], SWEREX_DEPLOYMENT_MODAL,
+   offsetof(swerex_deployment_config, u.modal)},
 };
 static const swerex__model_union swerex__model_deployments = {
   "DeploymentConfig", "type", false, swerex__model_deployment_variants,
@@ -16070,6 +16194,7 @@ enum {
   X(MSG_DONE, 1)                                                                                   \
   X(_HTTP_VERSION_1_1, 2)                                                                          \
   X(_HTTP_VERSION_2TLS, 4)                                                                         \
+  X(_HTTP_VERSION_2_PRIOR_KNOWLEDGE, 5)                                                            \
   X(_GLOBAL_ALL, 3)                                                                                \
   X(_POLL_REMOVE, 4)                                                                               \
   X(_SOCKET_TIMEOUT, -1)                                                                           \
@@ -16177,6 +16302,7 @@ typedef struct swerex__curl_request {
   double connect_timeout; /* seconds; < 0: none */
   bool reuse; /* a connection that was used before may serve, and may be kept */
   bool http2; /* where the server speaks it; else HTTP/1.1 */
+  bool http2_only; /* nothing else will do, and by http it is not asked for but taken as known */
   const char *trust; /* a file of certificates; NULL: what the environment says */
   /** Give the next bytes of the body; *got 0: its end. NULL: `body` is it. */
   bool (*read)(void *owner, char *out, size_t room, size_t *got, swerex_error *err);
@@ -16426,6 +16552,12 @@ static size_t swerex__curl_on_header(char *line, size_t unit, size_t count, void
     for (const char *c = space == NULL ? line + size : space + 1; c < line + size; c++) {
       if (*c < '0' || *c > '9' || job->status > 99) break;
       job->status = job->status * 10 + (*c - '0');
+    }
+    if (request->http2_only && line[5] != '2') {
+      swerex__err_set(&job->error, SWEREX_E_UNSUPPORTED,
+                      "the answer came by HTTP/1.1, and HTTP/2 is needed: is there a proxy before "
+                      "the server?");
+      return 0;
     }
     if (job->status >= 200) request->on_status(request->owner, job->status);
   } else if (job->status >= 200 && colon != NULL) {
@@ -16713,6 +16845,7 @@ static void swerex__curl_set_options(swerex__curl_job *job) {
   const swerex__curl_request *request = &job->request;
   double patience = request->connect_timeout;
   long limit = swerex__poll_milliseconds(patience < 0 ? 1e6 : patience);
+  bool known = request->http2_only && strncmp(request->url, "http:", 5) == 0;
   const struct {
     int option;
     long value;
@@ -16722,7 +16855,9 @@ static void swerex__curl_set_options(swerex__curl_job *job) {
     {SWEREX__CURL_OPT_SUPPRESS_CONNECT_HEADERS, 1},
     {SWEREX__CURL_OPT_CONNECTTIMEOUT_MS, limit > 0 ? limit : 1},
     {SWEREX__CURL_OPT_HTTP_VERSION,
-     request->http2 ? SWEREX__CURL__HTTP_VERSION_2TLS : SWEREX__CURL__HTTP_VERSION_1_1},
+     known            ? SWEREX__CURL__HTTP_VERSION_2_PRIOR_KNOWLEDGE
+     : request->http2 ? SWEREX__CURL__HTTP_VERSION_2TLS
+                      : SWEREX__CURL__HTTP_VERSION_1_1},
     {SWEREX__CURL_OPT_PIPEWAIT, request->http2},
     {SWEREX__CURL_OPT_FRESH_CONNECT, !request->reuse || (request->read != NULL && !request->http2)},
     {SWEREX__CURL_OPT_FORBID_REUSE, !request->reuse},
@@ -16768,6 +16903,10 @@ static swerex__curl_job *swerex__curl_start(swerex__curl *curl,
   job->request.method = job->request.url = job->request.headers = job->request.body = NULL;
   if ((int)job->refused != SWEREX__CURL_E_OK) {
     swerex__curl_describe(job, job->refused, err);
+    if (request->http2_only && (int)job->refused != SWEREX__CURL_E_OUT_OF_MEMORY)
+      swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                      "this libcurl was built without HTTP/2: install one with nghttp2, such as "
+                      "Debian's libcurl4");
   } else if (curl->inside) {
     curl->noted = true;
     return job;
@@ -17832,16 +17971,11 @@ static void swerex__remote_on_done(void *owner, swerex_error *error) {
 static bool swerex__remote_fill_headers(swerex__remote_call *call, bool json, swerex_error *err) {
   swerex__str *out = &call->web.headers;
   const char *token = call->remote->config.auth_token;
-  unsigned char id[16];
+  char id[40];
   if (token != NULL && token[0] != '\0') swerex__str_printf(out, "x-api-key: %s\r\n", token);
   if (call->verb != SWEREX__RT_IS_ALIVE) {
-    if (!swerex__util_random(id, sizeof id)) return swerex__err_system(err, errno, "/dev/urandom");
-    id[6] = (unsigned char)((id[6] & 0x0FU) | 0x40U); /* a UUID of version 4 */
-    id[8] = (unsigned char)((id[8] & 0x3FU) | 0x80U);
-    swerex__str_puts(out, "x-request-id: ");
-    for (int i = 0; i < 16; i++)
-      swerex__str_printf(out, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", id[i]);
-    swerex__str_puts(out, "\r\n");
+    if (!swerex__util_uuid(id)) return swerex__err_system(err, errno, "/dev/urandom");
+    swerex__str_printf(out, "x-request-id: %s\r\n", id);
   }
   if (json) swerex__str_puts(out, "content-type: application/json\r\n");
   if (call->verb == SWEREX__RT_EXECUTE && call->remote->config.kill_on_disconnect)
@@ -19604,6 +19738,7 @@ static void swerex__dep_advance(swerex_deployment *deployment) {
     const swerex__dep_step *step = &deployment->kind->steps[deployment->step];
     swerex_error error = SWEREX_ERROR_INIT;
     if (step->message != NULL) swerex__dep_tell(deployment, step->message);
+    if (deployment->phase != SWEREX__DEP_STARTING) return; /* a hook has given it up */
     swerex_future *future = step->run(deployment, &error);
     if (future != NULL) {
       swerex__dep_wait(deployment, future);
@@ -19811,6 +19946,121 @@ static void swerex__dep_destroy(swerex__loop_object *object) {
   swerex__dep_free(deployment);
 }
 
+#ifdef SWEREX__SYS_MODAL
+/* --- reaching the runtime ----------------------------------------------------------------- */
+
+/** A wait for the runtime to answer, with looks at what it runs in. */
+typedef struct swerex__dep_reaching {
+  swerex_deployment *deployment;
+  swerex_future *future, *probe;
+  double seconds, deadline, look;
+  bool late;
+  char last[512]; /* that the runtime has said */
+} swerex__dep_reaching;
+
+static void swerex__dep_free_reaching(swerex__dep_reaching *reaching) {
+  swerex__loop_free_future(reaching->probe);
+  swerex__mem_free(reaching);
+}
+
+static void swerex__dep_cancel_reach(swerex_future *future) {
+  swerex__dep_free_reaching((swerex__dep_reaching *)future->operation);
+}
+
+/** End the wait: well, or with an error, which is used up. */
+static void swerex__dep_end_reach(swerex__dep_reaching *reaching, swerex_error *error) {
+  swerex_future *future = reaching->future;
+  swerex__dep_free_reaching(reaching);
+  if (error->code == SWEREX_E_OK)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, error);
+}
+
+/** Go on with a future; NULL: end with the error. */
+static void swerex__dep_probe_reach(swerex__dep_reaching *reaching, swerex_future *probe,
+                                    void (*then)(swerex_future *, void *), swerex_error *error) {
+  swerex__loop_free_future(reaching->probe);
+  reaching->probe = probe;
+  if (probe == NULL) {
+    swerex__dep_end_reach(reaching, error);
+    return;
+  }
+  swerex__loop_hide(probe);
+  swerex__loop_then(probe, then, reaching);
+}
+
+static void swerex__dep_ask_runtime(swerex__dep_reaching *reaching);
+
+/** What the runtime runs in was looked at. */
+static void swerex__dep_on_looked(swerex_future *probe, void *user_data) {
+  swerex__dep_reaching *reaching = (swerex__dep_reaching *)user_data;
+  const swerex_is_alive_response *seen = (const swerex_is_alive_response *)probe->response;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (!probe->ok)
+    swerex__err_move(&error, &probe->error);
+  else if (!seen->is_alive)
+    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP, "%s",
+                    seen->message.data == NULL ? "it has ended" : seen->message.data);
+  else if (reaching->late)
+    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
+                    "the runtime has not answered within %gs: %s", reaching->seconds,
+                    reaching->last);
+  if (error.code != SWEREX_E_OK)
+    swerex__dep_end_reach(reaching, &error);
+  else
+    swerex__dep_ask_runtime(reaching);
+}
+
+/** The runtime answers, or has not for a while. */
+static void swerex__dep_on_asked(swerex_future *probe, void *user_data) {
+  swerex__dep_reaching *reaching = (swerex__dep_reaching *)user_data;
+  swerex_deployment *deployment = reaching->deployment;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (probe->ok) {
+    swerex__dep_end_reach(reaching, &error);
+    return;
+  }
+  snprintf(reaching->last, sizeof reaching->last, "%s", probe->error.message);
+  reaching->late = swerex__util_now() >= reaching->deadline;
+  probe = deployment->kind->is_alive(deployment, &error);
+  swerex__dep_probe_reach(reaching, probe, swerex__dep_on_looked, &error);
+}
+
+static void swerex__dep_ask_runtime(swerex__dep_reaching *reaching) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  double left = reaching->deadline - swerex__util_now();
+  if (left > reaching->look) left = reaching->look;
+  swerex_future *probe = swerex__rt_wait_until_alive(reaching->deployment->runtime,
+                                                     left > 0.1 ? left : 0.1, &error);
+  swerex__dep_probe_reach(reaching, probe, swerex__dep_on_asked, &error);
+}
+
+/** Wait for the runtime to answer; every `look` seconds the kind's is_alive is asked. */
+static swerex_future *swerex__dep_reach(swerex_deployment *deployment, double seconds, double look,
+                                        swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  swerex__dep_reaching *reaching = (swerex__dep_reaching *)swerex__mem_new(
+    &deployment->loop->allocator, 1, sizeof *reaching);
+  if (reaching == NULL) {
+    swerex__loop_free_future(future);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  reaching->deployment = deployment;
+  reaching->future = future;
+  reaching->seconds = seconds;
+  reaching->deadline = swerex__util_now() + seconds;
+  reaching->look = look;
+  future->operation = reaching;
+  future->cancel = swerex__dep_cancel_reach;
+  swerex__dep_ask_runtime(reaching);
+  return future;
+}
+
+#endif /* SWEREX__SYS_MODAL */
+
 /* --- making one --------------------------------------------------------------------------- */
 
 static swerex_deployment *swerex__dep_new(swerex_loop *loop, const swerex__dep_kind *kind,
@@ -19854,7 +20104,7 @@ static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deploymen
   return true;
 }
 
-#ifndef SWEREX_NO_DOCKER
+#if !defined(SWEREX_NO_DOCKER) || defined(SWEREX__SYS_MODAL)
 
 /* =============================================================================================
  * [elf] The static server, found and packed
@@ -19996,6 +20246,10 @@ static int swerex__elf_pack(const swerex_allocator *memory, const char *path, co
   swerex__str_clear(&tar);
   return out;
 }
+
+#endif
+
+#ifndef SWEREX_NO_DOCKER
 
 /* =============================================================================================
  * [engine] Commands of a container engine
@@ -21089,7 +21343,7 @@ static const swerex__dep_kind swerex__docker_kind = {"docker",
 
 #endif /* SWEREX_NO_DOCKER */
 
-#ifndef SWEREX_NO_FARGATE /* up to [kinds] */
+#if !defined(SWEREX_NO_FARGATE) || defined(SWEREX__SYS_MODAL)
 
 /* =============================================================================================
  * [hash] SHA-256 and HMAC
@@ -21207,6 +21461,10 @@ static void swerex__hash_hex(const void *data, size_t size, char out[65]) {
   swerex__hash_end(&hash, sum);
   swerex__util_hex(out, sum, sizeof sum);
 }
+
+#endif
+
+#ifndef SWEREX_NO_FARGATE /* up to [pb] */
 
 /* =============================================================================================
  * [xml] XML answers
@@ -24391,23 +24649,12 @@ static void swerex__task_add_network(void *owner, swerex__str *body) {
                      config->no_public_ip ? "DISABLED" : "ENABLED");
 }
 
-/** Make random digits, in groups as a UUID has them. */
-static void swerex__task_uuid(char out[40]) {
-  unsigned char bytes[16];
-  char hex[33];
-  swerex__util_random(bytes, sizeof bytes);
-  bytes[6] = (unsigned char)((bytes[6] & 0x0F) | 0x40);
-  bytes[8] = (unsigned char)((bytes[8] & 0x3F) | 0x80);
-  swerex__util_hex(hex, bytes, sizeof bytes);
-  snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
-}
-
 static bool swerex__task_run_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex_fargate_config *config = swerex__fargate_config(owner);
   char token[40];
   (void)row;
-  swerex__task_uuid(token); /* the same when the call is sent once more */
+  swerex__util_uuid(token); /* the same when the call is sent once more */
   fargate->asked = true;
   swerex__str_putc(body, '{');
   swerex__aws_member(body, "taskDefinition", fargate->definition_arn);
@@ -24811,8 +25058,8 @@ static swerex_future *swerex__task_open(swerex_deployment *deployment, swerex_er
   fargate->aws = swerex__aws_new(deployment->loop, &deployment->logger, config->region,
                                  config->profile, SWEREX_E_DEPLOYMENT_STARTUP, err);
   if (fargate->aws == NULL) return NULL;
-  swerex__task_uuid(fargate->token);
-  swerex__task_uuid(fargate->mark);
+  swerex__util_uuid(fargate->token);
+  swerex__util_uuid(fargate->mark);
   swerex__fargate_name_container(swerex__fargate_image(deployment), fargate->container);
   swerex__str overrides =
     swerex__str_new(&deployment->loop->allocator, SWEREX__TASK_OVERRIDES_MAX * 2);
@@ -25702,6 +25949,3965 @@ static swerex_future *swerex__teardown_start(swerex_loop *loop,
 
 #endif /* SWEREX_NO_FARGATE */
 
+#ifdef SWEREX__SYS_MODAL
+
+/* =============================================================================================
+ * [pb] Protocol Buffers
+ * ========================================================================================== */
+/* Messages as structs, each with a table of rows; one engine reads and writes them all. Zero is
+ * not written, but where a member of its own says that the field is there. Texts point into what
+ * was read; what else a message needs goes to its doc, and is freed with it. Unknown fields, and
+ * known ones of another wire type, are passed over. */
+
+enum {
+  SWEREX__PB_DEPTH = 32,
+  SWEREX__PB_NUMBER_MAX = (1 << 29) - 1,
+  SWEREX__PB_MEMORY = 64 << 20 /* for the structs of one doc */
+};
+
+typedef enum swerex__pb_kind {
+  SWEREX__PB_BOOL,
+  SWEREX__PB_I32, /* int32_t; enums too */
+  SWEREX__PB_I64,
+  SWEREX__PB_U32,
+  SWEREX__PB_U64,
+  SWEREX__PB_FLOAT,
+  SWEREX__PB_DOUBLE,
+  SWEREX__PB_TEXT,   /* swerex__pb_text: string or bytes */
+  SWEREX__PB_MESSAGE /* const void *: NULL: not there */
+} swerex__pb_kind;
+
+typedef enum swerex__pb_wire {
+  SWEREX__PB_VARINT,
+  SWEREX__PB_FIXED64,
+  SWEREX__PB_SIZED,
+  SWEREX__PB_GROUP,
+  SWEREX__PB_GROUP_END,
+  SWEREX__PB_FIXED32
+} swerex__pb_wire;
+
+typedef struct swerex__pb_text {
+  const char *data;
+  size_t size;
+} swerex__pb_text;
+
+/** A repeated field: elements side by side. A map is one of pairs. */
+typedef struct swerex__pb_list {
+  const void *items;
+  size_t count;
+} swerex__pb_list;
+
+#define SWEREX__PB_LIST 1U  /* repeated: a swerex__pb_list */
+#define SWEREX__PB_MAYBE 2U /* there if the bool at `has` says so, also when it is zero */
+
+typedef struct swerex__pb_message swerex__pb_message;
+
+typedef struct swerex__pb_row {
+  uint32_t number;
+  swerex__pb_kind kind;
+  unsigned flags;
+  size_t offset, has;
+  const swerex__pb_message *message; /* of a MESSAGE */
+} swerex__pb_row;
+
+struct swerex__pb_message {
+  const char *name;
+  size_t size; /* of the struct */
+  const swerex__pb_row *rows;
+  size_t count;
+};
+
+/** How each kind stands on the wire, and in memory. */
+static const struct {
+  swerex__pb_wire wire;
+  size_t size;
+} swerex__pb_kinds[] = {
+  {SWEREX__PB_VARINT, sizeof(bool)},     {SWEREX__PB_VARINT, sizeof(int32_t)},
+  {SWEREX__PB_VARINT, sizeof(int64_t)},  {SWEREX__PB_VARINT, sizeof(uint32_t)},
+  {SWEREX__PB_VARINT, sizeof(uint64_t)}, {SWEREX__PB_FIXED32, sizeof(float)},
+  {SWEREX__PB_FIXED64, sizeof(double)},  {SWEREX__PB_SIZED, sizeof(swerex__pb_text)},
+  {SWEREX__PB_SIZED, sizeof(void *)},
+};
+SWEREX__SYS_STATIC_ASSERT(SWEREX__SYS_COUNT(swerex__pb_kinds) == SWEREX__PB_MESSAGE + 1, pb_kinds);
+SWEREX__SYS_STATIC_ASSERT(sizeof(float) == 4 && sizeof(double) == 8, pb_floats);
+
+/* clang-format off */
+#define SWEREX__PB_C_BOOL bool
+#define SWEREX__PB_C_I32 int32_t
+#define SWEREX__PB_C_I64 int64_t
+#define SWEREX__PB_C_U32 uint32_t
+#define SWEREX__PB_C_U64 uint64_t
+#define SWEREX__PB_C_FLOAT float
+#define SWEREX__PB_C_DOUBLE double
+#define SWEREX__PB_C_TEXT swerex__pb_text
+#define SWEREX__PB_ROW(type, number, kind, member) \
+  {number, SWEREX__PB_##kind, 0, offsetof(type, member), 0, NULL},
+#define SWEREX__PB_MAY_ROW(type, number, kind, member) \
+  {number, SWEREX__PB_##kind, SWEREX__PB_MAYBE, offsetof(type, member), \
+   offsetof(type, has_##member), NULL},
+#define SWEREX__PB_LIST_ROW(type, number, kind, member) \
+  {number, SWEREX__PB_##kind, SWEREX__PB_LIST, offsetof(type, member), 0, NULL},
+#define SWEREX__PB_SUB_ROW(type, number, message, member) \
+  {number, SWEREX__PB_MESSAGE, 0, offsetof(type, member), 0, &message},
+#define SWEREX__PB_SUBS_ROW(type, number, message, member) \
+  {number, SWEREX__PB_MESSAGE, SWEREX__PB_LIST, offsetof(type, member), 0, &message},
+#define SWEREX__PB_OF(name, type, rows) {name, sizeof(type), rows, SWEREX__SYS_COUNT(rows)}
+/* clang-format on */
+
+/** An entry of a map from strings to strings. */
+typedef struct swerex__pb_pair {
+  swerex__pb_text key, value;
+} swerex__pb_pair;
+
+static const swerex__pb_row swerex__pb_pair_rows[] = {
+  SWEREX__PB_ROW(swerex__pb_pair, 1, TEXT, key)
+  SWEREX__PB_ROW(swerex__pb_pair, 2, TEXT, value)
+};
+static const swerex__pb_message swerex__pb_pair_message =
+  SWEREX__PB_OF("pair", swerex__pb_pair, swerex__pb_pair_rows);
+
+static swerex__pb_text swerex__pb_str(const char *text) {
+  swerex__pb_text made = {text, text == NULL ? 0 : strlen(text)};
+  return made;
+}
+
+/** Return the length for "%.*s". */
+static int swerex__pb_length(swerex__pb_text text) {
+  return text.size < 4096 ? (int)text.size : 4096;
+}
+
+static bool swerex__pb_is(swerex__pb_text text, const char *other) {
+  return text.size == strlen(other) && (text.size == 0 || memcmp(text.data, other, text.size) == 0);
+}
+
+/* --- numbers ------------------------------------------------------------------------------ */
+
+/** Read a scalar as the bits that stand for it on the wire. */
+static uint64_t swerex__pb_load(swerex__pb_kind kind, const void *member) {
+  int32_t number;
+  uint32_t word;
+  uint64_t bits;
+  switch (kind) {
+    case SWEREX__PB_BOOL: return *(const bool *)member;
+    case SWEREX__PB_I32: memcpy(&number, member, sizeof number); return (uint64_t)(int64_t)number;
+    case SWEREX__PB_U32: return *(const uint32_t *)member;
+    case SWEREX__PB_FLOAT: memcpy(&word, member, sizeof word); return word;
+    default: memcpy(&bits, member, sizeof bits); return bits;
+  }
+}
+
+static void swerex__pb_store(swerex__pb_kind kind, uint64_t bits, void *member) {
+  uint32_t word = (uint32_t)bits;
+  switch (kind) {
+    case SWEREX__PB_BOOL: *(bool *)member = bits != 0; break;
+    case SWEREX__PB_I32:
+    case SWEREX__PB_U32:
+    case SWEREX__PB_FLOAT: memcpy(member, &word, sizeof word); break;
+    default: memcpy(member, &bits, sizeof bits); break;
+  }
+}
+
+/** Write a varint's bytes, up to 10; returns how many. */
+static size_t swerex__pb_put_varint(char out[10], uint64_t number) {
+  size_t n = 0;
+  for (; number >= 0x80; number >>= 7) out[n++] = (char)((number & 0x7F) | 0x80);
+  out[n++] = (char)number;
+  return n;
+}
+
+static void swerex__pb_add_varint(swerex__str *out, uint64_t number) {
+  char bytes[10];
+  swerex__str_add(out, bytes, swerex__pb_put_varint(bytes, number));
+}
+
+static void swerex__pb_add_bits(swerex__str *out, swerex__pb_wire wire, uint64_t bits) {
+  if (wire == SWEREX__PB_VARINT) {
+    swerex__pb_add_varint(out, bits);
+    return;
+  }
+  for (size_t left = wire == SWEREX__PB_FIXED64 ? 8 : 4; left > 0; left--, bits >>= 8)
+    swerex__str_putc(out, (char)(bits & 0xFF));
+}
+
+/* --- writing ------------------------------------------------------------------------------ */
+
+/** Put the length of what was added behind `start` in front of it. */
+static void swerex__pb_add_length(swerex__str *out, size_t start) {
+  char bytes[10];
+  size_t size = out->size - start, n = swerex__pb_put_varint(bytes, size);
+  if (out->failed || swerex__str_reserve(out, n) == NULL) return;
+  memmove(out->data + start + n, out->data + start, size);
+  memcpy(out->data + start, bytes, n);
+  out->size += n;
+}
+
+static void swerex__pb_encode(const swerex__pb_message *message, const void *value,
+                              swerex__str *out);
+
+/** Write what a field has behind its tag; for a MESSAGE, `member` is its struct. */
+static void swerex__pb_add_value(const swerex__pb_row *row, const void *member, swerex__str *out) {
+  const swerex__pb_text *text = (const swerex__pb_text *)member;
+  size_t start = out->size;
+  if (row->kind == SWEREX__PB_MESSAGE) {
+    swerex__pb_encode(row->message, member, out);
+    swerex__pb_add_length(out, start);
+  } else if (row->kind == SWEREX__PB_TEXT) {
+    swerex__pb_add_varint(out, text->size);
+    swerex__str_add(out, text->data, text->size);
+  } else {
+    swerex__pb_add_bits(out, swerex__pb_kinds[row->kind].wire, swerex__pb_load(row->kind, member));
+  }
+}
+
+static size_t swerex__pb_element(const swerex__pb_row *row) {
+  return row->kind == SWEREX__PB_MESSAGE ? row->message->size : swerex__pb_kinds[row->kind].size;
+}
+
+static void swerex__pb_add_list(const swerex__pb_row *row, const swerex__pb_list *list,
+                                swerex__str *out) {
+  bool packed = row->kind < SWEREX__PB_TEXT;
+  uint64_t tag = (uint64_t)row->number << 3 | (uint64_t)SWEREX__PB_SIZED;
+  const char *item = (const char *)list->items;
+  size_t start = 0;
+  if (packed && list->count > 0) {
+    swerex__pb_add_varint(out, tag);
+    start = out->size;
+  }
+  for (size_t i = 0; i < list->count; i++, item += swerex__pb_element(row)) {
+    if (!packed) swerex__pb_add_varint(out, tag);
+    swerex__pb_add_value(row, item, out);
+  }
+  if (packed && list->count > 0) swerex__pb_add_length(out, start);
+}
+
+static const void *swerex__pb_pointer(const void *member) {
+  const void *pointer;
+  memcpy(&pointer, member, sizeof pointer);
+  return pointer;
+}
+
+/** Tell whether a single field is there. */
+static bool swerex__pb_given(const swerex__pb_row *row, const void *value) {
+  const char *member = (const char *)value + row->offset;
+  if ((row->flags & SWEREX__PB_MAYBE) != 0)
+    return *(const bool *)(const void *)((const char *)value + row->has);
+  if (row->kind == SWEREX__PB_TEXT)
+    return ((const swerex__pb_text *)(const void *)member)->size > 0;
+  if (row->kind == SWEREX__PB_MESSAGE) return swerex__pb_pointer(member) != NULL;
+  return swerex__pb_load(row->kind, member) != 0;
+}
+
+/** Write a message, fields in the order of its rows. */
+static void swerex__pb_encode(const swerex__pb_message *message, const void *value,
+                              swerex__str *out) {
+  for (size_t i = 0; i < message->count; i++) {
+    const swerex__pb_row *row = &message->rows[i];
+    const void *member = (const char *)value + row->offset;
+    if ((row->flags & SWEREX__PB_LIST) != 0) {
+      swerex__pb_add_list(row, (const swerex__pb_list *)member, out);
+      continue;
+    }
+    if (!swerex__pb_given(row, value)) continue;
+    swerex__pb_add_varint(out, (uint64_t)row->number << 3 |
+                                 (uint64_t)swerex__pb_kinds[row->kind].wire);
+    if (row->kind == SWEREX__PB_MESSAGE) member = swerex__pb_pointer(member);
+    swerex__pb_add_value(row, member, out);
+  }
+}
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+typedef union swerex__pb_block swerex__pb_block;
+union swerex__pb_block {
+  swerex__pb_block *next;
+  long double align_;
+};
+
+/** What a message that was read owns. */
+typedef struct swerex__pb_doc {
+  const swerex_allocator *allocator;
+  swerex__pb_block *blocks;
+  size_t used;
+  const char *why; /* it cannot be read; NULL: no memory */
+} swerex__pb_doc;
+
+/** What is left to read. */
+typedef struct swerex__pb_cursor {
+  const unsigned char *at, *end;
+} swerex__pb_cursor;
+
+static void swerex__pb_free(swerex__pb_doc *doc) {
+  while (doc->blocks != NULL) {
+    swerex__pb_block *block = doc->blocks;
+    doc->blocks = block->next;
+    swerex__mem_free(block);
+  }
+  doc->used = 0;
+}
+
+static bool swerex__pb_fail(swerex__pb_doc *doc, const char *why) {
+  if (doc->why == NULL) doc->why = why;
+  return false;
+}
+
+/** Make zeroed memory that goes with the doc. */
+static void *swerex__pb_take(swerex__pb_doc *doc, size_t size) {
+  if (size > SWEREX__PB_MEMORY - doc->used) {
+    swerex__pb_fail(doc, "it has too many elements");
+    return NULL;
+  }
+  swerex__pb_block *block =
+    (swerex__pb_block *)swerex__mem_new(doc->allocator, sizeof *block + size, 1);
+  if (block == NULL) return NULL;
+  doc->used += size;
+  block->next = doc->blocks;
+  doc->blocks = block;
+  return block + 1;
+}
+
+static bool swerex__pb_read_varint(swerex__pb_doc *doc, swerex__pb_cursor *cursor, uint64_t *out) {
+  *out = 0;
+  for (unsigned shift = 0; shift < 70; shift += 7) {
+    if (cursor->at == cursor->end) return swerex__pb_fail(doc, "it is cut off in a number");
+    unsigned char byte = *cursor->at++;
+    *out |= shift == 63 ? (uint64_t)(byte & 1) << 63 : (uint64_t)(byte & 0x7F) << shift;
+    if (byte < 0x80) return true;
+  }
+  return swerex__pb_fail(doc, "a number has more than 10 bytes");
+}
+
+static bool swerex__pb_read_bits(swerex__pb_doc *doc, swerex__pb_wire wire,
+                                 swerex__pb_cursor *cursor, uint64_t *out) {
+  size_t size = wire == SWEREX__PB_FIXED64 ? 8 : 4;
+  if (wire == SWEREX__PB_VARINT) return swerex__pb_read_varint(doc, cursor, out);
+  if ((size_t)(cursor->end - cursor->at) < size)
+    return swerex__pb_fail(doc, "it is cut off in a number");
+  *out = 0;
+  for (size_t i = 0; i < size; i++) *out |= (uint64_t)*cursor->at++ << (8 * i);
+  return true;
+}
+
+/** Read a length, and cut off what it covers. */
+static bool swerex__pb_read_sized(swerex__pb_doc *doc, swerex__pb_cursor *cursor,
+                                  swerex__pb_cursor *part) {
+  uint64_t size;
+  if (!swerex__pb_read_varint(doc, cursor, &size)) return false;
+  if (size > (uint64_t)(cursor->end - cursor->at))
+    return swerex__pb_fail(doc, "a field is longer than the message");
+  part->at = cursor->at;
+  part->end = cursor->at += (size_t)size;
+  return true;
+}
+
+/** Read a field's tag. */
+static bool swerex__pb_read_tag(swerex__pb_doc *doc, swerex__pb_cursor *cursor, uint32_t *number,
+                                unsigned *wire) {
+  uint64_t tag;
+  if (!swerex__pb_read_varint(doc, cursor, &tag)) return false;
+  *wire = (unsigned)(tag & 7);
+  *number = (uint32_t)(tag >> 3);
+  if (tag >> 3 < 1 || tag >> 3 > SWEREX__PB_NUMBER_MAX)
+    return swerex__pb_fail(doc, "a field has a number that cannot be");
+  return *wire <= SWEREX__PB_FIXED32 || swerex__pb_fail(doc, "a field has no known form");
+}
+
+/** Pass over a field whose tag was read; a group with all that is in it. */
+static bool swerex__pb_skip(swerex__pb_doc *doc, swerex__pb_cursor *cursor, uint32_t number,
+                            unsigned wire, int depth) {
+  uint32_t open[SWEREX__PB_DEPTH]; /* groups */
+  int count = 0;
+  swerex__pb_cursor part;
+  uint64_t bits;
+  for (;;) {
+    if (wire == SWEREX__PB_GROUP) {
+      if (depth + count >= SWEREX__PB_DEPTH) return swerex__pb_fail(doc, "it is nested too deeply");
+      open[count++] = number;
+    } else if (wire == SWEREX__PB_GROUP_END) {
+      if (count == 0 || open[--count] != number)
+        return swerex__pb_fail(doc, "a group ends that has not begun");
+    } else if (!(wire == SWEREX__PB_SIZED
+                   ? swerex__pb_read_sized(doc, cursor, &part)
+                   : swerex__pb_read_bits(doc, (swerex__pb_wire)wire, cursor, &bits))) {
+      return false;
+    }
+    if (count == 0) return true;
+    if (!swerex__pb_read_tag(doc, cursor, &number, &wire)) return false;
+  }
+}
+
+/** Make room for one more element of a list: the room is a power of two, from 4 on. */
+static void *swerex__pb_grow(swerex__pb_doc *doc, const swerex__pb_row *row,
+                             swerex__pb_list *list) {
+  size_t size = swerex__pb_element(row), count = list->count;
+  if (count == 0 || (count >= 4 && (count & (count - 1)) == 0)) {
+    void *items = swerex__pb_take(doc, (count == 0 ? 4 : count * 2) * size);
+    if (items == NULL) return NULL;
+    if (count > 0) memcpy(items, list->items, count * size);
+    list->items = items;
+  }
+  list->count++;
+  return (char *)(uintptr_t)list->items + count * size;
+}
+
+static bool swerex__pb_read_fields(swerex__pb_doc *doc, const swerex__pb_message *message,
+                                   swerex__pb_cursor cursor, int depth, void *value);
+
+/** Read a MESSAGE, into the one that is there if it comes again. */
+static bool swerex__pb_read_message(swerex__pb_doc *doc, const swerex__pb_row *row,
+                                    swerex__pb_cursor part, int depth, void *member) {
+  void *inner = member;
+  if (depth + 1 >= SWEREX__PB_DEPTH) return swerex__pb_fail(doc, "it is nested too deeply");
+  if ((row->flags & SWEREX__PB_LIST) == 0) {
+    memcpy(&inner, member, sizeof inner);
+    if (inner == NULL) inner = swerex__pb_take(doc, row->message->size);
+    if (inner == NULL) return false;
+    memcpy(member, &inner, sizeof inner);
+  }
+  return swerex__pb_read_fields(doc, row->message, part, depth + 1, inner);
+}
+
+/** Read numbers that stand side by side. */
+static bool swerex__pb_read_packed(swerex__pb_doc *doc, const swerex__pb_row *row,
+                                   swerex__pb_cursor part, void *member) {
+  uint64_t bits;
+  while (part.at < part.end) {
+    if (!swerex__pb_read_bits(doc, swerex__pb_kinds[row->kind].wire, &part, &bits)) return false;
+    void *item = swerex__pb_grow(doc, row, (swerex__pb_list *)member);
+    if (item == NULL) return false;
+    swerex__pb_store(row->kind, bits, item);
+  }
+  return true;
+}
+
+/** Read a known field whose tag was read. */
+static bool swerex__pb_read_field(swerex__pb_doc *doc, const swerex__pb_row *row,
+                                  swerex__pb_cursor *cursor, unsigned wire, int depth,
+                                  void *value) {
+  void *member = (char *)value + row->offset;
+  bool list = (row->flags & SWEREX__PB_LIST) != 0;
+  swerex__pb_cursor part = {NULL, NULL};
+  uint64_t bits = 0;
+  if (!(wire == SWEREX__PB_SIZED
+          ? swerex__pb_read_sized(doc, cursor, &part)
+          : swerex__pb_read_bits(doc, (swerex__pb_wire)wire, cursor, &bits)))
+    return false;
+  if ((row->flags & SWEREX__PB_MAYBE) != 0)
+    *(bool *)(void *)((char *)value + row->has) = true;
+  if (wire == SWEREX__PB_SIZED && row->kind < SWEREX__PB_TEXT)
+    return swerex__pb_read_packed(doc, row, part, member);
+  if (list) member = swerex__pb_grow(doc, row, (swerex__pb_list *)member);
+  if (member == NULL) return false;
+  if (row->kind == SWEREX__PB_MESSAGE)
+    return swerex__pb_read_message(doc, row, part, depth, member);
+  if (row->kind == SWEREX__PB_TEXT) {
+    swerex__pb_text *text = (swerex__pb_text *)member;
+    text->data = (const char *)part.at;
+    text->size = (size_t)(part.end - part.at);
+  } else {
+    swerex__pb_store(row->kind, bits, member);
+  }
+  return true;
+}
+
+/** Tell whether a field may come in this form. */
+static bool swerex__pb_fits(const swerex__pb_row *row, unsigned wire) {
+  bool packed = (row->flags & SWEREX__PB_LIST) != 0 && row->kind < SWEREX__PB_TEXT;
+  return wire == (unsigned)swerex__pb_kinds[row->kind].wire ||
+         (packed && wire == SWEREX__PB_SIZED);
+}
+
+static bool swerex__pb_read_fields(swerex__pb_doc *doc, const swerex__pb_message *message,
+                                   swerex__pb_cursor cursor, int depth, void *value) {
+  bool ok = true;
+  while (ok && cursor.at < cursor.end) {
+    size_t at = 0;
+    uint32_t number;
+    unsigned wire;
+    if (!swerex__pb_read_tag(doc, &cursor, &number, &wire)) return false;
+    while (at < message->count && message->rows[at].number != number) at++;
+    if (at < message->count && swerex__pb_fits(&message->rows[at], wire))
+      ok = swerex__pb_read_field(doc, &message->rows[at], &cursor, wire, depth, value);
+    else
+      ok = swerex__pb_skip(doc, &cursor, number, wire, depth);
+  }
+  return ok;
+}
+
+/** Read a message: its struct, which goes with the doc. NULL: *err says why; nothing is to free. */
+static const void *swerex__pb_decode(const swerex_allocator *allocator,
+                                     const swerex__pb_message *message, const char *data,
+                                     size_t size, swerex__pb_doc *doc, swerex_error *err) {
+  static const char nothing = 0;
+  memset(doc, 0, sizeof *doc);
+  doc->allocator = allocator;
+  if (data == NULL) data = &nothing;
+  swerex__pb_cursor cursor = {(const unsigned char *)data, (const unsigned char *)data + size};
+  void *value = swerex__pb_take(doc, message->size);
+  if (value != NULL && swerex__pb_read_fields(doc, message, cursor, 0, value)) return value;
+  if (doc->why == NULL)
+    swerex__err_memory(err);
+  else
+    swerex__err_set(err, SWEREX_E_HTTP, "%s of %zu bytes is no protobuf message: %s", message->name,
+                    size, doc->why);
+  swerex__pb_free(doc);
+  return NULL;
+}
+
+/* =============================================================================================
+ * [grpc] Calls by gRPC
+ * ========================================================================================== */
+/* A channel is a service at one of some addresses; a call sends one message and gets one, or a
+ * stream of them. libcurl speaks HTTP/2 for it. A call that gets one message is made again, with
+ * the same key, after an error that may pass, and when the server says when; one deadline covers
+ * all of that. Streams are their owners' to take up again. */
+
+#define SWEREX__GRPC_MESSAGE_MAX ((size_t)100 << 20)
+#define SWEREX__GRPC_CONNECT_TIME 10.0
+#define SWEREX__GRPC_THROTTLE_MAX 300.0 /* seconds of waits that a server asks for, in all */
+#define SWEREX__GRPC_PAUSE_MAX 1.0
+
+enum {
+  SWEREX__GRPC_TEXT = 1024,
+  SWEREX__GRPC_TRIES = 4,
+  SWEREX__GRPC_ADDRESSES = 4,
+  SWEREX__GRPC_NO_STATUS = -1
+};
+
+enum {
+  SWEREX__GRPC_OK = 0,
+  SWEREX__GRPC_UNKNOWN = 2,
+  SWEREX__GRPC_DEADLINE = 4,
+  SWEREX__GRPC_NOT_FOUND = 5,
+  SWEREX__GRPC_PERMISSION = 7,
+  SWEREX__GRPC_EXHAUSTED = 8,
+  SWEREX__GRPC_UNIMPLEMENTED = 12,
+  SWEREX__GRPC_INTERNAL = 13,
+  SWEREX__GRPC_UNAVAILABLE = 14,
+  SWEREX__GRPC_DATA_LOSS = 15, /* also what only ours says: it would be the same again */
+  SWEREX__GRPC_UNAUTHENTICATED = 16
+};
+
+static const struct {
+  const char *name;
+  bool again; /* it may pass */
+} swerex__grpc_statuses[] = {
+  {"OK", false},
+  {"CANCELLED", true},
+  {"UNKNOWN", true},
+  {"INVALID_ARGUMENT", false},
+  {"DEADLINE_EXCEEDED", true},
+  {"NOT_FOUND", false},
+  {"ALREADY_EXISTS", false},
+  {"PERMISSION_DENIED", false},
+  {"RESOURCE_EXHAUSTED", false},
+  {"FAILED_PRECONDITION", false},
+  {"ABORTED", false},
+  {"OUT_OF_RANGE", false},
+  {"UNIMPLEMENTED", false},
+  {"INTERNAL", true},
+  {"UNAVAILABLE", true},
+  {"DATA_LOSS", false},
+  {"UNAUTHENTICATED", false},
+};
+
+/** What an HTTP status means where there is no gRPC one. */
+static const struct {
+  int http, status;
+} swerex__grpc_http_statuses[] = {
+  {400, SWEREX__GRPC_INTERNAL},      {401, SWEREX__GRPC_UNAUTHENTICATED},
+  {403, SWEREX__GRPC_PERMISSION},    {404, SWEREX__GRPC_UNIMPLEMENTED},
+  {429, SWEREX__GRPC_UNAVAILABLE},   {502, SWEREX__GRPC_UNAVAILABLE},
+  {503, SWEREX__GRPC_UNAVAILABLE},   {504, SWEREX__GRPC_UNAVAILABLE},
+};
+
+/* --- what errors carry -------------------------------------------------------------------- */
+
+typedef struct swerex__grpc_any {
+  swerex__pb_text type_url, value;
+} swerex__grpc_any;
+
+typedef struct swerex__grpc_details {
+  int32_t code;
+  swerex__pb_text message;
+  swerex__pb_list details; /* swerex__grpc_any */
+} swerex__grpc_details;
+
+typedef struct swerex__grpc_retry {
+  float retry_after_secs;
+} swerex__grpc_retry;
+
+/* clang-format off */
+static const swerex__pb_row swerex__grpc_any_rows[] = {
+  SWEREX__PB_ROW(swerex__grpc_any, 1, TEXT, type_url)
+  SWEREX__PB_ROW(swerex__grpc_any, 2, TEXT, value)
+};
+static const swerex__pb_message swerex__grpc_any_message =
+  SWEREX__PB_OF("Any", swerex__grpc_any, swerex__grpc_any_rows);
+static const swerex__pb_row swerex__grpc_details_rows[] = {
+  SWEREX__PB_ROW(swerex__grpc_details, 1, I32, code)
+  SWEREX__PB_ROW(swerex__grpc_details, 2, TEXT, message)
+  SWEREX__PB_SUBS_ROW(swerex__grpc_details, 3, swerex__grpc_any_message, details)
+};
+static const swerex__pb_message swerex__grpc_details_message =
+  SWEREX__PB_OF("RPCStatus", swerex__grpc_details, swerex__grpc_details_rows);
+static const swerex__pb_row swerex__grpc_retry_rows[] = {
+  SWEREX__PB_ROW(swerex__grpc_retry, 1, FLOAT, retry_after_secs)
+};
+static const swerex__pb_message swerex__grpc_retry_message =
+  SWEREX__PB_OF("RPCRetryPolicy", swerex__grpc_retry, swerex__grpc_retry_rows);
+/* clang-format on */
+
+/** Decode base64, with or without padding, of both alphabets. False: it is none. */
+static bool swerex__grpc_base64(const char *text, size_t size, swerex__str *out) {
+  static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  uint32_t bits = 0;
+  int count = 0;
+  while (size > 0 && text[size - 1] == '=') size--;
+  for (size_t i = 0; i < size; i++) {
+    char c = text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i];
+    const char *place = c == '\0' ? NULL : strchr(letters, c);
+    if (place == NULL) return false;
+    bits = bits << 6 | (uint32_t)(place - letters);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    swerex__str_putc(out, (char)(bits >> count & 0xFF));
+  }
+  return count < 6 && !out->failed;
+}
+
+/* --- an answer ---------------------------------------------------------------------------- */
+
+/** An answer as far as it has come. */
+typedef struct swerex__grpc_reply {
+  int http_status; /* 0: nothing came */
+  bool typed;      /* as gRPC */
+  int status;
+  double retry_after; /* seconds; < 0: the server does not say */
+  char message[SWEREX__GRPC_TEXT];
+  swerex__str frames;
+  size_t at; /* before it, they are used */
+} swerex__grpc_reply;
+
+/** Begin an answer again. */
+static void swerex__grpc_restart(swerex__grpc_reply *reply) {
+  reply->http_status = 0;
+  reply->typed = false;
+  reply->status = SWEREX__GRPC_NO_STATUS;
+  reply->retry_after = -1;
+  reply->message[0] = '\0';
+  swerex__str_clear(&reply->frames);
+  reply->at = 0;
+}
+
+/** Keep the message of a status: %XX are bytes, what is malformed stays. */
+static void swerex__grpc_take_message(swerex__grpc_reply *reply, const char *text, size_t size) {
+  size_t used = 0;
+  for (size_t i = 0; i < size && used + 1 < sizeof reply->message; i++) {
+    unsigned value = 0;
+    int digits = 0;
+    for (; text[i] == '%' && digits < 2 && i + 1 + (size_t)digits < size; digits++) {
+      char c = swerex__http_lower(text[i + 1 + (size_t)digits]);
+      if (c >= '0' && c <= '9')
+        value = value * 16 + (unsigned)(c - '0');
+      else if (c >= 'a' && c <= 'f')
+        value = value * 16 + (unsigned)(c - 'a' + 10);
+      else
+        break;
+    }
+    if (digits == 2) i += 2;
+    char byte = digits == 2 ? (char)value : text[i];
+    reply->message[used++] = byte == '\0' ? ' ' : byte;
+  }
+  reply->message[used] = '\0';
+}
+
+/** Find in a status's details how long to wait. */
+static void swerex__grpc_take_details(swerex__grpc_reply *reply, const char *text, size_t size) {
+  static const char type[] = "/modal.client.RPCRetryPolicy";
+  const size_t length = sizeof type - 1;
+  swerex__str bytes = swerex__str_new(reply->frames.allocator, 65536);
+  swerex__pb_doc doc, inner;
+  const swerex__grpc_details *details =
+    !swerex__grpc_base64(text, size, &bytes)
+      ? NULL
+      : (const swerex__grpc_details *)swerex__pb_decode(bytes.allocator,
+                                                        &swerex__grpc_details_message, bytes.data,
+                                                        bytes.size, &doc, NULL);
+  for (size_t i = 0; details != NULL && i < details->details.count; i++) {
+    const swerex__grpc_any *any = (const swerex__grpc_any *)details->details.items + i;
+    if (any->type_url.size < length ||
+        memcmp(any->type_url.data + any->type_url.size - length, type, length) != 0)
+      continue;
+    const swerex__grpc_retry *retry = (const swerex__grpc_retry *)swerex__pb_decode(
+      bytes.allocator, &swerex__grpc_retry_message, any->value.data, any->value.size, &inner, NULL);
+    if (retry == NULL) continue;
+    double seconds = (double)retry->retry_after_secs;
+    reply->retry_after = seconds > 0.1 && seconds < 1e6 ? seconds : 0.1;
+    swerex__pb_free(&inner);
+  }
+  if (details != NULL) swerex__pb_free(&doc);
+  swerex__str_clear(&bytes);
+}
+
+/** Take a header or trailer. */
+static void swerex__grpc_take_header(swerex__grpc_reply *reply, swerex__http_text name,
+                                     swerex__http_text value) {
+  uint64_t number;
+  if (swerex__http_is(name, "content-type")) {
+    reply->typed = value.size >= 16 && memcmp(value.data, "application/grpc", 16) == 0;
+  } else if (swerex__http_is(name, "grpc-status")) {
+    bool ok = swerex__http_number(value, &number) &&
+              number < SWEREX__SYS_COUNT(swerex__grpc_statuses);
+    reply->status = ok ? (int)number : SWEREX__GRPC_UNKNOWN;
+  } else if (swerex__http_is(name, "grpc-message")) {
+    swerex__grpc_take_message(reply, value.data, value.size);
+  } else if (swerex__http_is(name, "grpc-status-details-bin")) {
+    swerex__grpc_take_details(reply, value.data, value.size);
+  }
+}
+
+/** Find the next message. False: it is not there yet; *err: none can come. */
+static bool swerex__grpc_peek(const swerex__grpc_reply *reply, const char **data, size_t *size,
+                              swerex_error *err) {
+  const swerex__str *frames = &reply->frames;
+  size_t left = frames->size - reply->at;
+  if (left < 5) return false;
+  const unsigned char *head = (const unsigned char *)frames->data + reply->at;
+  *data = frames->data + reply->at + 5;
+  *size = (size_t)head[1] << 24 | (size_t)head[2] << 16 | (size_t)head[3] << 8 | head[4];
+  if (head[0] != 0)
+    return swerex__err_set(err, SWEREX_E_HTTP,
+                           head[0] == 1 ? "a message is compressed, which was not agreed on"
+                                        : "what came is no gRPC message");
+  if (*size > SWEREX__GRPC_MESSAGE_MAX)
+    return swerex__err_set(err, SWEREX_E_HTTP,
+                           "a message of %zu bytes is announced; the limit is %zu", *size,
+                           SWEREX__GRPC_MESSAGE_MAX);
+  return left - 5 >= *size;
+}
+
+/** Cut the next message off; as peek. */
+static bool swerex__grpc_next(swerex__grpc_reply *reply, const char **data, size_t *size,
+                              swerex_error *err) {
+  if (!swerex__grpc_peek(reply, data, size, err)) return false;
+  reply->at += 5 + *size;
+  return true;
+}
+
+static bool swerex__grpc_take_data(swerex__grpc_reply *reply, const char *data, size_t size) {
+  swerex__str_drop(&reply->frames, reply->at);
+  reply->at = 0;
+  swerex__str_add(&reply->frames, data, size);
+  return !reply->frames.failed;
+}
+
+/** Judge an answer that has come to its end; `words` (SWEREX__GRPC_TEXT) say what is wrong. */
+static int swerex__grpc_judge(const swerex__grpc_reply *reply, bool stream, char *words) {
+  size_t left = reply->frames.size - reply->at;
+  const char *data, *rest = "";
+  size_t size;
+  int status = reply->status;
+  if (status == SWEREX__GRPC_NO_STATUS || !reply->typed || reply->http_status != 200) {
+    bool html = reply->http_status == 200 && reply->typed;
+    if (status <= SWEREX__GRPC_OK) status = SWEREX__GRPC_UNKNOWN;
+    for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__grpc_http_statuses); i++)
+      if (reply->status <= SWEREX__GRPC_OK &&
+          swerex__grpc_http_statuses[i].http == reply->http_status)
+        status = swerex__grpc_http_statuses[i].status;
+    snprintf(words, SWEREX__GRPC_TEXT,
+             html ? "the answer has no gRPC status at its end"
+                  : "the answer is HTTP %d and not gRPC's",
+             reply->http_status);
+    return status;
+  }
+  bool whole = swerex__grpc_peek(reply, &data, &size, NULL);
+  if (status == SWEREX__GRPC_OK && left > 0 && !(whole && !stream && left == size + 5))
+    rest = whole ? "the answer has more than one message"
+                 : "the answer ends in the middle of a message";
+  else if (status == SWEREX__GRPC_OK && !stream && left == 0)
+    rest = "the answer has no message";
+  snprintf(words, SWEREX__GRPC_TEXT, "%s", rest[0] != '\0' ? rest : reply->message);
+  return rest[0] != '\0' ? SWEREX__GRPC_INTERNAL : status;
+}
+
+/* --- channels ----------------------------------------------------------------------------- */
+
+typedef struct swerex__grpc_method {
+  const char *name;
+  const swerex__pb_message *request, *reply;
+  bool stream;    /* the answer is any number of messages */
+  double timeout; /* for all of its tries */
+  double pause;   /* seconds before the second try, doubled before each other */
+} swerex__grpc_method;
+
+typedef struct swerex__grpc {
+  swerex_loop *loop;
+  const swerex_logger *logger;
+  const char *service;
+  swerex_code code; /* of its errors */
+  swerex__web_url urls[SWEREX__GRPC_ADDRESSES];
+  size_t url_count, url; /* the one in use */
+  swerex__str headers;   /* of every call */
+  swerex__str token;     /* the same, once it is known */
+  double throttle_max;   /* seconds */
+  swerex__curl *curl;
+  swerex__loop_link calls;
+} swerex__grpc;
+
+typedef struct swerex__grpc_call {
+  swerex__loop_link link; /* first member */
+  swerex__grpc *grpc;
+  const swerex__grpc_method *method;
+  /** Take a message, which lives no longer than this. False: give up. */
+  bool (*on_message)(void *owner, const void *message, swerex_error *err);
+  /** Called once, from the loop, the call being freed. */
+  void (*done)(void *owner, int status, swerex_error *error);
+  void *owner;
+  swerex__str body;
+  char key[40];
+  swerex__grpc_reply reply;
+  swerex__curl_job *job;
+  swerex__loop_timer timer;
+  double began, deadline, paused, pause;
+  int tries, throttled;
+  bool spoilt;  /* by what came: it would come again */
+  bool refused; /* by on_message, whose error it is */
+  bool *gone;  /* set when the call is freed; NULL: nobody asks */
+} swerex__grpc_call;
+
+static void swerex__grpc_free_call(swerex__grpc_call *call) {
+  if (call == NULL) return;
+  if (call->gone != NULL) *call->gone = true;
+  swerex__loop_link_remove(&call->link);
+  swerex__loop_disarm(call->grpc->loop, &call->timer);
+  swerex__curl_stop(call->job);
+  swerex__str_clear(&call->body);
+  swerex__str_clear(&call->reply.frames);
+  swerex__mem_free(call);
+}
+
+static const char *swerex__grpc_address(const swerex__grpc *grpc) {
+  return grpc->urls[grpc->url].text;
+}
+
+static void swerex__grpc_send(swerex__grpc_call *call);
+
+static void swerex__grpc_on_again(swerex__loop_timer *timer) {
+  swerex__grpc_send((swerex__grpc_call *)timer->owner);
+}
+
+/** Make the call again after a pause. */
+static void swerex__grpc_again(swerex__grpc_call *call, double pause, const char *why) {
+  swerex__log(call->grpc->logger, SWEREX_LOG_INFO, "%s at %s: %s; again in %gs",
+              call->method->name, swerex__grpc_address(call->grpc), why, pause);
+  swerex__loop_arm(call->grpc->loop, &call->timer, pause, swerex__grpc_on_again, call);
+}
+
+/** Name the call in an error. */
+static void swerex__grpc_explain(const swerex__grpc_call *call, int status, const char *words,
+                                 swerex_error *error) {
+  swerex_code code = call->grpc->code;
+  swerex_error full = SWEREX_ERROR_INIT;
+  if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY)
+    code = error->code;
+  else if (status == SWEREX__GRPC_PERMISSION || status == SWEREX__GRPC_UNAUTHENTICATED)
+    code = SWEREX_E_PERMISSION;
+  bool sent = code != SWEREX_E_UNSUPPORTED; /* else it is not the server's to say */
+  swerex__err_set(&full, code, "%s at %s: %s%s%s", call->method->name,
+                  swerex__grpc_address(call->grpc),
+                  sent ? swerex__grpc_statuses[status].name : "", sent ? ": " : "",
+                  words[0] == '\0' ? "the server does not say why" : words);
+  swerex__err_clear(error);
+  swerex__err_move(error, &full);
+}
+
+/** A try is over: make the call again, or end it. The error is used up. */
+static void swerex__grpc_end(swerex__grpc_call *call, int status, swerex_error *error) {
+  swerex__grpc *grpc = call->grpc;
+  double wait = call->reply.retry_after, now = swerex__util_now();
+  swerex__curl_stop(call->job);
+  call->job = NULL;
+  swerex__loop_disarm(grpc->loop, &call->timer);
+  bool fixed = call->refused || call->spoilt || call->method->stream ||
+               error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY;
+  if (status == SWEREX__GRPC_UNAVAILABLE && grpc->url_count > 1)
+    grpc->url = (grpc->url + 1) % grpc->url_count;
+  if (!fixed && status != SWEREX__GRPC_OK && wait > 0 &&
+      call->paused + wait <= grpc->throttle_max) {
+    call->throttled++;
+    call->paused += wait;
+    call->deadline += wait;
+    swerex__grpc_again(call, wait, error->message);
+  } else if (!fixed && swerex__grpc_statuses[status].again && call->tries < SWEREX__GRPC_TRIES &&
+             now + call->pause < call->deadline) {
+    swerex__grpc_again(call, call->pause, error->message);
+    call->pause *= 2;
+    if (call->pause > SWEREX__GRPC_PAUSE_MAX) call->pause = SWEREX__GRPC_PAUSE_MAX;
+  } else {
+    void (*done)(void *, int, swerex_error *) = call->done;
+    void *owner = call->owner;
+    swerex__grpc_free_call(call);
+    done(owner, status, error);
+  }
+  swerex__err_clear(error);
+}
+
+static void swerex__grpc_on_time(swerex__loop_timer *timer) {
+  swerex__grpc_call *call = (swerex__grpc_call *)timer->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  char words[64];
+  snprintf(words, sizeof words, "no answer within %.3g seconds",
+           swerex__util_now() - call->began);
+  swerex__grpc_explain(call, SWEREX__GRPC_DEADLINE, words, &error);
+  swerex__grpc_end(call, SWEREX__GRPC_DEADLINE, &error);
+}
+
+/* --- what a job tells --------------------------------------------------------------------- */
+
+static void swerex__grpc_on_status(void *owner, int status) {
+  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+  swerex__grpc_restart(&call->reply);
+  call->reply.http_status = status;
+}
+
+static void swerex__grpc_on_header(void *owner, const char *name, size_t name_size,
+                                   const char *value, size_t value_size) {
+  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+  swerex__http_text key = {name, name_size}, text = {value, value_size};
+  swerex__grpc_take_header(&call->reply, key, text);
+}
+
+/** Hand a message over; the call may be gone behind this. False: it fails. */
+static bool swerex__grpc_hand_over(swerex__grpc_call *call, bool *gone, const char *data,
+                                   size_t size, swerex_error *err) {
+  swerex__pb_doc doc;
+  const void *message = swerex__pb_decode(&call->grpc->loop->allocator, call->method->reply, data,
+                                          size, &doc, err);
+  if (message == NULL) {
+    call->spoilt = true;
+    return false;
+  }
+  swerex__str frames = call->reply.frames; /* held: the message points into them */
+  call->reply.frames = swerex__str_new(frames.allocator, frames.max);
+  call->gone = gone;
+  bool ok = call->on_message(call->owner, message, err);
+  if (*gone) {
+    swerex__str_clear(&frames);
+  } else {
+    call->reply.frames = frames;
+    call->gone = NULL;
+    call->refused = !ok;
+  }
+  swerex__pb_free(&doc);
+  return ok;
+}
+
+static bool swerex__grpc_on_data(void *owner, const char *data, size_t size, swerex_error *err) {
+  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool ok = true, gone = false;
+  if (call->reply.http_status != 200 || !call->reply.typed) return true; /* a page for humans */
+  if (!swerex__grpc_take_data(&call->reply, data, size)) return swerex__err_memory(err);
+  if (!call->method->stream) /* a look only: it counts when its status is there */
+    swerex__grpc_peek(&call->reply, &data, &size, &error);
+  while (ok && !gone && call->method->stream &&
+         swerex__grpc_next(&call->reply, &data, &size, &error))
+    ok = swerex__grpc_hand_over(call, &gone, data, size, &error);
+  if (error.code == SWEREX_E_OK) return ok && !gone;
+  if (!gone && !call->refused) call->spoilt = true;
+  return swerex__err_move(err, &error);
+}
+
+static void swerex__grpc_on_done(void *owner, bool sent, swerex_error *error) {
+  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+  const char *data;
+  char words[SWEREX__GRPC_TEXT];
+  bool gone = false;
+  size_t size;
+  int status = SWEREX__GRPC_UNAVAILABLE;
+  (void)sent;
+  call->job = NULL;
+  if (error->code == SWEREX_E_OK) {
+    status = swerex__grpc_judge(&call->reply, call->method->stream, words);
+    if (status == SWEREX__GRPC_OK && !call->method->stream &&
+        swerex__grpc_next(&call->reply, &data, &size, error))
+      swerex__grpc_hand_over(call, &gone, data, size, error);
+    if (gone) return;
+  } else if (call->reply.status > SWEREX__GRPC_OK && !call->spoilt && !call->refused) {
+    /* said before it broke */
+    status = swerex__grpc_judge(&call->reply, call->method->stream, words);
+    swerex__err_clear(error);
+  }
+  if (call->spoilt || call->refused) status = SWEREX__GRPC_DATA_LOSS;
+  if (error->code != SWEREX_E_OK) snprintf(words, sizeof words, "%s", error->message);
+  if (status != SWEREX__GRPC_OK && !call->refused)
+    swerex__grpc_explain(call, status, words, error);
+  swerex__grpc_end(call, status, error);
+}
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+static void swerex__grpc_add_headers(const swerex__grpc_call *call, swerex__str *out) {
+  const swerex__grpc *grpc = call->grpc;
+  const swerex__web_url *url = &grpc->urls[grpc->url];
+  double since = swerex__util_now() - call->began;
+  if (!call->method->stream) {
+    swerex__str_printf(out, "x-idempotency-key: %s\r\nx-retry-attempt: %d\r\n", call->key,
+                       call->tries);
+    swerex__str_printf(out, "x-throttle-retry-attempt: %d\r\n", call->throttled);
+    if (call->tries > 0) swerex__str_printf(out, "x-retry-delay: %.3f\r\n", since);
+    if (call->throttled > 0) swerex__str_printf(out, "x-throttle-retry-delay: %.3f\r\n", since);
+  }
+  swerex__str_add(out, grpc->headers.data, grpc->headers.size);
+  swerex__str_printf(out, "x-modal-host: %s\r\n", url->host);
+  swerex__str_add(out, grpc->token.data, grpc->token.size);
+  swerex__str_puts(out, "content-type: application/grpc\r\nte: trailers\r\n");
+  if (grpc->headers.failed || grpc->token.failed) out->failed = true;
+}
+
+/** Start a try. */
+static bool swerex__grpc_try(swerex__grpc_call *call, swerex_error *err) {
+  swerex__grpc *grpc = call->grpc;
+  const swerex__web_url *server = &grpc->urls[grpc->url];
+  swerex__curl_request request;
+  swerex__str url = swerex__str_new(&grpc->loop->allocator, 65536), headers = url;
+  if (grpc->curl == NULL) grpc->curl = swerex__curl_new(grpc->loop, err);
+  if (grpc->curl == NULL) return false;
+  memset(&request, 0, sizeof request);
+  swerex__str_printf(&url, "%s://%s%s/%s/%s", server->tls ? "https" : "http", server->text,
+                     server->prefix, grpc->service, call->method->name);
+  swerex__grpc_add_headers(call, &headers);
+  request.method = "POST";
+  request.url = url.data;
+  request.headers = headers.data;
+  request.headers_size = headers.size;
+  request.body = call->body.data;
+  request.body_size = call->body.size;
+  request.connect_timeout = SWEREX__GRPC_CONNECT_TIME;
+  request.reuse = server->tls; /* libcurl 7.88 cannot use one without TLS again */
+  request.http2 = request.http2_only = true;
+  request.on_status = swerex__grpc_on_status;
+  request.on_header = swerex__grpc_on_header;
+  request.on_data = swerex__grpc_on_data;
+  request.done = swerex__grpc_on_done;
+  request.owner = call;
+  swerex__grpc_restart(&call->reply);
+  if (url.failed || headers.failed)
+    swerex__err_memory(err);
+  else
+    call->job = swerex__curl_start(grpc->curl, &request, err);
+  swerex__str_clear(&url);
+  swerex__str_clear(&headers);
+  return call->job != NULL;
+}
+
+static void swerex__grpc_send(swerex__grpc_call *call) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  double left = call->deadline - swerex__util_now();
+  bool ok = swerex__grpc_try(call, &error);
+  call->tries++;
+  if (ok) {
+    swerex__loop_arm(call->grpc->loop, &call->timer, left > 0 ? left : 0, swerex__grpc_on_time,
+                     call);
+    return;
+  }
+  char words[SWEREX__GRPC_TEXT];
+  snprintf(words, sizeof words, "%s", error.message);
+  swerex__grpc_explain(call, SWEREX__GRPC_DATA_LOSS, words, &error);
+  call->spoilt = true;
+  swerex__grpc_end(call, SWEREX__GRPC_DATA_LOSS, &error);
+}
+
+/** Prepare a call, which is sent from the loop. `done` is called once, unless it is freed. */
+static swerex__grpc_call *swerex__grpc_call_new(swerex__grpc *grpc,
+                                                const swerex__grpc_method *method,
+                                                const void *request, swerex_error *err) {
+  const swerex_allocator *memory = &grpc->loop->allocator;
+  swerex__grpc_call *call = (swerex__grpc_call *)swerex__mem_new(memory, 1, sizeof *call);
+  if (call == NULL) {
+    swerex__err_memory(err);
+    return NULL;
+  }
+  call->grpc = grpc;
+  call->method = method;
+  call->body = swerex__str_new(memory, SWEREX__GRPC_MESSAGE_MAX + 5);
+  call->reply.frames = swerex__str_new(memory, SWEREX__GRPC_MESSAGE_MAX * 2);
+  call->pause = method->pause;
+  call->began = swerex__util_now();
+  call->deadline = call->began + method->timeout;
+  swerex__loop_link_insert(&grpc->calls, &call->link);
+  swerex__str_add(&call->body, "\0\0\0\0", 5);
+  swerex__pb_encode(method->request, request, &call->body);
+  bool random = swerex__util_uuid(call->key);
+  if (!random || call->body.failed) {
+    if (!random)
+      swerex__err_system(err, errno, "/dev/urandom");
+    else
+      swerex__err_set(err, grpc->code, "%s: a request of more than %zu bytes cannot be sent",
+                      method->name, SWEREX__GRPC_MESSAGE_MAX);
+    swerex__grpc_free_call(call);
+    return NULL;
+  }
+  size_t size = call->body.size - 5;
+  for (int i = 4; i > 0; i--, size >>= 8) call->body.data[i] = (char)(size & 0xFF);
+  swerex__loop_arm(grpc->loop, &call->timer, 0, swerex__grpc_on_again, call);
+  return call;
+}
+
+/** Open a channel to the addresses of a list with commas, tried in turn. */
+static bool swerex__grpc_open(swerex__grpc *grpc, swerex_loop *loop, const char *service,
+                              const char *addresses, swerex_error *err) {
+  memset(grpc, 0, sizeof *grpc);
+  grpc->loop = loop;
+  grpc->service = service;
+  grpc->throttle_max = SWEREX__GRPC_THROTTLE_MAX;
+  grpc->headers = grpc->token = swerex__str_new(&loop->allocator, 65536);
+  swerex__loop_link_init(&grpc->calls);
+  while (*addresses != '\0' && grpc->url_count < SWEREX__GRPC_ADDRESSES) {
+    size_t size = strcspn(addresses, ",");
+    char *one = swerex__mem_copy(&loop->allocator, addresses, size);
+    if (one == NULL) return swerex__err_memory(err);
+    bool ok = size == 0 || swerex__web_parse_url(&loop->allocator, one, 0,
+                                                 &grpc->urls[grpc->url_count], err);
+    swerex__mem_free(one);
+    if (!ok) return false;
+    if (size > 0) grpc->url_count++;
+    addresses += size + (addresses[size] == ',');
+  }
+  return grpc->url_count > 0 ||
+         swerex__err_set(err, SWEREX_E_VALUE, "there is no server's address");
+}
+
+static void swerex__grpc_close(swerex__grpc *grpc) {
+  if (grpc->loop == NULL) return;
+  while (!swerex__loop_link_empty(&grpc->calls))
+    swerex__grpc_free_call((swerex__grpc_call *)grpc->calls.next);
+  swerex__curl_close(grpc->curl);
+  grpc->curl = NULL;
+  for (size_t i = 0; i < grpc->url_count; i++) swerex__web_clear_url(&grpc->urls[i]);
+  grpc->url_count = 0;
+  swerex__str_clear(&grpc->headers);
+  swerex__str_clear(&grpc->token);
+}
+
+/* =============================================================================================
+ * [modalpb] Modal's messages
+ * ========================================================================================== */
+/* The part of modal.client that is spoken here: one table, of which each message's struct and rows
+ * are made. Members have their names in Modal's definitions; of each other field that comes,
+ * nothing is kept. What the older calls for sandboxes know of a message stands in the newer's. */
+
+/* clang-format off */
+#define SWEREX__MODALPB_MESSAGES(BEGIN, ONE, MAY, LIST, MAP, SUB, SUBS, END)                       \
+  BEGIN(result)                                                                                    \
+    ONE(result, 1, I32, status)                                                                    \
+    ONE(result, 2, TEXT, exception)                                                                \
+    ONE(result, 3, I32, exitcode)                                                                  \
+    ONE(result, 4, TEXT, traceback)                                                                \
+  END(result, "GenericResult")                                                                     \
+  BEGIN(app_request)                                                                               \
+    ONE(app_request, 1, TEXT, app_name)                                                            \
+    ONE(app_request, 2, TEXT, environment_name)                                                    \
+    ONE(app_request, 3, I32, object_creation_type)                                                 \
+  END(app_request, "AppGetOrCreateRequest")                                                        \
+  BEGIN(app_reply)                                                                                 \
+    ONE(app_reply, 1, TEXT, app_id)                                                                \
+  END(app_reply, "AppGetOrCreateResponse")                                                         \
+  BEGIN(token_reply)                                                                               \
+    ONE(token_reply, 1, TEXT, token)                                                               \
+  END(token_reply, "AuthTokenGetResponse")                                                         \
+  BEGIN(settings)                                                                                  \
+    ONE(settings, 1, TEXT, image_builder_version)                                                  \
+    ONE(settings, 2, TEXT, webhook_suffix)                                                         \
+  END(settings, "EnvironmentSettings")                                                             \
+  BEGIN(environment)                                                                               \
+    ONE(environment, 1, TEXT, name)                                                                \
+    SUB(environment, 2, settings, settings)                                                        \
+  END(environment, "EnvironmentMetadata")                                                          \
+  BEGIN(environment_request)                                                                       \
+    ONE(environment_request, 1, TEXT, deployment_name)                                             \
+    ONE(environment_request, 2, I32, object_creation_type)                                         \
+  END(environment_request, "EnvironmentGetOrCreateRequest")                                        \
+  BEGIN(environment_reply)                                                                         \
+    ONE(environment_reply, 1, TEXT, environment_id)                                                \
+    SUB(environment_reply, 2, environment, metadata)                                               \
+  END(environment_reply, "EnvironmentGetOrCreateResponse")                                         \
+  BEGIN(secret_request)                                                                            \
+    ONE(secret_request, 1, TEXT, deployment_name)                                                  \
+    ONE(secret_request, 3, TEXT, environment_name)                                                 \
+    ONE(secret_request, 4, I32, object_creation_type)                                              \
+    MAP(secret_request, 5, env_dict)                                                               \
+    ONE(secret_request, 6, TEXT, app_id)                                                           \
+    LIST(secret_request, 7, TEXT, required_keys)                                                   \
+  END(secret_request, "SecretGetOrCreateRequest")                                                  \
+  BEGIN(secret_reply)                                                                              \
+    ONE(secret_reply, 1, TEXT, secret_id)                                                          \
+  END(secret_reply, "SecretGetOrCreateResponse")                                                   \
+  BEGIN(volume_request)                                                                            \
+    ONE(volume_request, 1, TEXT, deployment_name)                                                  \
+    ONE(volume_request, 3, TEXT, environment_name)                                                 \
+    ONE(volume_request, 4, I32, object_creation_type)                                              \
+    ONE(volume_request, 5, TEXT, app_id)                                                           \
+    ONE(volume_request, 6, I32, version)                                                           \
+  END(volume_request, "VolumeGetOrCreateRequest")                                                  \
+  BEGIN(volume_reply)                                                                              \
+    ONE(volume_reply, 1, TEXT, volume_id)                                                          \
+  END(volume_reply, "VolumeGetOrCreateResponse")                                                   \
+  BEGIN(base)                                                                                      \
+    ONE(base, 1, TEXT, image_id)                                                                   \
+    ONE(base, 2, TEXT, docker_tag)                                                                 \
+  END(base, "BaseImage")                                                                           \
+  BEGIN(registry)                                                                                  \
+    ONE(registry, 1, I32, registry_auth_type)                                                      \
+    ONE(registry, 2, TEXT, secret_id)                                                              \
+  END(registry, "ImageRegistryConfig")                                                             \
+  BEGIN(gpu)                                                                                       \
+    ONE(gpu, 1, I32, type)                                                                         \
+    ONE(gpu, 2, U32, count)                                                                        \
+    ONE(gpu, 4, TEXT, gpu_type)                                                                    \
+  END(gpu, "GPUConfig")                                                                            \
+  BEGIN(image)                                                                                     \
+    SUBS(image, 5, base, base_images)                                                              \
+    LIST(image, 6, TEXT, dockerfile_commands)                                                      \
+    LIST(image, 12, TEXT, secret_ids)                                                              \
+    ONE(image, 15, TEXT, context_mount_id)                                                         \
+    SUB(image, 16, gpu, gpu_config)                                                                \
+    SUB(image, 17, registry, image_registry_config)                                                \
+  END(image, "Image")                                                                              \
+  BEGIN(image_request)                                                                             \
+    SUB(image_request, 2, image, image)                                                            \
+    ONE(image_request, 4, TEXT, app_id)                                                            \
+    ONE(image_request, 5, TEXT, existing_image_id)                                                 \
+    ONE(image_request, 6, TEXT, build_function_id)                                                 \
+    ONE(image_request, 7, BOOL, force_build)                                                       \
+    ONE(image_request, 8, I32, namespace)                                                          \
+    ONE(image_request, 9, TEXT, builder_version)                                                   \
+    ONE(image_request, 10, BOOL, allow_global_deployment)                                          \
+    ONE(image_request, 11, BOOL, ignore_cache)                                                     \
+  END(image_request, "ImageGetOrCreateRequest")                                                    \
+  BEGIN(image_reply)                                                                               \
+    ONE(image_reply, 1, TEXT, image_id)                                                            \
+    SUB(image_reply, 2, result, result)                                                            \
+  END(image_reply, "ImageGetOrCreateResponse")                                                     \
+  BEGIN(log)                                                                                       \
+    ONE(log, 1, TEXT, data)                                                                        \
+    ONE(log, 6, I32, task_state)                                                                   \
+    ONE(log, 7, DOUBLE, timestamp)                                                                 \
+    ONE(log, 8, I32, file_descriptor)                                                              \
+  END(log, "TaskLogs")                                                                             \
+  BEGIN(join_request)                                                                              \
+    ONE(join_request, 1, TEXT, image_id)                                                           \
+    ONE(join_request, 2, FLOAT, timeout)                                                           \
+    ONE(join_request, 3, TEXT, last_entry_id)                                                      \
+    ONE(join_request, 4, BOOL, include_logs_for_finished)                                          \
+  END(join_request, "ImageJoinStreamingRequest")                                                   \
+  BEGIN(join_reply)                                                                                \
+    SUB(join_reply, 1, result, result)                                                             \
+    SUBS(join_reply, 2, log, task_logs)                                                            \
+    ONE(join_reply, 3, TEXT, entry_id)                                                             \
+    ONE(join_reply, 4, BOOL, eof)                                                                  \
+  END(join_reply, "ImageJoinStreamingResponse")                                                    \
+  BEGIN(missing_request)                                                                           \
+    LIST(missing_request, 1, TEXT, sha256_hex_hashes)                                              \
+  END(missing_request, "MountBatchedCheckExistenceRequest")                                        \
+  BEGIN(missing_reply)                                                                             \
+    LIST(missing_reply, 1, TEXT, missing_sha256_hex_hashes)                                        \
+  END(missing_reply, "MountBatchedCheckExistenceResponse")                                         \
+  BEGIN(put_request)                                                                               \
+    ONE(put_request, 2, TEXT, sha256_hex)                                                          \
+    MAY(put_request, 3, TEXT, data)                                                                \
+    MAY(put_request, 5, TEXT, data_blob_id)                                                        \
+  END(put_request, "MountPutFileRequest")                                                          \
+  BEGIN(put_reply)                                                                                 \
+    ONE(put_reply, 2, BOOL, exists)                                                                \
+  END(put_reply, "MountPutFileResponse")                                                           \
+  BEGIN(file)                                                                                      \
+    ONE(file, 1, TEXT, filename)                                                                   \
+    ONE(file, 3, TEXT, sha256_hex)                                                                 \
+    MAY(file, 4, U64, size)                                                                        \
+    MAY(file, 5, U32, mode)                                                                        \
+  END(file, "MountFile")                                                                           \
+  BEGIN(mount_request)                                                                             \
+    ONE(mount_request, 1, TEXT, deployment_name)                                                   \
+    ONE(mount_request, 2, I32, namespace)                                                          \
+    ONE(mount_request, 3, TEXT, environment_name)                                                  \
+    ONE(mount_request, 4, I32, object_creation_type)                                               \
+    SUBS(mount_request, 5, file, files)                                                            \
+    ONE(mount_request, 6, TEXT, app_id)                                                            \
+  END(mount_request, "MountGetOrCreateRequest")                                                    \
+  BEGIN(mount_reply)                                                                               \
+    ONE(mount_reply, 1, TEXT, mount_id)                                                            \
+  END(mount_reply, "MountGetOrCreateResponse")                                                     \
+  BEGIN(resources)                                                                                 \
+    ONE(resources, 2, U32, memory_mb)                                                              \
+    ONE(resources, 3, U32, milli_cpu)                                                              \
+    SUB(resources, 4, gpu, gpu_config)                                                             \
+    ONE(resources, 5, U32, memory_mb_max)                                                          \
+    ONE(resources, 6, U32, ephemeral_disk_mb)                                                      \
+    ONE(resources, 7, U32, milli_cpu_max)                                                          \
+  END(resources, "Resources")                                                                      \
+  BEGIN(volume)                                                                                    \
+    ONE(volume, 1, TEXT, volume_id)                                                                \
+    ONE(volume, 2, TEXT, mount_path)                                                               \
+    ONE(volume, 3, BOOL, allow_background_commits)                                                 \
+    ONE(volume, 4, BOOL, read_only)                                                                \
+    MAY(volume, 5, TEXT, sub_path)                                                                 \
+  END(volume, "VolumeMount")                                                                       \
+  BEGIN(placement)                                                                                 \
+    LIST(placement, 4, TEXT, regions)                                                              \
+  END(placement, "SchedulerPlacement")                                                             \
+  BEGIN(port)                                                                                      \
+    ONE(port, 1, U32, port)                                                                        \
+    ONE(port, 2, BOOL, unencrypted)                                                                \
+    MAY(port, 3, I32, tunnel_type)                                                                 \
+  END(port, "PortSpec")                                                                            \
+  BEGIN(ports)                                                                                     \
+    SUBS(ports, 1, port, ports)                                                                    \
+  END(ports, "PortSpecs")                                                                          \
+  BEGIN(network)                                                                                   \
+    ONE(network, 1, I32, network_access_type)                                                      \
+    LIST(network, 2, TEXT, allowed_cidrs)                                                          \
+    LIST(network, 3, TEXT, allowed_domains)                                                        \
+  END(network, "NetworkAccess")                                                                    \
+  BEGIN(sandbox)                                                                                   \
+    LIST(sandbox, 1, TEXT, entrypoint_args)                                                        \
+    LIST(sandbox, 2, TEXT, mount_ids)                                                              \
+    ONE(sandbox, 3, TEXT, image_id)                                                                \
+    LIST(sandbox, 4, TEXT, secret_ids)                                                             \
+    SUB(sandbox, 5, resources, resources)                                                          \
+    ONE(sandbox, 7, U32, timeout_secs)                                                             \
+    MAY(sandbox, 8, TEXT, workdir)                                                                 \
+    SUBS(sandbox, 13, volume, volume_mounts)                                                       \
+    SUB(sandbox, 17, placement, scheduler_placement)                                               \
+    SUB(sandbox, 20, ports, open_ports)                                                            \
+    ONE(sandbox, 21, BOOL, i6pn_enabled)                                                           \
+    SUB(sandbox, 22, network, network_access)                                                      \
+    ONE(sandbox, 26, TEXT, cloud_provider_str)                                                     \
+    ONE(sandbox, 29, BOOL, verbose)                                                                \
+    MAY(sandbox, 30, TEXT, name)                                                                   \
+    MAY(sandbox, 33, U32, idle_timeout_secs)                                                       \
+    ONE(sandbox, 37, BOOL, include_oidc_identity_token)                                            \
+    LIST(sandbox, 39, TEXT, inbound_cidr_allowlist)                                                \
+    MAP(sandbox, 41, experimental_options_v2)                                                      \
+  END(sandbox, "Sandbox")                                                                          \
+  BEGIN(source)                                                                                    \
+    MAY(source, 1, TEXT, secret_id)                                                                \
+  END(source, "SecretSource")                                                                      \
+  BEGIN(create_request)                                                                            \
+    ONE(create_request, 1, TEXT, app_id)                                                           \
+    SUB(create_request, 2, sandbox, definition)                                                    \
+    SUBS(create_request, 6, source, secret_sources)                                                \
+  END(create_request, "SandboxCreateV2Request")                                                    \
+  BEGIN(create_reply)                                                                              \
+    ONE(create_reply, 1, TEXT, sandbox_id)                                                         \
+  END(create_reply, "SandboxCreateResponse")                                                       \
+  BEGIN(wait_request)                                                                              \
+    ONE(wait_request, 1, TEXT, sandbox_id)                                                         \
+    ONE(wait_request, 2, FLOAT, timeout)                                                           \
+  END(wait_request, "SandboxWaitRequest")                                                          \
+  BEGIN(wait_reply)                                                                                \
+    SUB(wait_reply, 1, result, result)                                                             \
+  END(wait_reply, "SandboxWaitResponse")                                                           \
+  BEGIN(tunnels_request)                                                                           \
+    ONE(tunnels_request, 1, TEXT, sandbox_id)                                                      \
+    ONE(tunnels_request, 2, FLOAT, timeout)                                                        \
+  END(tunnels_request, "SandboxGetTunnelsRequest")                                                 \
+  BEGIN(tunnel)                                                                                    \
+    ONE(tunnel, 1, TEXT, host)                                                                     \
+    ONE(tunnel, 2, U32, port)                                                                      \
+    MAY(tunnel, 3, TEXT, unencrypted_host)                                                         \
+    MAY(tunnel, 4, U32, unencrypted_port)                                                          \
+    ONE(tunnel, 5, U32, container_port)                                                            \
+  END(tunnel, "TunnelData")                                                                        \
+  BEGIN(tunnels_reply)                                                                             \
+    SUB(tunnels_reply, 1, result, result)                                                          \
+    SUBS(tunnels_reply, 2, tunnel, tunnels)                                                        \
+  END(tunnels_reply, "SandboxGetTunnelsResponse")                                                  \
+  BEGIN(terminate_request)                                                                         \
+    ONE(terminate_request, 1, TEXT, sandbox_id)                                                    \
+  END(terminate_request, "SandboxTerminateRequest")                                                \
+  BEGIN(terminate_reply)                                                                           \
+    SUB(terminate_reply, 1, result, existing_result)                                               \
+  END(terminate_reply, "SandboxTerminateResponse")                                                 \
+  BEGIN(task_request)                                                                              \
+    ONE(task_request, 1, TEXT, sandbox_id)                                                         \
+    MAY(task_request, 2, FLOAT, timeout)                                                           \
+    ONE(task_request, 3, BOOL, wait_until_ready)                                                   \
+  END(task_request, "SandboxGetTaskIdRequest")                                                     \
+  BEGIN(task_reply)                                                                                \
+    MAY(task_reply, 1, TEXT, task_id)                                                              \
+    SUB(task_reply, 2, result, task_result)                                                        \
+  END(task_reply, "SandboxGetTaskIdResponse")                                                      \
+  BEGIN(logs_request)                                                                              \
+    ONE(logs_request, 1, TEXT, sandbox_id)                                                         \
+    ONE(logs_request, 2, I32, file_descriptor)                                                     \
+    ONE(logs_request, 3, FLOAT, timeout)                                                           \
+    ONE(logs_request, 4, TEXT, last_entry_id)                                                      \
+  END(logs_request, "SandboxGetLogsRequest")                                                       \
+  BEGIN(logs_reply)                                                                                \
+    SUBS(logs_reply, 2, log, items)                                                                \
+    ONE(logs_reply, 5, TEXT, entry_id)                                                             \
+    ONE(logs_reply, 10, BOOL, app_done)                                                            \
+    ONE(logs_reply, 14, BOOL, eof)                                                                 \
+  END(logs_reply, "TaskLogsBatch")
+
+#define SWEREX__MODALPB_BEGIN(type) typedef struct swerex__modalpb_##type {
+#define SWEREX__MODALPB_ONE(type, number, kind, member) SWEREX__PB_C_##kind member;
+#define SWEREX__MODALPB_MAY(type, number, kind, member) \
+  SWEREX__PB_C_##kind member; bool has_##member;
+#define SWEREX__MODALPB_LIST(type, number, kind, member) swerex__pb_list member;
+#define SWEREX__MODALPB_MAP(type, number, member) swerex__pb_list member;
+#define SWEREX__MODALPB_SUB(type, number, sub, member) const swerex__modalpb_##sub *member;
+#define SWEREX__MODALPB_END(type, name) } swerex__modalpb_##type;
+SWEREX__MODALPB_MESSAGES(SWEREX__MODALPB_BEGIN, SWEREX__MODALPB_ONE, SWEREX__MODALPB_MAY,
+                         SWEREX__MODALPB_LIST, SWEREX__MODALPB_MAP, SWEREX__MODALPB_SUB,
+                         SWEREX__MODALPB_LIST, SWEREX__MODALPB_END)
+#undef SWEREX__MODALPB_BEGIN
+#undef SWEREX__MODALPB_ONE
+#undef SWEREX__MODALPB_MAY
+#undef SWEREX__MODALPB_LIST
+#undef SWEREX__MODALPB_MAP
+#undef SWEREX__MODALPB_SUB
+#undef SWEREX__MODALPB_END
+
+#define SWEREX__MODALPB_BEGIN(type) static const swerex__pb_row swerex__modalpb_##type##_rows[] = {
+#define SWEREX__MODALPB_ONE(type, number, kind, member) \
+  SWEREX__PB_ROW(swerex__modalpb_##type, number, kind, member)
+#define SWEREX__MODALPB_MAY(type, number, kind, member) \
+  SWEREX__PB_MAY_ROW(swerex__modalpb_##type, number, kind, member)
+#define SWEREX__MODALPB_LIST(type, number, kind, member) \
+  SWEREX__PB_LIST_ROW(swerex__modalpb_##type, number, kind, member)
+#define SWEREX__MODALPB_MAP(type, number, member) \
+  SWEREX__PB_SUBS_ROW(swerex__modalpb_##type, number, swerex__pb_pair_message, member)
+#define SWEREX__MODALPB_SUB(type, number, sub, member) \
+  SWEREX__PB_SUB_ROW(swerex__modalpb_##type, number, swerex__modalpb_##sub##_message, member)
+#define SWEREX__MODALPB_SUBS(type, number, sub, member) \
+  SWEREX__PB_SUBS_ROW(swerex__modalpb_##type, number, swerex__modalpb_##sub##_message, member)
+#define SWEREX__MODALPB_END(type, name) }; \
+  static const swerex__pb_message swerex__modalpb_##type##_message = \
+    SWEREX__PB_OF(name, swerex__modalpb_##type, swerex__modalpb_##type##_rows);
+SWEREX__MODALPB_MESSAGES(SWEREX__MODALPB_BEGIN, SWEREX__MODALPB_ONE, SWEREX__MODALPB_MAY,
+                         SWEREX__MODALPB_LIST, SWEREX__MODALPB_MAP, SWEREX__MODALPB_SUB,
+                         SWEREX__MODALPB_SUBS, SWEREX__MODALPB_END)
+#undef SWEREX__MODALPB_BEGIN
+#undef SWEREX__MODALPB_ONE
+#undef SWEREX__MODALPB_MAY
+#undef SWEREX__MODALPB_LIST
+#undef SWEREX__MODALPB_MAP
+#undef SWEREX__MODALPB_SUB
+#undef SWEREX__MODALPB_SUBS
+#undef SWEREX__MODALPB_END
+
+/** What has no fields. */
+typedef struct swerex__modalpb_empty {
+  char unused_;
+} swerex__modalpb_empty;
+static const swerex__pb_message swerex__modalpb_empty_message =
+  {"Empty", sizeof(swerex__modalpb_empty), NULL, 0};
+
+/* clang-format on */
+
+/** GenericResult's status. */
+enum {
+  SWEREX__MODALPB_UNFINISHED,
+  SWEREX__MODALPB_SUCCESS,
+  SWEREX__MODALPB_FAILURE,
+  SWEREX__MODALPB_TERMINATED,
+  SWEREX__MODALPB_TIMEOUT
+};
+
+/* =============================================================================================
+ * [modalrc] Modal's settings
+ * ========================================================================================== */
+/* What the environment and ~/.modal.toml say; of TOML, what Modal writes there: tables, one for
+ * each profile, of strings, numbers, true and false. */
+
+#define SWEREX__MODALRC_MAX ((size_t)1 << 20)
+
+typedef struct swerex__modalrc_entry {
+  char *section, *key, *value; /* key NULL: the section itself */
+} swerex__modalrc_entry;
+
+typedef struct swerex__modalrc {
+  const swerex_allocator *memory;
+  char path[PATH_MAX];
+  char *profile;
+  void *entries; /* swerex__modalrc_entry */
+  size_t count, room;
+} swerex__modalrc;
+
+/** Read a setting of the environment; an empty one is none. */
+static const char *swerex__modalrc_env(const char *name) {
+  const char *value = getenv(name);
+  return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+static void swerex__modalrc_clear(swerex__modalrc *rc) {
+  swerex__modalrc_entry *entries = (swerex__modalrc_entry *)rc->entries;
+  for (size_t i = 0; i < rc->count; i++) {
+    swerex__mem_free(entries[i].section);
+    swerex__mem_free(entries[i].key);
+    swerex__mem_free(entries[i].value);
+  }
+  swerex__mem_free(entries);
+  swerex__mem_free(rc->profile);
+  memset(rc, 0, sizeof *rc);
+}
+
+/** Find an entry, or with key NULL a section; NULL: it is not there. */
+static const swerex__modalrc_entry *swerex__modalrc_find(const swerex__modalrc *rc,
+                                                         const char *section, const char *key) {
+  const swerex__modalrc_entry *entry = (const swerex__modalrc_entry *)rc->entries;
+  for (size_t i = 0; i < rc->count; i++, entry++)
+    if (strcmp(entry->section, section) == 0 &&
+        (key == NULL || (entry->key != NULL && strcmp(entry->key, key) == 0)))
+      return entry;
+  return NULL;
+}
+
+/** Return a setting: of the environment as MODAL_KEY, else of the profile; NULL: there is none. */
+static const char *swerex__modalrc_get(const swerex__modalrc *rc, const char *key) {
+  char name[64] = "MODAL_";
+  for (size_t i = 0; key[i] != '\0' && i + 7 < sizeof name; i++) {
+    name[i + 6] = (char)(key[i] >= 'a' && key[i] <= 'z' ? key[i] - 'a' + 'A' : key[i]);
+    name[i + 7] = '\0';
+  }
+  const char *value = swerex__modalrc_env(name);
+  if (value != NULL) return value;
+  const swerex__modalrc_entry *entry = swerex__modalrc_find(rc, rc->profile, key);
+  return entry != NULL && entry->value[0] != '\0' ? entry->value : NULL;
+}
+
+/** Tell whether a setting is on. */
+static bool swerex__modalrc_is_on(const swerex__modalrc *rc, const char *key) {
+  const char *value = swerex__modalrc_get(rc, key);
+  return value != NULL && strcmp(value, "0") != 0 && strcmp(value, "false") != 0 &&
+         strcmp(value, "False") != 0;
+}
+
+/* --- the file ----------------------------------------------------------------------------- */
+
+/** A line that is being read. */
+typedef struct swerex__modalrc_line {
+  const char *at, *end;
+} swerex__modalrc_line;
+
+static void swerex__modalrc_blanks(swerex__modalrc_line *line) {
+  while (line->at < line->end && (*line->at == ' ' || *line->at == '\t')) line->at++;
+}
+
+/** Tell whether nothing but a comment follows. */
+static bool swerex__modalrc_over(swerex__modalrc_line *line) {
+  swerex__modalrc_blanks(line);
+  return line->at == line->end || *line->at == '#';
+}
+
+/** Read a string behind its opening quote. */
+static bool swerex__modalrc_string(swerex__modalrc_line *line, char quote, swerex__str *out) {
+  static const char from[] = "btnfr\"\\", to[] = "\b\t\n\f\r\"\\";
+  while (line->at < line->end && *line->at != quote) {
+    char c = *line->at++;
+    if (c == '\\' && quote == '"') {
+      const char *place = line->at < line->end ? strchr(from, *line->at) : NULL;
+      if (place == NULL || *place == '\0') return false;
+      c = to[place - from];
+      line->at++;
+    }
+    swerex__str_putc(out, c);
+  }
+  return line->at < line->end && *line->at++ == quote;
+}
+
+/** Read a key, or a value that is no list and no table. */
+static bool swerex__modalrc_word(swerex__modalrc_line *line, swerex__str *out) {
+  static const char letters[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+.:";
+  out->size = 0;
+  swerex__str_add(out, "", 0);
+  swerex__modalrc_blanks(line);
+  if (line->at == line->end) return false;
+  if (*line->at == '"' || *line->at == '\'') {
+    char quote = *line->at++;
+    return swerex__modalrc_string(line, quote, out);
+  }
+  const char *start = line->at;
+  while (line->at < line->end && strchr(letters, *line->at) != NULL && *line->at != '\0')
+    line->at++;
+  swerex__str_add(out, start, (size_t)(line->at - start));
+  return line->at > start;
+}
+
+static bool swerex__modalrc_add(swerex__modalrc *rc, const char *section, const char *key,
+                                const char *value) {
+  if (!swerex__mem_reserve(rc->memory, &rc->entries, &rc->room, rc->count,
+                           sizeof(swerex__modalrc_entry)))
+    return false;
+  swerex__modalrc_entry entry = {
+    swerex__mem_copy(rc->memory, section, strlen(section)),
+    key == NULL ? NULL : swerex__mem_copy(rc->memory, key, strlen(key)),
+    swerex__mem_copy(rc->memory, value, strlen(value))};
+  ((swerex__modalrc_entry *)rc->entries)[rc->count++] = entry; /* clear frees halves */
+  return entry.section != NULL && entry.value != NULL && (key == NULL || entry.key != NULL);
+}
+
+/** Read a line. False: *why says what is wrong with it, NULL: no memory. */
+static bool swerex__modalrc_read_line(swerex__modalrc *rc, swerex__modalrc_line line,
+                                      swerex__str *section, const char **why) {
+  swerex__str key = swerex__str_new(rc->memory, SWEREX__MODALRC_MAX), value = key;
+  bool table, ok = true;
+  *why = NULL;
+  if (swerex__modalrc_over(&line)) return true;
+  table = *line.at == '[';
+  if (table) {
+    line.at++;
+    ok = swerex__modalrc_word(&line, section);
+    swerex__modalrc_blanks(&line);
+    if (!ok || line.at == line.end || *line.at++ != ']') *why = "it is no [profile]";
+  } else if (section->size == 0) {
+    *why = "it stands before the first [profile]";
+  } else {
+    ok = swerex__modalrc_word(&line, &key);
+    swerex__modalrc_blanks(&line);
+    if (!ok || line.at == line.end || *line.at++ != '=' || !swerex__modalrc_word(&line, &value))
+      *why = "it is no key = value with a string, a number, true or false";
+  }
+  if (*why == NULL && !swerex__modalrc_over(&line)) *why = "more stands behind it";
+  ok = *why == NULL && !section->failed && !key.failed && !value.failed &&
+       swerex__modalrc_add(rc, section->data, table ? NULL : key.data, table ? "" : value.data);
+  swerex__str_clear(&key);
+  swerex__str_clear(&value);
+  return ok;
+}
+
+static bool swerex__modalrc_parse(swerex__modalrc *rc, const char *text, size_t size,
+                                  swerex_error *err) {
+  swerex__str section = swerex__str_new(rc->memory, SWEREX__MODALRC_MAX);
+  const char *why = NULL;
+  bool ok = true;
+  for (size_t at = 0, number = 1; ok && at < size; number++) {
+    const char *end = (const char *)memchr(text + at, '\n', size - at);
+    size_t length = end == NULL ? size - at : (size_t)(end - (text + at));
+    swerex__modalrc_line line = {text + at, text + at + length};
+    if (line.end > line.at && line.end[-1] == '\r') line.end--;
+    ok = swerex__modalrc_read_line(rc, line, &section, &why);
+    at += length + 1;
+    if (!ok && why != NULL)
+      swerex__err_set(err, SWEREX_E_VALUE, "%s: line %zu cannot be read: %s", rc->path, number,
+                      why);
+    else if (!ok)
+      swerex__err_memory(err);
+  }
+  swerex__str_clear(&section);
+  return ok;
+}
+
+/** Choose the profile: MODAL_PROFILE, the active one, "default". */
+static bool swerex__modalrc_choose(swerex__modalrc *rc, swerex_error *err) {
+  const swerex__modalrc_entry *entries = (const swerex__modalrc_entry *)rc->entries;
+  const char *chosen = swerex__modalrc_env("MODAL_PROFILE"), *active = NULL;
+  for (size_t i = 0; chosen == NULL && i < rc->count; i++) {
+    if (entries[i].key == NULL || strcmp(entries[i].key, "active") != 0 ||
+        strcmp(entries[i].value, "true") != 0)
+      continue;
+    if (active != NULL)
+      return swerex__err_set(err, SWEREX_E_VALUE,
+                             "%s: the profiles %s and %s are both active: set MODAL_PROFILE, or "
+                             "run `modal profile activate`",
+                             rc->path, active, entries[i].section);
+    active = entries[i].section;
+  }
+  if (chosen == NULL) chosen = active != NULL ? active : "default";
+  rc->profile = swerex__mem_copy(rc->memory, chosen, strlen(chosen));
+  return rc->profile != NULL || swerex__err_memory(err);
+}
+
+/** Read what there is; a file that is not there is empty. */
+static bool swerex__modalrc_open(swerex__modalrc *rc, const swerex_allocator *memory,
+                                 swerex_error *err) {
+  const char *named = swerex__modalrc_env("MODAL_CONFIG_PATH"), *home = swerex__modalrc_env("HOME");
+  swerex_bytes text = {NULL, 0};
+  memset(rc, 0, sizeof *rc);
+  rc->memory = memory;
+  if (named != NULL)
+    snprintf(rc->path, sizeof rc->path, "%s", named);
+  else
+    snprintf(rc->path, sizeof rc->path, "%s/.modal.toml", home == NULL ? "" : home);
+  bool ok = access(rc->path, F_OK) != 0 ||
+            (swerex__fs_read(memory, rc->path, SWEREX__MODALRC_MAX, &text, err) &&
+             swerex__modalrc_parse(rc, text.data, text.size, err));
+  swerex__mem_free(text.data);
+  if (ok && swerex__modalrc_choose(rc, err)) return true;
+  swerex__modalrc_clear(rc);
+  return false;
+}
+
+/* =============================================================================================
+ * [context] The files that a Dockerfile copies
+ * ========================================================================================== */
+/* Of the folder that a Dockerfile stands in, those files are sent that a COPY of it may mean and
+ * that no .dockerignore leaves out. Patterns are those of .dockerignore: of names between slashes,
+ * with **, and a folder means all that is in it. */
+
+#define SWEREX__CONTEXT_TEXT_MAX ((size_t)4 << 20) /* of a Dockerfile, or an ignore file */
+
+enum { SWEREX__CONTEXT_DEPTH = 128, SWEREX__CONTEXT_FILES = 20000 };
+
+/** A file that is sent. */
+typedef struct swerex__context_file {
+  char *path; /* here */
+  char *name; /* there: "/folder/file" */
+  char hash[65];
+  uint64_t size;
+  unsigned mode;
+  bool missing; /* there */
+} swerex__context_file;
+
+typedef struct swerex__context {
+  const swerex_allocator *memory;
+  void *files; /* swerex__context_file */
+  size_t count, room;
+  void *sources, *ignored; /* char *: patterns */
+  size_t source_count, source_room, ignored_count, ignored_room;
+} swerex__context;
+
+static swerex__context_file *swerex__context_at(const swerex__context *context, size_t i) {
+  return (swerex__context_file *)context->files + i;
+}
+
+static void swerex__context_clear(swerex__context *context) {
+  for (size_t i = 0; i < context->count; i++) {
+    swerex__mem_free(swerex__context_at(context, i)->path);
+    swerex__mem_free(swerex__context_at(context, i)->name);
+  }
+  for (size_t i = 0; i < context->source_count; i++)
+    swerex__mem_free(((char **)context->sources)[i]);
+  for (size_t i = 0; i < context->ignored_count; i++)
+    swerex__mem_free(((char **)context->ignored)[i]);
+  swerex__mem_free(context->files);
+  swerex__mem_free(context->sources);
+  swerex__mem_free(context->ignored);
+  memset(context, 0, sizeof *context);
+}
+
+/** Add a file with its hash. */
+static bool swerex__context_add(swerex__context *context, const char *path, const char *name,
+                                unsigned mode, swerex_error *err) {
+  unsigned char sum[SWEREX__HASH_SIZE];
+  char chunk[65536];
+  swerex__hash hash;
+  ssize_t n;
+  if (context->count >= SWEREX__CONTEXT_FILES)
+    return swerex__err_set(err, SWEREX_E_VALUE,
+                           "the Dockerfile's folder has more than %d files that its COPY means: "
+                           "leave some out in .dockerignore",
+                           SWEREX__CONTEXT_FILES);
+  if (!swerex__mem_reserve(context->memory, &context->files, &context->room, context->count,
+                           sizeof(swerex__context_file)))
+    return swerex__err_memory(err);
+  swerex__context_file *file = swerex__context_at(context, context->count++);
+  memset(file, 0, sizeof *file);
+  file->mode = mode;
+  file->path = swerex__mem_copy(context->memory, path, strlen(path));
+  file->name = swerex__mem_copy(context->memory, name, strlen(name));
+  if (file->path == NULL || file->name == NULL) return swerex__err_memory(err);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return swerex__err_system(err, errno, path);
+  swerex__hash_init(&hash);
+  while ((n = swerex__fs_read_some(fd, chunk, sizeof chunk)) > 0) {
+    swerex__hash_add(&hash, chunk, (size_t)n);
+    file->size += (uint64_t)n;
+  }
+  int number = errno;
+  close(fd);
+  if (n < 0) return swerex__err_system(err, number, path);
+  swerex__hash_end(&hash, sum);
+  swerex__util_hex(file->hash, sum, sizeof sum);
+  return true;
+}
+
+/* --- patterns ----------------------------------------------------------------------------- */
+
+/** Match one of [abc], [a-z], [^a]; returns its end, NULL: it is none or does not match. */
+static const char *swerex__context_class(const char *pattern, char c) {
+  const char *at = pattern + 1;
+  bool negated = *at == '^' || *at == '!', found = false;
+  if (negated) at++;
+  for (bool first = true; *at != ']' || first; first = false) {
+    if (*at == '\\' && at[1] != '\0') at++;
+    if (*at == '\0') return NULL;
+    char low = *at++, high = low;
+    if (at[0] == '-' && at[1] != ']' && at[1] != '\0') {
+      high = at[1];
+      at += 2;
+    }
+    if (low <= c && c <= high) found = true;
+  }
+  return found != negated && c != '/' ? at + 1 : NULL;
+}
+
+/** Match a path of `size` bytes as a whole. */
+static bool swerex__context_glob(const char *pattern, const char *path, size_t size) {
+  for (;;) {
+    if (pattern[0] == '*' && pattern[1] == '*') {
+      pattern += 2;
+      if (*pattern == '/') pattern++; /* also no folder at all */
+      if (*pattern == '\0') return true;
+      for (size_t i = 0; i <= size; i++)
+        if ((i == 0 || path[i - 1] == '/') && swerex__context_glob(pattern, path + i, size - i))
+          return true;
+      return false;
+    }
+    if (*pattern == '*') {
+      pattern++;
+      for (size_t i = 0;; i++) {
+        if (swerex__context_glob(pattern, path + i, size - i)) return true;
+        if (i == size || path[i] == '/') return false;
+      }
+    }
+    if (*pattern == '\0' || size == 0) return *pattern == '\0' && size == 0;
+    if (*pattern == '[') {
+      pattern = swerex__context_class(pattern, *path);
+      if (pattern == NULL) return false;
+    } else if (*pattern == '?') {
+      if (*path == '/') return false;
+      pattern++;
+    } else {
+      if (*pattern == '\\' && pattern[1] != '\0') pattern++;
+      if (*pattern++ != *path) return false;
+    }
+    path++;
+    size--;
+  }
+}
+
+/** Match a path, or one of the folders it is in. */
+static bool swerex__context_matches(const char *pattern, const char *path) {
+  for (size_t i = 1; path[i - 1] != '\0'; i++)
+    if ((path[i] == '/' || path[i] == '\0') && swerex__context_glob(pattern, path, i)) return true;
+  return false;
+}
+
+/** Tell whether a file is to be sent: a COPY means it, and the last pattern for it is no ignore. */
+static bool swerex__context_wants(const swerex__context *context, const char *path) {
+  bool wanted = false, ignored = false;
+  for (size_t i = 0; !wanted && i < context->source_count; i++)
+    wanted = swerex__context_matches(((char **)context->sources)[i], path);
+  for (size_t i = 0; i < context->ignored_count; i++) {
+    const char *pattern = ((char **)context->ignored)[i];
+    bool back = *pattern == '!';
+    if (swerex__context_matches(pattern + back, path)) ignored = !back;
+  }
+  return wanted && !ignored;
+}
+
+/** Add a pattern without "./", slashes around it, and blanks. */
+static bool swerex__context_add_pattern(const swerex__context *context, void **list, size_t *count,
+                                        size_t *room, const char *text, size_t size) {
+  bool back = size > 0 && *text == '!';
+  swerex__str out = swerex__str_new(context->memory, SWEREX__CONTEXT_TEXT_MAX);
+  text += back;
+  size -= back;
+  while (size > 0 && strchr(" \t\r/", text[size - 1]) != NULL) size--;
+  for (; size > 0 && (*text == '/' || *text == ' ' || (*text == '.' && size > 1 && text[1] == '/'));
+       size--)
+    text++;
+  if (size == 0) return true;
+  if (back) swerex__str_putc(&out, '!');
+  if (size == 1 && *text == '.')
+    swerex__str_puts(&out, "**");
+  else
+    swerex__str_add(&out, text, size);
+  if (out.failed || !swerex__mem_reserve(context->memory, list, room, *count, sizeof(char *))) {
+    swerex__str_clear(&out);
+    return false;
+  }
+  ((char **)*list)[(*count)++] = out.data;
+  return true;
+}
+
+/* --- the Dockerfile ----------------------------------------------------------------------- */
+
+/** Cut the next word of an instruction off, with its quotes. False: there is none. */
+static bool swerex__context_word(const char **at, swerex__str *out) {
+  const char *c = *at;
+  out->size = 0;
+  swerex__str_add(out, "", 0);
+  while (*c == ' ' || *c == '\t') c++;
+  if (*c == '\0') return false;
+  for (char quote = '\0'; *c != '\0' && (quote != '\0' || (*c != ' ' && *c != '\t')); c++) {
+    if (quote == '\0' && (*c == '"' || *c == '\'')) {
+      quote = *c;
+    } else if (*c == quote) {
+      quote = '\0';
+    } else {
+      if (*c == '\\' && quote != '\'' && c[1] != '\0') c++;
+      swerex__str_putc(out, *c);
+    }
+  }
+  *at = c;
+  return !out->failed;
+}
+
+/** Take what a COPY instruction copies. */
+static bool swerex__context_take_copy(swerex__context *context, const char *words,
+                                      swerex_error *err) {
+  static const char *const known[] = {"--chmod=", "--chown=", "--link"};
+  swerex__str word = swerex__str_new(context->memory, SWEREX__CONTEXT_TEXT_MAX), next = word;
+  bool ok = true;
+  const char *at = words;
+  bool more = swerex__context_word(&at, &word);
+  while (ok && more) {
+    bool flag = false;
+    more = swerex__context_word(&at, &next);
+    for (size_t i = 0; i < SWEREX__SYS_COUNT(known); i++)
+      if (strncmp(word.data, known[i], strlen(known[i])) == 0) flag = true;
+    if (strncmp(word.data, "--from=", 7) == 0) break;
+    if (!flag && (strncmp(word.data, "--", 2) == 0 || strchr(word.data, '$') != NULL))
+      ok = swerex__err_set(err, SWEREX_E_VALUE,
+                           "COPY %.200s: %.100s is not understood here: name the files", words,
+                           word.data);
+    else if (!flag && more && /* the last one is where to */
+             !swerex__context_add_pattern(context, &context->sources, &context->source_count,
+                                          &context->source_room, word.data, word.size))
+      ok = swerex__err_memory(err);
+    swerex__str swap = word;
+    word = next;
+    next = swap;
+  }
+  if (word.failed || next.failed) ok = swerex__err_memory(err);
+  swerex__str_clear(&word);
+  swerex__str_clear(&next);
+  return ok;
+}
+
+/** Find the COPY instructions. */
+static bool swerex__context_read_dockerfile(swerex__context *context, const char *text, size_t size,
+                                            swerex_error *err) {
+  swerex__str whole = swerex__str_new(context->memory, SWEREX__CONTEXT_TEXT_MAX + 1);
+  bool ok = true;
+  for (size_t at = 0; ok && at < size;) {
+    const char *end = (const char *)memchr(text + at, '\n', size - at);
+    size_t length = end == NULL ? size - at : (size_t)(end - (text + at)), from = at, stop;
+    at += length + 1;
+    for (stop = from + length; stop > from && strchr(" \t\r", text[stop - 1]) != NULL;) stop--;
+    while (from < stop && (text[from] == ' ' || text[from] == '\t')) from++;
+    if (from == stop || text[from] == '#') continue; /* also between the parts of one */
+    bool more = text[stop - 1] == '\\' && at < size;
+    if (text[stop - 1] == '\\') stop--;
+    swerex__str_add(&whole, text + from, stop - from);
+    swerex__str_putc(&whole, ' ');
+    if (more) continue;
+    if (whole.failed) ok = swerex__err_memory(err);
+    swerex__http_text first = {whole.data, whole.size < 4 ? 0 : 4};
+    if (ok && swerex__http_is(first, "copy") && strchr(" \t", whole.data[4]) != NULL)
+      ok = swerex__context_take_copy(context, whole.data + 4, err);
+    whole.size = 0;
+  }
+  swerex__str_clear(&whole);
+  return ok;
+}
+
+/** Read the first ignore file that there is. */
+static bool swerex__context_read_ignored(swerex__context *context, const char *dockerfile,
+                                         const char *folder, swerex_error *err) {
+  char path[PATH_MAX];
+  swerex_bytes text = {NULL, 0};
+  int n = snprintf(path, sizeof path, "%s.dockerignore", dockerfile);
+  if (n < PATH_MAX && access(path, F_OK) != 0)
+    n = snprintf(path, sizeof path, "%s/.dockerignore", folder);
+  if (n >= PATH_MAX || access(path, F_OK) != 0) return true;
+  if (!swerex__fs_read(context->memory, path, SWEREX__CONTEXT_TEXT_MAX, &text, err)) return false;
+  bool ok = true;
+  for (size_t at = 0; ok && at < text.size;) {
+    size_t length = strcspn(text.data + at, "\n");
+    ok = swerex__context_add_pattern(context, &context->ignored, &context->ignored_count,
+                                     &context->ignored_room, text.data + at, length);
+    at += length + 1;
+  }
+  swerex__mem_free(text.data);
+  return ok || swerex__err_memory(err);
+}
+
+/* --- the folder --------------------------------------------------------------------------- */
+
+/** A folder on the way down. */
+typedef struct swerex__context_folder {
+  DIR *dir;
+  size_t size; /* of its path */
+} swerex__context_folder;
+
+/** Look at what a folder names; a folder is entered. */
+static bool swerex__context_visit(swerex__context *context, swerex__str *path, size_t root,
+                                  swerex__context_folder *stack, int *depth, swerex_error *err) {
+  struct stat info, link;
+  if (path->failed) return swerex__err_memory(err);
+  if (lstat(path->data, &link) != 0 || stat(path->data, &info) != 0)
+    return errno == ENOENT || swerex__err_system(err, errno, path->data);
+  const char *relative = path->data + root;
+  if (S_ISDIR(link.st_mode)) {
+    if (*depth >= SWEREX__CONTEXT_DEPTH)
+      return swerex__err_set(err, SWEREX_E_VALUE, "%s: folders are nested too deeply", path->data);
+    stack[*depth].dir = opendir(path->data);
+    stack[*depth].size = path->size;
+    if (stack[*depth].dir == NULL) return swerex__err_system(err, errno, path->data);
+    ++*depth;
+    return true;
+  }
+  if (!S_ISREG(info.st_mode) || !swerex__context_wants(context, relative)) return true;
+  return swerex__context_add(context, path->data, relative - 1, (unsigned)info.st_mode & 07777,
+                             err);
+}
+
+static bool swerex__context_walk(swerex__context *context, const char *folder, swerex_error *err) {
+  swerex__context_folder stack[SWEREX__CONTEXT_DEPTH];
+  swerex__str path = swerex__str_new(context->memory, PATH_MAX * 4);
+  int depth = 0;
+  swerex__str_puts(&path, folder);
+  size_t root = path.size + 1;
+  bool ok = swerex__context_visit(context, &path, root, stack, &depth, err);
+  while (depth > 0) {
+    swerex__context_folder *top = &stack[depth - 1];
+    const struct dirent *entry = ok ? readdir(top->dir) : NULL;
+    if (entry == NULL) {
+      closedir(top->dir);
+      depth--;
+      continue;
+    }
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    path.size = top->size;
+    swerex__str_printf(&path, "/%s", entry->d_name);
+    ok = swerex__context_visit(context, &path, root, stack, &depth, err);
+  }
+  swerex__str_clear(&path);
+  return ok;
+}
+
+static int swerex__context_compare(const void *a, const void *b) {
+  return strcmp(((const swerex__context_file *)a)->name, ((const swerex__context_file *)b)->name);
+}
+
+/** Find the files that a Dockerfile (of this text) needs; it is then to be cleared, always. */
+static bool swerex__context_open(swerex__context *context, const swerex_allocator *memory,
+                                 const char *dockerfile, const swerex_bytes *text,
+                                 swerex_error *err) {
+  char folder[PATH_MAX];
+  const char *slash = strrchr(dockerfile, '/');
+  memset(context, 0, sizeof *context);
+  context->memory = memory;
+  snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : (int)(slash - dockerfile),
+           slash == NULL ? "." : dockerfile);
+  if (slash == dockerfile) snprintf(folder, sizeof folder, "/.");
+  if (!swerex__context_read_dockerfile(context, text->data, text->size, err)) return false;
+  if (context->source_count == 0) return true;
+  if (!swerex__context_read_ignored(context, dockerfile, folder, err) ||
+      !swerex__context_walk(context, folder, err))
+    return false;
+  if (context->count > 0)
+    qsort(context->files, context->count, sizeof(swerex__context_file), swerex__context_compare);
+  return true;
+}
+
+/* =============================================================================================
+ * [modal] Calls to Modal
+ * ========================================================================================== */
+/* What a deployment in Modal knows, what modal_sandbox_kwargs mean, and the engine of its calls:
+ * rows, which fill a request and judge what comes, are run one after the other, and a future ends
+ * with the last of them. The token that goes with each call is renewed before a row when it is
+ * half used up. */
+
+#define SWEREX__MODAL_PORT 8880
+#define SWEREX__MODAL_SERVERS "https://api.modal.com:443,https://api.modal2.com:443"
+#define SWEREX__MODAL_BINARY "/opt/swerex/swerex-remote"
+#define SWEREX__MODAL_CALLING 30.0
+#define SWEREX__MODAL_POLL_TIME 55.0 /* what long polls ask for */
+#define SWEREX__MODAL_POLLING 75.0 /* for one of them */
+#define SWEREX__MODAL_FILE_MAX ((size_t)4 << 20) /* of what goes into a call */
+#define SWEREX__MODAL_TOKEN_TIME 1200.0          /* seconds that a token without an end lasts */
+#define SWEREX__MODAL_ORPHAN_TIME 15.0           /* for an answer that only the stop waits for */
+#define SWEREX__MODAL_TAIL 4096                  /* kept of a build's log */
+#define SWEREX__MODAL_LOG_MAX ((size_t)1 << 20)  /* kept of a sandbox's output */
+
+enum {
+  SWEREX__MODAL_ID = 72,
+  SWEREX__MODAL_LAYERS = 3,
+  SWEREX__MODAL_BREAKS = 2,      /* of a stream, that are no failure */
+  SWEREX__MODAL_IDLE_ENDS = 20,  /* of a stream, at once and without a word */
+  SWEREX__MODAL_HASHES = 64,
+  SWEREX__MODAL_LINE = 400
+};
+
+/** Something by a name that the sandbox needs: its id has to be asked for. */
+typedef struct swerex__modal_need {
+  const swerex__json *json; /* NULL: what is ours */
+  const char *path;         /* of a volume; NULL: it is a secret */
+  char id[SWEREX__MODAL_ID];
+} swerex__modal_need;
+
+/** Lines that come in pieces. */
+typedef struct swerex__modal_lines {
+  swerex__str line, tail;
+} swerex__modal_lines;
+
+typedef struct swerex__modal {
+  swerex_deployment *deployment;
+  swerex__modalrc rc;
+  swerex__grpc grpc;
+  swerex__loop_link runs;
+  const char *environment; /* "": the server's default */
+  bool v2;                 /* the newer calls for sandboxes */
+  double token_due;        /* when it is to be renewed */
+  /* of modal_sandbox_kwargs */
+  swerex__json_doc kwargs;
+  bool read;          /* kwargs is there */
+  swerex__pb_doc doc; /* what spec points to */
+  swerex__modalpb_sandbox spec;
+  swerex__modalpb_resources resources;
+  swerex__modalpb_gpu gpu;
+  swerex__modalpb_placement placement;
+  swerex__modalpb_network network;
+  swerex__pb_list ports[3]; /* uint32_t: encrypted, unencrypted, HTTP/2 */
+  const swerex__json *env;
+  void *needs; /* swerex__modal_need */
+  size_t need_count, need_room, need;
+  /* of the image */
+  swerex_bytes dockerfile;  /* NULL data: the image has a name */
+  swerex__context context;  /* its files */
+  swerex__context binary;   /* ours */
+  size_t file, layer, layers;
+  char login[SWEREX__MODAL_ID], builder[32], context_mount[SWEREX__MODAL_ID];
+  char image[SWEREX__MODAL_ID], entry[SWEREX__MODAL_ID];
+  swerex__modal_lines lines;
+  /* of the sandbox */
+  char app[SWEREX__MODAL_ID], binary_mount[SWEREX__MODAL_ID], sandbox[SWEREX__MODAL_ID];
+  char token[40], address[300];
+  bool built; /* the image */
+  double deadline;          /* for it to start */
+  swerex_future *addressing; /* the log's address is being asked for */
+} swerex__modal;
+
+static swerex__modal *swerex__modal_of(const swerex_deployment *deployment) {
+  return (swerex__modal *)deployment->state;
+}
+
+static const swerex_modal_config *swerex__modal_config(const swerex__modal *modal) {
+  return &modal->deployment->config.u.modal;
+}
+
+static const char *swerex__modal_image(const swerex__modal *modal) {
+  const char *image = swerex__modal_config(modal)->image;
+  return image == NULL ? "python:3.11" : image;
+}
+
+static const char *swerex__modal_app(const swerex__modal *modal) {
+  const char *name = swerex__modal_config(modal)->app_name;
+  return name == NULL || name[0] == '\0' ? "swe-rex" : name;
+}
+
+/** Keep an id; false: it is none. */
+static bool swerex__modal_keep(char *out, swerex__pb_text id, const char *what,
+                               swerex_error *err) {
+  snprintf(out, SWEREX__MODAL_ID, "%.*s", swerex__pb_length(id), id.size > 0 ? id.data : "");
+  if (id.size > 0 && id.size < SWEREX__MODAL_ID) return true;
+  return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                         "Modal's answer has no %s that can be used", what);
+}
+
+/* --- modal_sandbox_kwargs ----------------------------------------------------------------- */
+
+typedef struct swerex__modal_kwarg swerex__modal_kwarg;
+struct swerex__modal_kwarg {
+  const char *name;
+  /** Take the value. False: it is not what *wants says, or *err says more. */
+  bool (*take)(swerex__modal *modal, const swerex__modal_kwarg *row, const swerex__json *value,
+               swerex_error *err);
+  size_t offset; /* in the spec, or what `take` wants */
+  const char *wants;
+};
+
+static bool swerex__modal_take_text(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                    const swerex__json *value, swerex_error *err) {
+  swerex__pb_text *text = (swerex__pb_text *)(void *)((char *)&modal->spec + row->offset);
+  (void)err;
+  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
+  text->data = value->string;
+  text->size = value->size;
+  return true;
+}
+
+static bool swerex__modal_take_workdir(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  modal->spec.has_workdir = true;
+  return value->type == SWEREX__JSON_STRING && value->string[0] == '/' &&
+         swerex__modal_take_text(modal, row, value, err);
+}
+
+static bool swerex__modal_take_name(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                    const swerex__json *value, swerex_error *err) {
+  modal->spec.has_name = true;
+  return swerex__modal_take_text(modal, row, value, err);
+}
+
+static bool swerex__modal_take_bool(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                    const swerex__json *value, swerex_error *err) {
+  (void)err;
+  *(bool *)(void *)((char *)&modal->spec + row->offset) = value->boolean;
+  return value->type == SWEREX__JSON_BOOL;
+}
+
+/** Read a number from 0 on, times `factor`. */
+static bool swerex__modal_number(const swerex__json *value, double factor, uint32_t *out) {
+  double number = value->type != SWEREX__JSON_NUMBER ? -1
+                  : value->is_integer                ? (double)value->integer
+                                                     : value->number;
+  if (!(number >= 0 && number * factor <= 4e9)) return false;
+  *out = (uint32_t)(number * factor);
+  return true;
+}
+
+static bool swerex__modal_take_seconds(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->spec.has_idle_timeout_secs = true;
+  return swerex__modal_number(value, 1, &modal->spec.idle_timeout_secs);
+}
+
+/** Read a request, or a pair of request and limit. */
+static bool swerex__modal_take_amount(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                      const swerex__json *value, swerex_error *err) {
+  swerex__modalpb_resources *to = &modal->resources;
+  bool cpu = row->offset != 0, pair = value->type == SWEREX__JSON_ARRAY && value->size == 2;
+  uint32_t *most = cpu ? &to->milli_cpu_max : &to->memory_mb_max;
+  (void)err;
+  return swerex__modal_number(pair ? value->child : value, cpu ? 1000 : 1,
+                              cpu ? &to->milli_cpu : &to->memory_mb) &&
+         (!pair || swerex__modal_number(value->child->next, cpu ? 1000 : 1, most));
+}
+
+/** Read "a100:2": a type and how many. */
+static bool swerex__modal_take_gpu(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                   const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
+  size_t size = strcspn(value->string, ":");
+  const char *count = value->string[size] == ':' ? value->string + size + 1 : "1";
+  char *type = (char *)swerex__pb_take(&modal->doc, size + 1);
+  if (type == NULL || size == 0 || strspn(count, "0123456789") != strlen(count)) return false;
+  for (size_t i = 0; i < size; i++)
+    type[i] = (char)(value->string[i] >= 'a' && value->string[i] <= 'z'
+                       ? value->string[i] - 'a' + 'A'
+                       : value->string[i]);
+  modal->gpu.gpu_type = swerex__pb_str(type);
+  modal->gpu.count = (uint32_t)strtoul(count, NULL, 10);
+  return modal->gpu.count > 0;
+}
+
+/** Read a list of texts, or one. */
+static bool swerex__modal_read_texts(swerex__modal *modal, const swerex__json *value,
+                                     swerex__pb_list *out) {
+  bool list = value->type == SWEREX__JSON_ARRAY;
+  size_t count = list ? value->size : 1;
+  swerex__pb_text *texts =
+    (swerex__pb_text *)swerex__pb_take(&modal->doc, (count + 1) * sizeof *texts);
+  if (texts == NULL) return false;
+  out->items = texts;
+  out->count = 0;
+  for (const swerex__json *one = list ? value->child : value; one != NULL;
+       one = list ? one->next : NULL) {
+    if (one->type != SWEREX__JSON_STRING) return false;
+    texts->data = one->string;
+    texts++->size = one->size;
+    out->count++;
+  }
+  return true;
+}
+
+static bool swerex__modal_take_region(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                      const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->spec.scheduler_placement = &modal->placement;
+  return swerex__modal_read_texts(modal, value, &modal->placement.regions);
+}
+
+static bool swerex__modal_take_inbound(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  return value->type == SWEREX__JSON_ARRAY &&
+         swerex__modal_read_texts(modal, value, &modal->spec.inbound_cidr_allowlist);
+}
+
+/** Take what the sandbox may reach; any list, also an empty one, shuts out the rest. */
+static bool swerex__modal_take_allowed(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  swerex__pb_list *list =
+    row->offset == 0 ? &modal->network.allowed_cidrs : &modal->network.allowed_domains;
+  if (list->count > 0)
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "modal_sandbox_kwargs.%s: cidr_allowlist is an older name of "
+                           "outbound_cidr_allowlist: give one of them",
+                           row->name);
+  modal->network.network_access_type = 3;
+  return value->type == SWEREX__JSON_ARRAY && swerex__modal_read_texts(modal, value, list);
+}
+
+static bool swerex__modal_take_block(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                     const swerex__json *value, swerex_error *err) {
+  (void)modal;
+  if (value->type != SWEREX__JSON_BOOL || !value->boolean) return value->type == SWEREX__JSON_BOOL;
+  return swerex__err_set(err, SWEREX_E_VALIDATION,
+                         "modal_sandbox_kwargs.%s: the server in the sandbox could not be reached "
+                         "without a network: use \"outbound_cidr_allowlist\": [] to shut the "
+                         "sandbox in",
+                         row->name);
+}
+
+static bool swerex__modal_take_ports(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                     const swerex__json *value, swerex_error *err) {
+  swerex__pb_list *list = &modal->ports[row->offset];
+  if (value->type != SWEREX__JSON_ARRAY) return false;
+  uint32_t *ports =
+    (uint32_t *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *ports);
+  if (ports == NULL) return false;
+  list->items = ports;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    if (!swerex__modal_number(one, 1, &ports[list->count]) || ports[list->count] < 1 ||
+        ports[list->count] > 65535)
+      return false;
+    if (ports[list->count++] == SWEREX__MODAL_PORT)
+      return swerex__err_set(err, SWEREX_E_VALIDATION,
+                             "modal_sandbox_kwargs.%s: port %d is that of the server", row->name,
+                             SWEREX__MODAL_PORT);
+  }
+  return true;
+}
+
+/** Check a map of texts, such as an environment. */
+static bool swerex__modal_is_env(const swerex__json *value) {
+  if (value == NULL || value->type != SWEREX__JSON_OBJECT) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    if (one->type != SWEREX__JSON_STRING || one->key_size == 0) return false;
+    for (size_t i = 0; i < one->key_size; i++)
+      if (one->key[i] == '=' || one->key[i] == '\0' || one->key[i] == ' ') return false;
+  }
+  return true;
+}
+
+static bool swerex__modal_take_env(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                   const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->env = value;
+  return swerex__modal_is_env(value);
+}
+
+static bool swerex__modal_add_need(swerex__modal *modal, const swerex__json *json,
+                                   const char *path) {
+  if (!swerex__mem_reserve(modal->doc.allocator, &modal->needs, &modal->need_room,
+                           modal->need_count, sizeof(swerex__modal_need)))
+    return false;
+  swerex__modal_need need = {json, path, ""};
+  ((swerex__modal_need *)modal->needs)[modal->need_count++] = need;
+  return true;
+}
+
+/** Tell whether a value is a name, or an object with one (or with one of `other`). */
+static bool swerex__modal_is_named(const swerex__json *value, const char *other) {
+  if (value->type == SWEREX__JSON_STRING) return value->size > 0;
+  if (value->type != SWEREX__JSON_OBJECT) return false;
+  const swerex__json *name = swerex__json_get(value, "name");
+  if (name == NULL) return other != NULL && swerex__modal_is_env(swerex__json_get(value, other));
+  return name->type == SWEREX__JSON_STRING && name->size > 0;
+}
+
+static bool swerex__modal_take_secrets(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (value->type != SWEREX__JSON_ARRAY) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next)
+    if (!swerex__modal_is_named(one, "env") || !swerex__modal_add_need(modal, one, NULL))
+      return false;
+  return true;
+}
+
+static bool swerex__modal_take_volumes(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  static const char *const taken[] = {"/", "/root", "/tmp"};
+  if (value->type != SWEREX__JSON_OBJECT) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    bool bad = one->key[0] != '/' || one->key[one->key_size - 1] == '/';
+    for (size_t i = 0; i < SWEREX__SYS_COUNT(taken); i++)
+      if (strcmp(one->key, taken[i]) == 0) bad = true;
+    if (bad)
+      return swerex__err_set(err, SWEREX_E_VALIDATION,
+                             "modal_sandbox_kwargs.%s: no volume can be at \"%.200s\": it has to "
+                             "be an absolute path, and not /, /root or /tmp",
+                             row->name, one->key);
+    if (!swerex__modal_is_named(one, NULL) || !swerex__modal_add_need(modal, one, one->key))
+      return false;
+  }
+  return true;
+}
+
+static bool swerex__modal_take_options(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                       const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (!swerex__modal_is_env(value)) return false;
+  swerex__pb_pair *pairs =
+    (swerex__pb_pair *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *pairs);
+  if (pairs == NULL) return false;
+  modal->spec.experimental_options_v2.items = pairs;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next, pairs++) {
+    pairs->key.data = one->key;
+    pairs->key.size = one->key_size;
+    pairs->value.data = one->string;
+    pairs->value.size = one->size;
+    modal->spec.experimental_options_v2.count++;
+  }
+  return true;
+}
+
+static bool swerex__modal_take_ours(swerex__modal *modal, const swerex__modal_kwarg *row,
+                                    const swerex__json *value, swerex_error *err) {
+  (void)modal, (void)value;
+  return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: %s", row->name,
+                         row->wants);
+}
+
+#define SWEREX__MODAL_SPEC(member) offsetof(swerex__modalpb_sandbox, member)
+
+static const swerex__modal_kwarg swerex__modal_kwargs[] = {
+  {"block_network", swerex__modal_take_block, 0, "true or false"},
+  {"cidr_allowlist", swerex__modal_take_allowed, 0, "a list of texts"},
+  {"cloud", swerex__modal_take_text, SWEREX__MODAL_SPEC(cloud_provider_str), "a name"},
+  {"cpu", swerex__modal_take_amount, 1, "a number, or [request, limit]"},
+  {"encrypted_ports", swerex__modal_take_ports, 0, "a list of ports"},
+  {"env", swerex__modal_take_env, 0, "an object of texts"},
+  {"experimental_options", swerex__modal_take_options, 0, "an object of texts"},
+  {"gpu", swerex__modal_take_gpu, 0, "a type such as \"A100\" or \"A100:2\""},
+  {"h2_ports", swerex__modal_take_ports, 2, "a list of ports"},
+  {"i6pn", swerex__modal_take_bool, SWEREX__MODAL_SPEC(i6pn_enabled), "true or false"},
+  {"idle_timeout", swerex__modal_take_seconds, 0, "a number of seconds"},
+  {"inbound_cidr_allowlist", swerex__modal_take_inbound, 0, "a list of texts"},
+  {"include_oidc_identity_token", swerex__modal_take_bool,
+   SWEREX__MODAL_SPEC(include_oidc_identity_token), "true or false"},
+  {"memory", swerex__modal_take_amount, 0, "a number of MiB, or [request, limit]"},
+  {"name", swerex__modal_take_name, SWEREX__MODAL_SPEC(name), "a name"},
+  {"outbound_cidr_allowlist", swerex__modal_take_allowed, 0, "a list of texts"},
+  {"outbound_domain_allowlist", swerex__modal_take_allowed, 1, "a list of texts"},
+  {"region", swerex__modal_take_region, 0, "a name, or a list of names"},
+  {"secrets", swerex__modal_take_secrets, 0,
+   "a list of names, of {\"name\": ...} or of {\"env\": {...}}"},
+  {"verbose", swerex__modal_take_bool, SWEREX__MODAL_SPEC(verbose), "true or false"},
+  {"volumes", swerex__modal_take_volumes, 0,
+   "an object of paths, each with a name or {\"name\": ...}"},
+  {"workdir", swerex__modal_take_workdir, SWEREX__MODAL_SPEC(workdir), "an absolute path"},
+  {"image", swerex__modal_take_ours, 0, "the configuration's image is it"},
+  {"app", swerex__modal_take_ours, 0, "the configuration's app_name is it"},
+  {"timeout", swerex__modal_take_ours, 0, "the configuration's deployment_timeout is it"},
+  {"unencrypted_ports", swerex__modal_take_ports, 1, "a list of ports"},
+};
+
+/** Say that a keyword is not known, and which are. */
+static bool swerex__modal_refuse(const swerex__json *member, swerex_error *err) {
+  swerex__str known = swerex__str_new(NULL, 4096);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__modal_kwargs); i++)
+    if (swerex__modal_kwargs[i].take != swerex__modal_take_ours)
+      swerex__str_printf(&known, "%s%s", i > 0 ? ", " : "", swerex__modal_kwargs[i].name);
+  swerex__err_set(err, SWEREX_E_VALIDATION,
+                  "modal_sandbox_kwargs.%.100s is not known here; these are: %s", member->key,
+                  known.failed ? "" : known.data);
+  swerex__str_clear(&known);
+  return false;
+}
+
+/** Read the configuration's modal_sandbox_kwargs into the spec. */
+static bool swerex__modal_read_kwargs(swerex__modal *modal, swerex_error *err) {
+  const char *text = swerex__modal_config(modal)->modal_sandbox_kwargs;
+  const swerex_allocator *memory = &modal->deployment->loop->allocator;
+  modal->doc.allocator = memory;
+  modal->resources.gpu_config = &modal->gpu;
+  modal->network.network_access_type = 1;
+  if (text == NULL) text = "{}";
+  if (!swerex__json_parse(memory, text, strlen(text), &modal->kwargs, err)) return false;
+  modal->read = true;
+  if (modal->kwargs.root->type != SWEREX__JSON_OBJECT)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs: it is no JSON object");
+  for (const swerex__json *one = modal->kwargs.root->child; one != NULL; one = one->next) {
+    const swerex__modal_kwarg *row = swerex__modal_kwargs;
+    const swerex__modal_kwarg *end = row + SWEREX__SYS_COUNT(swerex__modal_kwargs);
+    swerex_error error = SWEREX_ERROR_INIT;
+    while (row < end && !swerex__json_same(one->key, one->key_size, row->name)) row++;
+    if (row == end) return swerex__modal_refuse(one, err);
+    if (one->type == SWEREX__JSON_NULL || row->take(modal, row, one, &error)) continue;
+    if (error.code != SWEREX_E_OK) return swerex__err_move(err, &error);
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: it is not %s",
+                           row->name, row->wants);
+  }
+  return swerex__modal_add_need(modal, NULL, NULL) || swerex__err_memory(err);
+}
+
+/* --- the engine --------------------------------------------------------------------------- */
+
+typedef enum swerex__modal_verdict {
+  SWEREX__MODAL_FAILED, /* as *err says */
+  SWEREX__MODAL_DONE,   /* with this row */
+  SWEREX__MODAL_MORE,   /* the row once more; of a stream: what else comes */
+  SWEREX__MODAL_NEXT,   /* the row once more, without a pause */
+  SWEREX__MODAL_FIRST   /* from the first row again */
+} swerex__modal_verdict;
+
+typedef struct swerex__modal_run swerex__modal_run;
+
+typedef struct swerex__modal_row {
+  swerex__grpc_method method;
+  unsigned flags;
+  /** Fill the request (zero). False: there is nothing to call, or *err says why it cannot be. */
+  bool (*fill)(swerex__modal_run *run, void *request, swerex_error *err);
+  /** Judge a message. */
+  swerex__modal_verdict (*took)(swerex__modal_run *run, const void *message, swerex_error *err);
+  double again; /* seconds before the row once more */
+} swerex__modal_row;
+
+#define SWEREX__MODAL_TWIN 1U   /* with v2, the method's name has V2 behind it */
+#define SWEREX__MODAL_CREATES 2U /* its answer is awaited, also when nobody wants the run */
+#define SWEREX__MODAL_GONE 4U    /* NOT_FOUND is fine */
+
+/** Rows under way. */
+struct swerex__modal_run {
+  swerex__loop_link link; /* first member */
+  swerex__modal *modal;
+  swerex_future *future; /* NULL: nobody wants it */
+  const swerex__modal_row *rows;
+  size_t count, at;
+  swerex__grpc_method method; /* of the row, by its true name */
+  char name[64];
+  swerex__grpc_call *call;
+  swerex__loop_timer timer, limit;
+  double seconds, since; /* the limit; when the stream began */
+  const char *limited_by;
+  swerex__pb_doc doc; /* of the request */
+  bool renewing;      /* the call is for the token */
+  bool *gone;         /* set when the run is freed; NULL: nobody asks */
+  bool soon;          /* the row once more, without a pause */
+  bool done, first;   /* what was wanted has come; the first row is to follow */
+  bool heard, ended;  /* the stream has said anything; the sandbox has ended */
+  int breaks, idle_ends;
+  int stream;          /* of the sandbox's output */
+  int32_t exit_code;
+  char entry[SWEREX__MODAL_ID];
+  swerex__str text;
+};
+
+static void swerex__modal_advance(swerex__modal_run *run);
+static void swerex__modal_leave(swerex__modal_run *run);
+
+static void swerex__modal_free_run(swerex__modal_run *run) {
+  swerex_loop *loop = run->modal->deployment->loop;
+  if (run->gone != NULL) *run->gone = true;
+  swerex__loop_link_remove(&run->link);
+  swerex__loop_disarm(loop, &run->timer);
+  swerex__loop_disarm(loop, &run->limit);
+  swerex__grpc_free_call(run->call);
+  swerex__pb_free(&run->doc);
+  swerex__str_clear(&run->text);
+  swerex__mem_free(run);
+}
+
+/** Find a run that still creates something that nobody waits for. */
+static swerex__modal_run *swerex__modal_find_orphan(const swerex__modal *modal) {
+  for (swerex__loop_link *link = modal->runs.next; link != &modal->runs; link = link->next)
+    if (((swerex__modal_run *)link)->future == NULL) return (swerex__modal_run *)link;
+  return NULL;
+}
+
+/** End a run: well where the error is OK; it is used up. */
+static void swerex__modal_end(swerex__modal_run *run, swerex_error *error) {
+  swerex_future *future = run->future;
+  swerex__modal *modal = run->modal;
+  swerex__modal_free_run(run);
+  if (future != NULL && error->code != SWEREX_E_OK)
+    swerex__loop_fail(future, error);
+  else if (future != NULL)
+    swerex__loop_finish(future);
+  swerex__err_clear(error);
+  if (future != NULL) return;
+  for (swerex__loop_link *link = modal->runs.next; link != &modal->runs;) { /* those that wait */
+    swerex__modal_run *next = (swerex__modal_run *)link;
+    link = link->next;
+    if (next->call == NULL && !swerex__loop_armed(&next->timer)) swerex__modal_advance(next);
+  }
+}
+
+/** A run has taken too long. */
+static void swerex__modal_on_limit(swerex__loop_timer *timer) {
+  swerex__modal_run *run = (swerex__modal_run *)timer->owner;
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex_future *future = run->future;
+  swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "%s at %s: not done within %g seconds (%s)", run->name,
+                  swerex__grpc_address(&run->modal->grpc), run->seconds, run->limited_by);
+  if (future != NULL) {
+    swerex__modal_leave(run);
+    swerex__loop_fail(future, &error);
+    return;
+  }
+  swerex__log(&run->modal->deployment->logger, SWEREX_LOG_WARNING,
+              "%s has no answer: a sandbox may run until its deployment_timeout", run->name);
+  swerex__modal_end(run, &error);
+}
+
+/** Nobody wants a run any more: it ends, or, where it creates something, goes on for a while. */
+static void swerex__modal_leave(swerex__modal_run *run) {
+  bool creates = run->call != NULL && !run->renewing &&
+                 (run->rows[run->at].flags & SWEREX__MODAL_CREATES) != 0;
+  run->future = NULL;
+  if (creates)
+    swerex__loop_arm(run->modal->deployment->loop, &run->limit, SWEREX__MODAL_ORPHAN_TIME,
+                     swerex__modal_on_limit, run);
+  else
+    swerex__modal_free_run(run);
+}
+
+static void swerex__modal_cancel_run(swerex_future *future) {
+  swerex__modal_leave((swerex__modal_run *)future->operation);
+}
+
+static void swerex__modal_on_again(swerex__loop_timer *timer) {
+  swerex__modal_advance((swerex__modal_run *)timer->owner);
+}
+
+/** Learn from a token when it is to be renewed. */
+static double swerex__modal_token_life(const swerex_allocator *memory, swerex__pb_text token) {
+  swerex__str text = swerex__str_new(memory, 65536);
+  const char *end = token.data + token.size;
+  const char *dot = token.size == 0 ? NULL : (const char *)memchr(token.data, '.', token.size);
+  const char *stop =
+    dot == NULL ? NULL : (const char *)memchr(dot + 1, '.', (size_t)(end - dot - 1));
+  double life = SWEREX__MODAL_TOKEN_TIME;
+  swerex__json_doc doc;
+  if (stop != NULL && swerex__grpc_base64(dot + 1, (size_t)(stop - dot - 1), &text) &&
+      swerex__json_parse(memory, text.data, text.size, &doc, NULL)) {
+    const swerex__json *exp =
+      doc.root->type == SWEREX__JSON_OBJECT ? swerex__json_get(doc.root, "exp") : NULL;
+    if (exp != NULL && exp->type == SWEREX__JSON_NUMBER)
+      life = (exp->is_integer ? (double)exp->integer : exp->number) - (double)time(NULL);
+    swerex__json_free(&doc);
+  }
+  swerex__str_clear(&text);
+  return life > 1 ? life / 2 : 1;
+}
+
+static bool swerex__modal_take_token(swerex__modal_run *run, const void *message,
+                                     swerex_error *err) {
+  const swerex__modalpb_token_reply *reply = (const swerex__modalpb_token_reply *)message;
+  swerex__modal *modal = run->modal;
+  for (size_t i = 0; i < reply->token.size; i++)
+    if ((unsigned char)reply->token.data[i] <= 0x20 || reply->token.size > 16384)
+      return swerex__err_set(err, SWEREX_E_PERMISSION, "AuthTokenGet: that is no token");
+  modal->grpc.token.size = 0;
+  swerex__str_printf(&modal->grpc.token, "x-modal-auth-token: %.*s\r\n", (int)reply->token.size,
+                     reply->token.size > 0 ? reply->token.data : "");
+  modal->token_due = swerex__util_now() +
+                     swerex__modal_token_life(&modal->deployment->loop->allocator, reply->token);
+  return true;
+}
+
+static bool swerex__modal_on_message(void *owner, const void *message, swerex_error *err) {
+  swerex__modal_run *run = (swerex__modal_run *)owner;
+  if (run->renewing) return swerex__modal_take_token(run, message, err);
+  const swerex__modal_row *row = &run->rows[run->at];
+  run->heard = true;
+  bool gone = false, rest = run->done; /* what else is in a stream, such as the rest of a log */
+  run->gone = &gone;
+  swerex__modal_verdict verdict = row->took(run, message, err);
+  if (gone) return true; /* a hook has ended the start */
+  run->gone = NULL;
+  switch (rest ? SWEREX__MODAL_DONE : verdict) {
+    case SWEREX__MODAL_FAILED: return false;
+    case SWEREX__MODAL_DONE: run->done = true; break;
+    case SWEREX__MODAL_NEXT: run->soon = true; break;
+    case SWEREX__MODAL_FIRST: run->done = run->first = true; break;
+    default: break;
+  }
+  return true;
+}
+
+/** A call is over: run the next row, or this one once more. */
+static void swerex__modal_on_done(void *owner, int status, swerex_error *error) {
+  swerex__modal_run *run = (swerex__modal_run *)owner;
+  swerex_loop *loop = run->modal->deployment->loop;
+  run->call = NULL;
+  if (run->renewing && status == SWEREX__GRPC_OK) {
+    run->renewing = false;
+    swerex__modal_advance(run);
+    return;
+  }
+  const swerex__modal_row *row = &run->rows[run->at];
+  bool stream = row->method.stream && !run->renewing;
+  bool passes = stream && swerex__grpc_statuses[status].again &&
+                run->breaks < SWEREX__MODAL_BREAKS && error->code != SWEREX_E_UNSUPPORTED;
+  double pause = run->done || run->soon ? 0 : row->again;
+  bool gone = !run->renewing && (row->flags & SWEREX__MODAL_GONE) != 0;
+  if (status == SWEREX__GRPC_NOT_FOUND && gone) {
+    swerex__err_clear(error);
+    run->done = true;
+  } else if (status != SWEREX__GRPC_OK && passes && !run->done) {
+    swerex__log(&run->modal->deployment->logger, SWEREX_LOG_INFO, "%s; going on", error->message);
+    swerex__err_clear(error);
+    run->breaks++;
+    pause = 1;
+  } else if (error->code != SWEREX_E_OK && !(stream && run->done)) {
+    swerex__modal_end(run, error);
+    return;
+  }
+  if (stream && !run->done) {
+    bool idle = !run->heard && swerex__util_now() - run->since < 1;
+    run->idle_ends = idle ? run->idle_ends + 1 : 0;
+    if (run->idle_ends > SWEREX__MODAL_IDLE_ENDS) {
+      swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
+                      "%s at %s: the stream ends at once and without a word, again and again",
+                      run->name, swerex__grpc_address(&run->modal->grpc));
+      swerex__modal_end(run, error);
+      return;
+    }
+    if (idle && pause < 0.1) pause = 0.1;
+  }
+  swerex__err_clear(error);
+  if (run->done) {
+    run->at = run->first ? 0 : run->at + 1;
+    run->breaks = run->idle_ends = 0;
+  }
+  swerex__loop_arm(loop, &run->timer, pause, swerex__modal_on_again, run);
+}
+
+/** Start the call of a row, or of the token. */
+static bool swerex__modal_call(swerex__modal_run *run, const swerex__grpc_method *method,
+                               const void *request, swerex_error *err) {
+  run->method = *method;
+  run->method.name = run->name;
+  run->heard = run->done = run->first = run->soon = false;
+  run->since = swerex__util_now();
+  run->call = swerex__grpc_call_new(&run->modal->grpc, &run->method, request, err);
+  if (run->call == NULL) return false;
+  run->call->on_message = swerex__modal_on_message;
+  run->call->done = swerex__modal_on_done;
+  run->call->owner = run;
+  return true;
+}
+
+/** Ask for a token, if there is none or it is half used up. False: the run does not wait. */
+static bool swerex__modal_renew(swerex__modal_run *run, swerex_error *err) {
+  static const swerex__grpc_method method = {"AuthTokenGet",
+                                             &swerex__modalpb_empty_message,
+                                             &swerex__modalpb_token_reply_message,
+                                             false,
+                                             15,
+                                             0.1};
+  static const swerex__modalpb_empty request = {0};
+  if (swerex__util_now() < run->modal->token_due) return false;
+  run->modal->grpc.token.size = 0;
+  snprintf(run->name, sizeof run->name, "%s", method.name);
+  run->renewing = true;
+  return swerex__modal_call(run, &method, &request, err);
+}
+
+/** Start the call of the row that is next, passing over those that have nothing to call. */
+static void swerex__modal_advance(swerex__modal_run *run) {
+  swerex__modal *modal = run->modal;
+  swerex_error error = SWEREX_ERROR_INIT;
+  bool waits = swerex__modal_find_orphan(modal) != NULL && run->future != NULL;
+  union {
+    swerex__modalpb_secret_request secret;
+    swerex__modalpb_image_request image;
+    swerex__modalpb_create_request create;
+    swerex__modalpb_mount_request mount;
+    swerex__modalpb_logs_request logs;
+    long double align_;
+  } request;
+  if (waits) return; /* what the orphan creates has to be known first */
+  while (run->at < run->count && run->future != NULL) {
+    const swerex__modal_row *row = &run->rows[run->at];
+    if (swerex__modal_renew(run, &error)) return;
+    if (error.code != SWEREX_E_OK) break;
+    bool twin = modal->v2 && (row->flags & SWEREX__MODAL_TWIN) != 0;
+    snprintf(run->name, sizeof run->name, "%s%s", row->method.name, twin ? "V2" : "");
+    memset(&request, 0, sizeof request);
+    SWEREX_ASSERT(row->method.request->size <= sizeof request);
+    swerex__pb_free(&run->doc);
+    run->doc.allocator = &modal->deployment->loop->allocator;
+    bool calls = row->fill(run, &request, &error);
+    if (calls && swerex__modal_call(run, &row->method, &request, &error)) return;
+    if (error.code != SWEREX_E_OK) break;
+    run->at++;
+  }
+  swerex__modal_end(run, &error);
+}
+
+/** Run rows; `seconds` < 0: as long as it takes. */
+static swerex_future *swerex__modal_start(swerex__modal *modal, const swerex__modal_row *rows,
+                                          size_t count, double seconds, const char *limited_by,
+                                          const swerex__model *model, swerex_error *err) {
+  swerex_loop *loop = modal->deployment->loop;
+  swerex_future *future = swerex__loop_promise(loop, model, err);
+  if (future == NULL) return NULL;
+  swerex__modal_run *run = (swerex__modal_run *)swerex__mem_new(&loop->allocator, 1, sizeof *run);
+  if (run == NULL) {
+    swerex__loop_free_future(future);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  run->modal = modal;
+  run->future = future;
+  run->rows = rows;
+  run->count = count;
+  run->seconds = seconds;
+  run->limited_by = limited_by;
+  run->text = swerex__str_new(&loop->allocator, SWEREX__MODAL_LOG_MAX * 2);
+  future->operation = run;
+  future->cancel = swerex__modal_cancel_run;
+  swerex__loop_link_insert(&modal->runs, &run->link);
+  swerex__loop_arm(loop, &run->limit, seconds, swerex__modal_on_limit, run);
+  swerex__loop_arm(loop, &run->timer, 0, swerex__modal_on_again, run);
+  return future;
+}
+
+/* =============================================================================================
+ * [image] What a sandbox is made of
+ * ========================================================================================== */
+/* The calls that come before a sandbox: its app, the settings of its environment, secrets, volumes
+ * and files, and the image, in layers, with the log of its build. */
+
+enum {
+  SWEREX__IMAGE_IF_MISSING = 1, /* ObjectCreationType */
+  SWEREX__IMAGE_EPHEMERAL = 5,
+  SWEREX__IMAGE_AWS = 1, /* RegistryAuthType */
+  SWEREX__IMAGE_STATIC = 4
+};
+
+/* --- names and settings ------------------------------------------------------------------- */
+
+static bool swerex__image_fill_app(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_app_request *app = (swerex__modalpb_app_request *)request;
+  (void)err;
+  app->app_name = swerex__pb_str(swerex__modal_app(run->modal));
+  app->environment_name = swerex__pb_str(run->modal->environment);
+  app->object_creation_type = SWEREX__IMAGE_IF_MISSING;
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_app(swerex__modal_run *run, const void *message,
+                                                      swerex_error *err) {
+  const swerex__modalpb_app_reply *reply = (const swerex__modalpb_app_reply *)message;
+  return swerex__modal_keep(run->modal->app, reply->app_id, "app", err) ? SWEREX__MODAL_DONE
+                                                                        : SWEREX__MODAL_FAILED;
+}
+
+static bool swerex__image_fill_environment(swerex__modal_run *run, void *request,
+                                             swerex_error *err) {
+  swerex__modalpb_environment_request *to = (swerex__modalpb_environment_request *)request;
+  const char *version = swerex__modalrc_get(&run->modal->rc, "image_builder_version");
+  (void)err;
+  if (version != NULL)
+    snprintf(run->modal->builder, sizeof run->modal->builder, "%s", version);
+  to->deployment_name = swerex__pb_str(run->modal->environment);
+  return version == NULL;
+}
+
+static swerex__modal_verdict swerex__image_took_environment(swerex__modal_run *run,
+                                                              const void *message,
+                                                              swerex_error *err) {
+  const swerex__modalpb_environment_reply *reply =
+    (const swerex__modalpb_environment_reply *)message;
+  const swerex__modalpb_environment *environment = reply->metadata;
+  const swerex__modalpb_settings *settings = environment == NULL ? NULL : environment->settings;
+  swerex__pb_text version = {"", 0};
+  if (settings != NULL) version = settings->image_builder_version;
+  snprintf(run->modal->builder, sizeof run->modal->builder, "%.*s", swerex__pb_length(version),
+           version.size == 0 ? "" : version.data);
+  if (version.size > 0 && version.size < sizeof run->modal->builder) return SWEREX__MODAL_DONE;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                  "Modal's environment names no image builder version: set "
+                  "MODAL_IMAGE_BUILDER_VERSION");
+  return SWEREX__MODAL_FAILED;
+}
+
+/* --- secrets and volumes ------------------------------------------------------------------ */
+
+/** Add an entry to a map whose room was made. */
+static void swerex__image_add_pair(swerex__pb_list *map, const char *key, const char *value) {
+  swerex__pb_pair *pair = (swerex__pb_pair *)(uintptr_t)map->items + map->count++;
+  pair->key = swerex__pb_str(key);
+  pair->value = swerex__pb_str(value);
+}
+
+static bool swerex__image_is_ecr(const char *image) {
+  return strstr(image, ".amazonaws.com") != NULL && strstr(image, ".dkr.ecr.") != NULL;
+}
+
+/** Find the region in "ACCOUNT.dkr.ecr.REGION.amazonaws.com/..."; 64 bytes. */
+static void swerex__image_ecr_region(const char *image, char out[64]) {
+  const char *given = swerex__modalrc_env("AWS_REGION"), *at = strstr(image, ".dkr.ecr.");
+  size_t size = at == NULL ? 0 : strcspn(at + 9, ".");
+  if (given == NULL) given = swerex__modalrc_env("AWS_DEFAULT_REGION");
+  if (size > 0)
+    snprintf(out, 64, "%.*s", size < 63 ? (int)size : 63, at + 9);
+  else
+    snprintf(out, 64, "%s", given == NULL ? "" : given);
+}
+
+/** Make the secret by which the registry lets Modal in, if there is a need. */
+static bool swerex__image_fill_login(swerex__modal_run *run, void *request, swerex_error *err) {
+  static const char *const aws[] = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+                                    "AWS_SESSION_TOKEN"};
+  swerex__modalpb_secret_request *to = (swerex__modalpb_secret_request *)request;
+  const char *image = swerex__modal_image(run->modal);
+  const char *user = swerex__modalrc_env("DOCKER_USERNAME");
+  const char *word = swerex__modalrc_env("DOCKER_PASSWORD");
+  bool ecr = swerex__image_is_ecr(image);
+  if (run->modal->dockerfile.data != NULL || (!ecr && (user == NULL || word == NULL))) return false;
+  to->environment_name = swerex__pb_str(run->modal->environment);
+  to->object_creation_type = SWEREX__IMAGE_EPHEMERAL;
+  char *region = (char *)swerex__pb_take(&run->doc, 64);
+  to->env_dict.items = swerex__pb_take(&run->doc, 4 * sizeof(swerex__pb_pair));
+  if (region == NULL || to->env_dict.items == NULL) return swerex__err_memory(err);
+  if (!ecr) {
+    swerex__image_add_pair(&to->env_dict, "REGISTRY_USERNAME", user);
+    swerex__image_add_pair(&to->env_dict, "REGISTRY_PASSWORD", word);
+    return true;
+  }
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(aws); i++) {
+    const char *value = swerex__modalrc_env(aws[i]);
+    if (value != NULL) swerex__image_add_pair(&to->env_dict, aws[i], value);
+    if (value == NULL && i < 2)
+      return swerex__err_set(err, SWEREX_E_PERMISSION,
+                             "image %s is in ECR, and there are no AWS credentials: set "
+                             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+                             image);
+  }
+  swerex__image_ecr_region(image, region);
+  swerex__image_add_pair(&to->env_dict, "AWS_REGION", region);
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_login(swerex__modal_run *run,
+                                                        const void *message, swerex_error *err) {
+  const swerex__modalpb_secret_reply *reply = (const swerex__modalpb_secret_reply *)message;
+  return swerex__modal_keep(run->modal->login, reply->secret_id, "secret", err)
+           ? SWEREX__MODAL_DONE
+           : SWEREX__MODAL_FAILED;
+}
+
+static swerex__modal_need *swerex__image_need(const swerex__modal *modal, size_t i) {
+  return (swerex__modal_need *)modal->needs + i;
+}
+
+/** Find a text in an object that describes a need, or the name that stands for it. */
+static swerex__pb_text swerex__image_need_text(const swerex__json *json, const char *key) {
+  swerex__pb_text text = {"", 0};
+  const swerex__json *value = json;
+  if (json == NULL || (json->type == SWEREX__JSON_STRING && strcmp(key, "name") != 0)) return text;
+  if (json->type == SWEREX__JSON_OBJECT) value = swerex__json_get(json, key);
+  if (value == NULL || value->type != SWEREX__JSON_STRING) return text;
+  text.data = value->string;
+  text.size = value->size;
+  return text;
+}
+
+static swerex__pb_text swerex__image_need_environment(const swerex__modal *modal,
+                                                        const swerex__json *json) {
+  swerex__pb_text text = swerex__image_need_text(json, "environment_name");
+  return text.size > 0 ? text : swerex__pb_str(modal->environment);
+}
+
+/** Add what an object says as a map; room for one more is left. */
+static bool swerex__image_add_env(swerex__modal_run *run, const swerex__json *env,
+                                    swerex__pb_list *map) {
+  size_t count = env == NULL ? 0 : env->size;
+  swerex__pb_pair *pairs =
+    (swerex__pb_pair *)swerex__pb_take(&run->doc, (count + 1) * sizeof *pairs);
+  if (pairs == NULL) return false;
+  map->items = pairs;
+  for (const swerex__json *one = env == NULL ? NULL : env->child; one != NULL; one = one->next) {
+    swerex__pb_pair pair = {{one->key, one->key_size}, {one->string, one->size}};
+    pairs[map->count++] = pair;
+  }
+  return true;
+}
+
+static bool swerex__image_fill_secret(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_secret_request *to = (swerex__modalpb_secret_request *)request;
+  swerex__modal *modal = run->modal;
+  if (modal->need >= modal->need_count) return false;
+  const swerex__modal_need *need = swerex__image_need(modal, modal->need);
+  if (need->path != NULL) return false; /* a volume: the next row's */
+  to->environment_name = swerex__image_need_environment(modal, need->json);
+  to->deployment_name = swerex__image_need_text(need->json, "name");
+  if (to->deployment_name.size > 0) return true;
+  const swerex__json *env =
+    need->json == NULL ? modal->env : swerex__json_get(need->json, "env");
+  to->object_creation_type = SWEREX__IMAGE_EPHEMERAL;
+  if (!swerex__image_add_env(run, env, &to->env_dict)) return swerex__err_memory(err);
+  if (need->json == NULL)
+    swerex__image_add_pair(&to->env_dict, "SWEREX_AUTH_TOKEN", modal->token);
+  return true;
+}
+
+/** Keep an id; FIRST, while there are more to ask for. */
+static swerex__modal_verdict swerex__image_took_need(swerex__modal *modal, swerex__pb_text id,
+                                                       const char *what, swerex_error *err) {
+  if (!swerex__modal_keep(swerex__image_need(modal, modal->need)->id, id, what, err))
+    return SWEREX__MODAL_FAILED;
+  return ++modal->need < modal->need_count ? SWEREX__MODAL_FIRST : SWEREX__MODAL_DONE;
+}
+
+static swerex__modal_verdict swerex__image_took_secret(swerex__modal_run *run,
+                                                         const void *message, swerex_error *err) {
+  const swerex__modalpb_secret_reply *reply = (const swerex__modalpb_secret_reply *)message;
+  return swerex__image_took_need(run->modal, reply->secret_id, "secret", err);
+}
+
+static bool swerex__image_fill_volume(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_volume_request *to = (swerex__modalpb_volume_request *)request;
+  swerex__modal *modal = run->modal;
+  (void)err;
+  if (modal->need >= modal->need_count) return false;
+  const swerex__json *json = swerex__image_need(modal, modal->need)->json;
+  const swerex__json *create =
+    json->type == SWEREX__JSON_OBJECT ? swerex__json_get(json, "create_if_missing") : NULL;
+  to->deployment_name = swerex__image_need_text(json, "name");
+  to->environment_name = swerex__image_need_environment(modal, json);
+  to->object_creation_type = create != NULL && create->boolean ? SWEREX__IMAGE_IF_MISSING : 0;
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_volume(swerex__modal_run *run,
+                                                         const void *message, swerex_error *err) {
+  const swerex__modalpb_volume_reply *reply = (const swerex__modalpb_volume_reply *)message;
+  return swerex__image_took_need(run->modal, reply->volume_id, "volume", err);
+}
+
+/* --- files -------------------------------------------------------------------------------- */
+
+/** The files that the rows are about: of the image while that is made, then ours. */
+static swerex__context *swerex__image_files(swerex__modal *modal) {
+  return modal->built ? &modal->binary : &modal->context;
+}
+
+static bool swerex__image_fill_missing(swerex__modal_run *run, void *request,
+                                         swerex_error *err) {
+  swerex__modalpb_missing_request *to = (swerex__modalpb_missing_request *)request;
+  const swerex__context *files = swerex__image_files(run->modal);
+  size_t left = files->count - run->modal->file;
+  if (left == 0) return false;
+  if (left > SWEREX__MODAL_HASHES) left = SWEREX__MODAL_HASHES;
+  swerex__pb_text *hashes =
+    (swerex__pb_text *)swerex__pb_take(&run->doc, left * sizeof *hashes);
+  if (hashes == NULL) return swerex__err_memory(err);
+  for (size_t i = 0; i < left; i++)
+    hashes[i] = swerex__pb_str(swerex__context_at(files, run->modal->file + i)->hash);
+  to->sha256_hex_hashes.items = hashes;
+  to->sha256_hex_hashes.count = left;
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_missing(swerex__modal_run *run,
+                                                          const void *message, swerex_error *err) {
+  const swerex__modalpb_missing_reply *reply = (const swerex__modalpb_missing_reply *)message;
+  const swerex__pb_list *list = &reply->missing_sha256_hex_hashes;
+  swerex__modal *modal = run->modal;
+  swerex__context *files = swerex__image_files(modal);
+  (void)err;
+  for (size_t n = 0; n < SWEREX__MODAL_HASHES && modal->file < files->count; n++, modal->file++) {
+    swerex__context_file *file = swerex__context_at(files, modal->file);
+    for (size_t i = 0; i < list->count; i++)
+      if (swerex__pb_is(((const swerex__pb_text *)list->items)[i], file->hash))
+        file->missing = true;
+  }
+  if (modal->file < files->count) return SWEREX__MODAL_MORE;
+  modal->file = 0;
+  return SWEREX__MODAL_DONE;
+}
+
+/** Send the next file that is missing there. */
+static bool swerex__image_fill_put(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_put_request *to = (swerex__modalpb_put_request *)request;
+  swerex__modal *modal = run->modal;
+  const swerex__context *files = swerex__image_files(modal);
+  while (modal->file < files->count && !swerex__context_at(files, modal->file)->missing)
+    modal->file++;
+  if (modal->file == files->count) return false;
+  const swerex__context_file *file = swerex__context_at(files, modal->file);
+  swerex_bytes content = {NULL, 0};
+  if (file->size >= SWEREX__MODAL_FILE_MAX)
+    return swerex__err_set(err, SWEREX_E_VALUE,
+                           "%s has %llu bytes: files of 4 MiB and more cannot be sent to Modal "
+                           "here; leave it out in .dockerignore, or fetch it in the Dockerfile",
+                           file->path, (unsigned long long)file->size);
+  if (!swerex__fs_read(&modal->deployment->loop->allocator, file->path, SWEREX__MODAL_FILE_MAX,
+                       &content, err))
+    return false;
+  char *copy = (char *)swerex__pb_take(&run->doc, content.size + 1);
+  if (copy != NULL) memcpy(copy, content.data, content.size);
+  swerex__mem_free(content.data);
+  if (copy == NULL) return swerex__err_memory(err);
+  to->sha256_hex = swerex__pb_str(file->hash);
+  to->has_data = true;
+  to->data.data = copy;
+  to->data.size = content.size;
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_put(swerex__modal_run *run, const void *message,
+                                                      swerex_error *err) {
+  const swerex__modalpb_put_reply *reply = (const swerex__modalpb_put_reply *)message;
+  swerex__modal *modal = run->modal;
+  swerex__context_file *file = swerex__context_at(swerex__image_files(modal), modal->file);
+  (void)err;
+  if (!reply->exists) return SWEREX__MODAL_MORE; /* it is being stored: ask again */
+  file->missing = false;
+  return SWEREX__MODAL_NEXT;
+}
+
+static bool swerex__image_fill_mount(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_mount_request *to = (swerex__modalpb_mount_request *)request;
+  const swerex__context *files = swerex__image_files(run->modal);
+  run->modal->file = 0;
+  if (files->count == 0) return false;
+  swerex__modalpb_file *list =
+    (swerex__modalpb_file *)swerex__pb_take(&run->doc, files->count * sizeof *list);
+  if (list == NULL) return swerex__err_memory(err);
+  for (size_t i = 0; i < files->count; i++) {
+    const swerex__context_file *file = swerex__context_at(files, i);
+    list[i].filename = swerex__pb_str(file->name);
+    list[i].sha256_hex = swerex__pb_str(file->hash);
+    list[i].has_mode = true;
+    list[i].mode = file->mode;
+  }
+  to->object_creation_type = SWEREX__IMAGE_EPHEMERAL;
+  to->environment_name = swerex__pb_str(run->modal->environment);
+  to->files.items = list;
+  to->files.count = files->count;
+  return true;
+}
+
+static swerex__modal_verdict swerex__image_took_mount(swerex__modal_run *run,
+                                                        const void *message, swerex_error *err) {
+  const swerex__modalpb_mount_reply *reply = (const swerex__modalpb_mount_reply *)message;
+  swerex__modal *modal = run->modal;
+  return swerex__modal_keep(modal->built ? modal->binary_mount : modal->context_mount,
+                            reply->mount_id, "mount", err)
+           ? SWEREX__MODAL_DONE
+           : SWEREX__MODAL_FAILED;
+}
+
+/* --- the image ---------------------------------------------------------------------------- */
+
+/** The layers that are put on an image which has to install the server by itself. */
+static const char *const swerex__image_layers[SWEREX__MODAL_LAYERS][3] = {
+  {NULL, NULL, NULL},
+  {"FROM base", "RUN apt-get update", "RUN apt-get install -y pipx"},
+  {"FROM base", "RUN pipx ensurepath", NULL},
+};
+
+/** Cut the Dockerfile into lines. */
+static bool swerex__image_read_lines(swerex__modal_run *run, swerex__pb_list *out) {
+  const swerex_bytes *text = &run->modal->dockerfile;
+  size_t count = 1, at = 0;
+  for (size_t i = 0; i < text->size; i++) count += text->data[i] == '\n';
+  swerex__pb_text *lines = (swerex__pb_text *)swerex__pb_take(&run->doc, count * sizeof *lines);
+  if (lines == NULL) return false;
+  out->items = lines;
+  out->count = count;
+  for (size_t i = 0; i < count; i++) {
+    const char *end =
+      i + 1 == count ? NULL : (const char *)memchr(text->data + at, '\n', text->size - at);
+    size_t size = end == NULL ? text->size - at : (size_t)(end - (text->data + at));
+    lines[i].data = text->data + at;
+    lines[i].size = size;
+    at += size + 1;
+  }
+  return true;
+}
+
+/** What a layer's request points to. */
+typedef struct swerex__image_layer {
+  swerex__modalpb_image image;
+  swerex__modalpb_base base;
+  swerex__modalpb_registry registry;
+  swerex__pb_text lines[3];
+  char from[1];
+} swerex__image_layer;
+
+/** Describe the first layer: a name, or a Dockerfile with its files. */
+static bool swerex__image_fill_base(swerex__modal_run *run, swerex__image_layer *layer) {
+  swerex__modal *modal = run->modal;
+  const char *image = swerex__modal_image(modal);
+  layer->image.context_mount_id = swerex__pb_str(modal->context_mount);
+  if (modal->dockerfile.data != NULL)
+    return swerex__image_read_lines(run, &layer->image.dockerfile_commands);
+  snprintf(layer->from, strlen(image) + 6, "FROM %s", image);
+  layer->lines[0] = swerex__pb_str(layer->from);
+  layer->image.dockerfile_commands.items = layer->lines;
+  layer->image.dockerfile_commands.count = 1;
+  if (modal->login[0] == '\0') return true;
+  layer->registry.registry_auth_type =
+    swerex__image_is_ecr(image) ? SWEREX__IMAGE_AWS : SWEREX__IMAGE_STATIC;
+  layer->registry.secret_id = swerex__pb_str(modal->login);
+  layer->image.image_registry_config = &layer->registry;
+  return true;
+}
+
+static bool swerex__image_fill_image(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_image_request *to = (swerex__modalpb_image_request *)request;
+  swerex__modal *modal = run->modal;
+  swerex__image_layer *layer = (swerex__image_layer *)swerex__pb_take(
+    &run->doc, sizeof *layer + strlen(swerex__modal_image(modal)) + 6);
+  if (layer == NULL) return swerex__err_memory(err);
+  if (modal->layer == 0) {
+    if (!swerex__image_fill_base(run, layer)) return swerex__err_memory(err);
+  } else {
+    layer->base.image_id = swerex__pb_str(modal->image);
+    layer->base.docker_tag = swerex__pb_str("base");
+    layer->image.base_images.items = &layer->base;
+    layer->image.base_images.count = 1;
+    layer->image.dockerfile_commands.items = layer->lines;
+    while (layer->image.dockerfile_commands.count < 3 &&
+           swerex__image_layers[modal->layer][layer->image.dockerfile_commands.count] != NULL) {
+      size_t i = layer->image.dockerfile_commands.count++;
+      layer->lines[i] = swerex__pb_str(swerex__image_layers[modal->layer][i]);
+    }
+  }
+  to->image = &layer->image;
+  to->app_id = swerex__pb_str(modal->app);
+  to->builder_version = swerex__pb_str(modal->builder);
+  to->force_build = swerex__modalrc_is_on(&modal->rc, "force_build");
+  to->ignore_cache = swerex__modalrc_is_on(&modal->rc, "ignore_cache");
+  return true;
+}
+
+/** Tell hooks and log a line of the build, and keep the last ones. */
+static void swerex__image_tell_line(swerex__modal *modal, bool whole) {
+  swerex__modal_lines *lines = &modal->lines;
+  char text[SWEREX__MODAL_LINE];
+  if (lines->line.size == 0 && !whole) return;
+  snprintf(text, sizeof text, "Building: %.380s", lines->line.size == 0 ? "" : lines->line.data);
+  swerex__str_add(&lines->tail, lines->line.data, lines->line.size);
+  swerex__str_putc(&lines->tail, '\n');
+  if (lines->tail.size > SWEREX__MODAL_TAIL)
+    swerex__str_drop(&lines->tail, lines->tail.size - SWEREX__MODAL_TAIL);
+  bool empty = lines->line.size == 0;
+  lines->line.size = 0;
+  if (!empty) swerex__dep_tell(modal->deployment, text);
+}
+
+static void swerex__image_take_log(swerex__modal *modal, swerex__pb_text data) {
+  for (size_t i = 0; i < data.size; i++) {
+    if (data.data[i] == '\n' || data.data[i] == '\r' || modal->lines.line.size >= 2000)
+      swerex__image_tell_line(modal, data.data[i] == '\n');
+    if (data.data[i] != '\n' && data.data[i] != '\r')
+      swerex__str_putc(&modal->lines.line, data.data[i] == '\0' ? ' ' : data.data[i]);
+  }
+}
+
+/** Judge the result of a layer's build. */
+static swerex__modal_verdict swerex__image_judge_image(swerex__modal *modal,
+                                                         const swerex__modalpb_result *result,
+                                                         swerex_error *err) {
+  static const char *const states[] = {"has no result", "ended well", "failed",
+                                       "was ended from outside: try again", "took too long"};
+  if (result == NULL || result->status == SWEREX__MODALPB_UNFINISHED) return SWEREX__MODAL_MORE;
+  if (result->status == SWEREX__MODALPB_SUCCESS) return SWEREX__MODAL_DONE;
+  swerex__image_tell_line(modal, false);
+  const char *tail = modal->lines.tail.data;
+  size_t size = modal->lines.tail.size;
+  while (size > 0 && (tail[size - 1] == '\n' || tail[size - 1] == ' ')) size--;
+  int status = (int)result->status;
+  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the build of image %s %s%s%.*s%s%.*s",
+                  swerex__modal_image(modal),
+                  status > 0 && status < (int)SWEREX__SYS_COUNT(states) ? states[status]
+                                                                        : "came to an unknown end",
+                  result->exception.size > 0 ? ": " : "", swerex__pb_length(result->exception),
+                  result->exception.size > 0 ? result->exception.data : "",
+                  size > 0 ? "\nThe end of its log:\n" : "", (int)size, size > 0 ? tail : "");
+  return SWEREX__MODAL_FAILED;
+}
+
+/** A layer is done: go on to the next one. */
+static swerex__modal_verdict swerex__image_end_layer(swerex__modal *modal) {
+  modal->built = ++modal->layer >= modal->layers;
+  return modal->built ? SWEREX__MODAL_DONE : SWEREX__MODAL_FIRST;
+}
+
+static swerex__modal_verdict swerex__image_took_image(swerex__modal_run *run,
+                                                        const void *message, swerex_error *err) {
+  const swerex__modalpb_image_reply *reply = (const swerex__modalpb_image_reply *)message;
+  swerex__modal *modal = run->modal;
+  if (!swerex__modal_keep(modal->image, reply->image_id, "image", err)) return SWEREX__MODAL_FAILED;
+  modal->entry[0] = '\0';
+  swerex__str_clear(&modal->lines.line);
+  swerex__str_clear(&modal->lines.tail);
+  switch (swerex__image_judge_image(modal, reply->result, err)) {
+    case SWEREX__MODAL_FAILED: return SWEREX__MODAL_FAILED;
+    case SWEREX__MODAL_DONE: return swerex__image_end_layer(modal); /* it was built before */
+    default: return SWEREX__MODAL_DONE;
+  }
+}
+
+static bool swerex__image_fill_join(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_join_request *to = (swerex__modalpb_join_request *)request;
+  (void)err;
+  to->image_id = swerex__pb_str(run->modal->image);
+  to->timeout = (float)SWEREX__MODAL_POLL_TIME;
+  to->last_entry_id = swerex__pb_str(run->modal->entry);
+  return !run->modal->built;
+}
+
+static swerex__modal_verdict swerex__image_took_join(swerex__modal_run *run,
+                                                       const void *message, swerex_error *err) {
+  const swerex__modalpb_join_reply *reply = (const swerex__modalpb_join_reply *)message;
+  swerex__modal *modal = run->modal;
+  bool rest = run->done; /* the result was there: the rest of the log */
+  if (reply->entry_id.size > 0)
+    snprintf(modal->entry, sizeof modal->entry, "%.*s", swerex__pb_length(reply->entry_id),
+             reply->entry_id.data);
+  else if (reply->task_logs.count == 0 && reply->result == NULL)
+    run->heard = false; /* a sign of life is no word */
+  for (size_t i = 0; i < reply->task_logs.count; i++)
+    swerex__image_take_log(
+      modal, ((const swerex__modalpb_log *)reply->task_logs.items)[i].data);
+  if (rest) return SWEREX__MODAL_DONE;
+  swerex__modal_verdict verdict = swerex__image_judge_image(modal, reply->result, err);
+  if (verdict != SWEREX__MODAL_DONE) return verdict;
+  swerex__image_tell_line(modal, false);
+  return swerex__image_end_layer(modal);
+}
+
+/* =============================================================================================
+ * [sandbox] Sandboxes of Modal, and the deployment
+ * ========================================================================================== */
+/* The static server is put into a sandbox as a file that is mounted (no layer, no package), and
+ * reached by a tunnel. The groups of rows are the steps of a deployment. */
+
+#define SWEREX__SANDBOX_STARTUP 180.0
+#define SWEREX__SANDBOX_RUNTIME 60.0
+#define SWEREX__SANDBOX_LIFETIME 3600.0
+#define SWEREX__SANDBOX_LIFETIME_MAX 86400.0
+#define SWEREX__SANDBOX_STOP_TIME 90.0
+#define SWEREX__SANDBOX_ADDRESS_TIME 20.0
+#define SWEREX__SANDBOX_CLOSE_TIME 5.0
+#define SWEREX__SANDBOX_LOOK 2.0 /* seconds between two looks at a sandbox that starts */
+
+static double swerex__sandbox_startup(const swerex__modal *modal) {
+  double seconds = swerex__modal_config(modal)->startup_timeout;
+  return seconds == 0 ? SWEREX__SANDBOX_STARTUP : seconds;
+}
+
+/* --- the sandbox -------------------------------------------------------------------------- */
+
+/** What a sandbox's request points to. */
+typedef struct swerex__sandbox_parts {
+  swerex__modalpb_sandbox spec;
+  swerex__modalpb_ports ports;
+  swerex__pb_text argv[5];
+  swerex__pb_text mount;
+} swerex__sandbox_parts;
+
+static void swerex__sandbox_fill_argv(const swerex__modal *modal, swerex__sandbox_parts *parts) {
+  static const char *const ours[] = {SWEREX__MODAL_BINARY, "--host", "0.0.0.0", "--port", "8880"};
+  static const char *const theirs[] = {
+    "/usr/bin/env", "bash", "-c",
+    ("a=\"--host 0.0.0.0 --port 8880 --auth-token $SWEREX_AUTH_TOKEN\"; "
+     "swerex-remote $a || pipx run swe-rex $a")};
+  bool mounted = modal->binary_mount[0] != '\0';
+  size_t count = mounted ? SWEREX__SYS_COUNT(ours) : SWEREX__SYS_COUNT(theirs);
+  for (size_t i = 0; i < count; i++)
+    parts->argv[i] = swerex__pb_str(mounted ? ours[i] : theirs[i]);
+  parts->spec.entrypoint_args.items = parts->argv;
+  parts->spec.entrypoint_args.count = count;
+  if (!mounted) return;
+  parts->mount = swerex__pb_str(modal->binary_mount);
+  parts->spec.mount_ids.items = &parts->mount;
+  parts->spec.mount_ids.count = 1;
+}
+
+static bool swerex__sandbox_fill_ports(swerex__modal_run *run, swerex__sandbox_parts *parts) {
+  const swerex__pb_list *lists = run->modal->ports;
+  size_t count = lists[0].count + lists[1].count + lists[2].count + 1;
+  swerex__modalpb_port *port =
+    (swerex__modalpb_port *)swerex__pb_take(&run->doc, count * sizeof *port);
+  if (port == NULL) return false;
+  parts->ports.ports.items = port;
+  parts->ports.ports.count = count;
+  parts->spec.open_ports = &parts->ports;
+  for (size_t k = 0; k < 3; k++) {
+    if (k == 1) {
+      port->unencrypted = true;
+      port++->port = SWEREX__MODAL_PORT;
+    }
+    for (size_t i = 0; i < lists[k].count; i++, port++) {
+      port->port = ((const uint32_t *)lists[k].items)[i];
+      port->unencrypted = k == 1;
+      port->has_tunnel_type = k == 2;
+      port->tunnel_type = k == 2;
+    }
+  }
+  return true;
+}
+
+/** Add what was asked for by name. */
+static bool swerex__sandbox_fill_needs(swerex__modal_run *run, swerex__modalpb_sandbox *spec) {
+  const swerex__modal *modal = run->modal;
+  swerex__pb_text *ids =
+    (swerex__pb_text *)swerex__pb_take(&run->doc, modal->need_count * sizeof *ids);
+  swerex__modalpb_volume *volumes =
+    (swerex__modalpb_volume *)swerex__pb_take(&run->doc, modal->need_count * sizeof *volumes);
+  if (ids == NULL || volumes == NULL) return false;
+  spec->secret_ids.items = ids;
+  spec->volume_mounts.items = volumes;
+  for (size_t i = 0; i < modal->need_count; i++) {
+    const swerex__modal_need *need = swerex__image_need(modal, i);
+    if (need->path == NULL) {
+      ids[spec->secret_ids.count++] = swerex__pb_str(need->id);
+      continue;
+    }
+    swerex__modalpb_volume *volume = &volumes[spec->volume_mounts.count++];
+    const swerex__json *only = need->json->type == SWEREX__JSON_OBJECT
+                                 ? swerex__json_get(need->json, "read_only")
+                                 : NULL;
+    volume->volume_id = swerex__pb_str(need->id);
+    volume->mount_path = swerex__pb_str(need->path);
+    volume->allow_background_commits = true;
+    volume->read_only = only != NULL && only->boolean;
+    volume->sub_path = swerex__image_need_text(need->json, "sub_path");
+    volume->has_sub_path = volume->sub_path.size > 0;
+  }
+  return true;
+}
+
+/** With v2, secrets stand beside the definition; in it are only those that have a name. */
+static bool swerex__sandbox_fill_sources(swerex__modal_run *run, swerex__sandbox_parts *parts,
+                                         swerex__pb_list *out) {
+  const swerex__modal *modal = run->modal;
+  swerex__pb_list *ids = &parts->spec.secret_ids;
+  swerex__pb_text *list = (swerex__pb_text *)(uintptr_t)ids->items;
+  swerex__modalpb_source *sources =
+    (swerex__modalpb_source *)swerex__pb_take(&run->doc, ids->count * sizeof *sources);
+  if (sources == NULL) return false;
+  out->items = sources;
+  ids->count = 0;
+  for (size_t i = 0; i < modal->need_count; i++) {
+    const swerex__modal_need *need = swerex__image_need(modal, i);
+    if (need->path != NULL) continue;
+    sources[out->count].has_secret_id = true;
+    sources[out->count++].secret_id = swerex__pb_str(need->id);
+    if (swerex__image_need_text(need->json, "name").size > 0)
+      list[ids->count++] = swerex__pb_str(need->id);
+  }
+  return true;
+}
+
+static bool swerex__sandbox_fill_create(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_create_request *to = (swerex__modalpb_create_request *)request;
+  swerex__modal *modal = run->modal;
+  double lifetime = swerex__modal_config(modal)->deployment_timeout;
+  swerex__sandbox_parts *parts =
+    (swerex__sandbox_parts *)swerex__pb_take(&run->doc, sizeof *parts);
+  if (parts == NULL) return swerex__err_memory(err);
+  if (lifetime == 0) lifetime = SWEREX__SANDBOX_LIFETIME;
+  if (lifetime < 0 || lifetime > SWEREX__SANDBOX_LIFETIME_MAX)
+    lifetime = SWEREX__SANDBOX_LIFETIME_MAX;
+  parts->spec = modal->spec;
+  swerex__sandbox_fill_argv(modal, parts);
+  if (!swerex__sandbox_fill_ports(run, parts) || !swerex__sandbox_fill_needs(run, &parts->spec))
+    return swerex__err_memory(err);
+  parts->spec.image_id = swerex__pb_str(modal->image);
+  parts->spec.resources = &modal->resources;
+  parts->spec.network_access = &modal->network;
+  parts->spec.timeout_secs = (uint32_t)lifetime + (lifetime > (double)(uint32_t)lifetime);
+  to->app_id = swerex__pb_str(modal->app);
+  to->definition = &parts->spec;
+  return !modal->v2 || swerex__sandbox_fill_sources(run, parts, &to->secret_sources) ||
+         swerex__err_memory(err);
+}
+
+static swerex__modal_verdict swerex__sandbox_took_create(swerex__modal_run *run,
+                                                         const void *message, swerex_error *err) {
+  const swerex__modalpb_create_reply *reply = (const swerex__modalpb_create_reply *)message;
+  swerex__modal *modal = run->modal;
+  if (!swerex__modal_keep(modal->sandbox, reply->sandbox_id, "sandbox", err))
+    return SWEREX__MODAL_FAILED;
+  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO, "Sandbox created with id %s",
+              modal->sandbox);
+  return SWEREX__MODAL_DONE;
+}
+
+static bool swerex__sandbox_fill_tunnels(swerex__modal_run *run, void *request,
+                                         swerex_error *err) {
+  swerex__modalpb_tunnels_request *to = (swerex__modalpb_tunnels_request *)request;
+  (void)err;
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  to->timeout = 50;
+  return true;
+}
+
+/** Say how a sandbox has ended; `out` has 1200 bytes. */
+static void swerex__sandbox_describe(const swerex__modalpb_result *result, char *out) {
+  static const char *const states[] = {"runs",
+                                       "has ended",
+                                       "has ended",
+                                       "was terminated",
+                                       "has reached the end of its time (deployment_timeout)",
+                                       "could not be initialised",
+                                       "failed inside of Modal",
+                                       "was idle for too long (idle_timeout)",
+                                       "was evicted for want of memory"};
+  int status = (int)result->status;
+  bool known = status >= 0 && status < (int)SWEREX__SYS_COUNT(states);
+  size_t used = (size_t)snprintf(out, 1200, "The sandbox %s",
+                                 known ? states[status] : "came to an unknown end");
+  if (status == SWEREX__MODALPB_SUCCESS || status == SWEREX__MODALPB_FAILURE)
+    used += (size_t)snprintf(out + used, 1200 - used, " with exit code %d", (int)result->exitcode);
+  if (result->exception.size > 0)
+    snprintf(out + used, 1200 - used, ": %.*s",
+             result->exception.size < 900 ? (int)result->exception.size : 900,
+             result->exception.data);
+}
+
+/** Take the tunnel to the server: by TLS if it has that. */
+static swerex__modal_verdict swerex__sandbox_took_tunnels(swerex__modal_run *run,
+                                                          const void *message, swerex_error *err) {
+  const swerex__modalpb_tunnels_reply *reply = (const swerex__modalpb_tunnels_reply *)message;
+  swerex__modal *modal = run->modal;
+  const swerex__modalpb_tunnel *tunnel = (const swerex__modalpb_tunnel *)reply->tunnels.items;
+  const swerex__modalpb_tunnel *end = tunnel == NULL ? NULL : tunnel + reply->tunnels.count;
+  char why[1200];
+  if (reply->result != NULL && reply->result->status == SWEREX__MODALPB_TIMEOUT)
+    return SWEREX__MODAL_MORE; /* it has not started yet: the step has a limit */
+  if (reply->result != NULL && reply->result->status > SWEREX__MODALPB_SUCCESS) {
+    swerex__sandbox_describe(reply->result, why);
+    swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s", why);
+    return SWEREX__MODAL_FAILED;
+  }
+  while (tunnel < end && tunnel->container_port != SWEREX__MODAL_PORT) tunnel++;
+  bool tls = tunnel < end && tunnel->host.size > 0;
+  swerex__pb_text host = {"", 0};
+  if (tunnel < end) host = tls ? tunnel->host : tunnel->unencrypted_host;
+  if (host.size == 0 || host.size > 253) {
+    swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                    "Modal gave the sandbox no tunnel to port %d", SWEREX__MODAL_PORT);
+    return SWEREX__MODAL_FAILED;
+  }
+  snprintf(modal->address, sizeof modal->address, "%s://%.*s:%u", tls ? "https" : "http",
+           swerex__pb_length(host), host.data,
+           (unsigned)(tls ? tunnel->port : tunnel->unencrypted_port));
+  return SWEREX__MODAL_DONE;
+}
+
+static bool swerex__sandbox_fill_task(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_task_request *to = (swerex__modalpb_task_request *)request;
+  (void)err;
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  return true;
+}
+
+/** Log where the sandbox's output can be read. */
+static swerex__modal_verdict swerex__sandbox_took_task(swerex__modal_run *run, const void *message,
+                                                       swerex_error *err) {
+  const swerex__modalpb_task_reply *reply = (const swerex__modalpb_task_reply *)message;
+  const swerex__modal *modal = run->modal;
+  (void)err;
+  if (reply->task_id.size == 0)
+    return reply->task_result != NULL ? SWEREX__MODAL_DONE : SWEREX__MODAL_MORE;
+  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO,
+              "Check sandbox logs at https://modal.com/apps/%s/%s/deployed/%s?activeTab=logs"
+              "&taskId=%.*s",
+              modal->rc.profile, modal->environment[0] == '\0' ? "main" : modal->environment,
+              swerex__modal_app(modal), swerex__pb_length(reply->task_id), reply->task_id.data);
+  return SWEREX__MODAL_DONE;
+}
+
+/* --- is it alive -------------------------------------------------------------------------- */
+
+static bool swerex__sandbox_fill_wait(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_wait_request *to = (swerex__modalpb_wait_request *)request;
+  (void)err;
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  return true;
+}
+
+static swerex__modal_verdict swerex__sandbox_took_wait(swerex__modal_run *run, const void *message,
+                                                       swerex_error *err) {
+  const swerex__modalpb_wait_reply *reply = (const swerex__modalpb_wait_reply *)message;
+  swerex_is_alive_response *response = (swerex_is_alive_response *)run->future->response;
+  char text[1200];
+  (void)err;
+  response->is_alive =
+    reply->result == NULL || reply->result->status == SWEREX__MODALPB_UNFINISHED;
+  run->ended = !response->is_alive;
+  if (run->ended) {
+    swerex__sandbox_describe(reply->result, text);
+    swerex__str_puts(&run->text, text);
+  }
+  return SWEREX__MODAL_DONE;
+}
+
+static bool swerex__sandbox_fill_logs(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_logs_request *to = (swerex__modalpb_logs_request *)request;
+  int stream = run->at == 1 ? 1 : 2;
+  (void)err;
+  if (!run->ended || run->modal->v2) return false; /* of v2, another service has them */
+  if (run->stream != stream) {
+    run->stream = stream;
+    run->entry[0] = '\0';
+    swerex__str_puts(&run->text, stream == 1 ? "\nstdout:\n" : "\nstderr:\n");
+  }
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  to->file_descriptor = stream;
+  to->timeout = (float)SWEREX__MODAL_POLL_TIME;
+  to->last_entry_id = swerex__pb_str(run->entry);
+  return true;
+}
+
+static swerex__modal_verdict swerex__sandbox_took_logs(swerex__modal_run *run, const void *message,
+                                                       swerex_error *err) {
+  const swerex__modalpb_logs_reply *reply = (const swerex__modalpb_logs_reply *)message;
+  (void)err;
+  if (reply->entry_id.size > 0)
+    snprintf(run->entry, sizeof run->entry, "%.*s", swerex__pb_length(reply->entry_id),
+             reply->entry_id.data);
+  for (size_t i = 0; i < reply->items.count; i++) {
+    swerex__pb_text data = ((const swerex__modalpb_log *)reply->items.items)[i].data;
+    if (run->text.size + data.size <= SWEREX__MODAL_LOG_MAX)
+      swerex__str_add(&run->text, data.data, data.size);
+  }
+  return reply->eof ? SWEREX__MODAL_DONE : SWEREX__MODAL_MORE;
+}
+
+/** Put into the answer what was found out; there is nothing more to call. */
+static bool swerex__sandbox_fill_answer(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex_is_alive_response *response = (swerex_is_alive_response *)run->future->response;
+  (void)request;
+  if (run->ended && run->modal->v2)
+    swerex__str_puts(&run->text, "; its output is where the log is");
+  swerex__str_take(&run->text, &response->message, err);
+  return false;
+}
+
+static bool swerex__sandbox_fill_terminate(swerex__modal_run *run, void *request,
+                                           swerex_error *err) {
+  swerex__modalpb_terminate_request *to = (swerex__modalpb_terminate_request *)request;
+  (void)err;
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  return run->modal->sandbox[0] != '\0';
+}
+
+static swerex__modal_verdict swerex__sandbox_took_terminate(swerex__modal_run *run,
+                                                            const void *message,
+                                                            swerex_error *err) {
+  (void)run, (void)message, (void)err;
+  return SWEREX__MODAL_DONE;
+}
+
+/* --- the rows ----------------------------------------------------------------------------- */
+
+/* clang-format off */
+#define SWEREX__SANDBOX_ROW(name, message, stream, seconds, pause, flags, key, what, again) \
+  {{name, &swerex__modalpb_##message##_request_message, \
+    &swerex__modalpb_##message##_reply_message, stream, seconds, pause}, \
+   flags, swerex__##key##_fill_##what, swerex__##key##_took_##what, again},
+#define SWEREX__SANDBOX_CALL(name, message, what) \
+  SWEREX__SANDBOX_ROW(name, message, false, SWEREX__MODAL_CALLING, 0.1, 0, image, what, 0)
+#define SWEREX__SANDBOX_FILES \
+  SWEREX__SANDBOX_ROW("MountBatchedCheckExistence", missing, false, SWEREX__MODAL_CALLING, 1, 0, \
+                      image, missing, 0) \
+  SWEREX__SANDBOX_ROW("MountPutFile", put, false, 120, 1, 0, image, put, 0.2) \
+  SWEREX__SANDBOX_ROW("MountGetOrCreate", mount, false, SWEREX__MODAL_CALLING, 1, 0, image, \
+                      mount, 0)
+
+static const swerex__modal_row swerex__sandbox_app_rows[] = {
+  SWEREX__SANDBOX_CALL("AppGetOrCreate", app, app)
+};
+static const swerex__modal_row swerex__sandbox_settings_rows[] = {
+  SWEREX__SANDBOX_CALL("EnvironmentGetOrCreate", environment, environment)
+  SWEREX__SANDBOX_CALL("SecretGetOrCreate", secret, login)
+  SWEREX__SANDBOX_FILES
+};
+static const swerex__modal_row swerex__sandbox_image_rows[] = {
+  SWEREX__SANDBOX_ROW("ImageGetOrCreate", image, false, 60, 0.1, 0, image, image, 0)
+  SWEREX__SANDBOX_ROW("ImageJoinStreaming", join, true, SWEREX__MODAL_POLLING, 0, 0, image, join,
+                      0)
+};
+static const swerex__modal_row swerex__sandbox_files_rows[] = {
+  SWEREX__SANDBOX_FILES
+};
+static const swerex__modal_row swerex__sandbox_needs_rows[] = {
+  SWEREX__SANDBOX_CALL("SecretGetOrCreate", secret, secret)
+  SWEREX__SANDBOX_CALL("VolumeGetOrCreate", volume, volume)
+};
+static const swerex__modal_row swerex__sandbox_create_rows[] = {
+  SWEREX__SANDBOX_ROW("SandboxCreate", create, false, 60, 0.1,
+                      SWEREX__MODAL_TWIN | SWEREX__MODAL_CREATES, sandbox, create, 0)
+  SWEREX__SANDBOX_ROW("SandboxGetTunnels", tunnels, false, SWEREX__MODAL_POLLING, 0.1,
+                      SWEREX__MODAL_TWIN, sandbox, tunnels, 0.5)
+};
+static const swerex__modal_row swerex__sandbox_address_rows[] = {
+  SWEREX__SANDBOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
+                      SWEREX__MODAL_TWIN, sandbox, task, 0.5)
+};
+static const swerex__modal_row swerex__sandbox_end_rows[] = {
+  SWEREX__SANDBOX_ROW("SandboxTerminate", terminate, false, SWEREX__MODAL_CALLING, 0.1,
+                      SWEREX__MODAL_TWIN | SWEREX__MODAL_GONE, sandbox, terminate, 0)
+};
+static const swerex__modal_row swerex__sandbox_alive_rows[] = {
+  SWEREX__SANDBOX_ROW("SandboxWait", wait, false, SWEREX__MODAL_CALLING, 0.1,
+                      SWEREX__MODAL_TWIN, sandbox, wait, 0)
+  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, 0, sandbox, logs,
+                      0)
+  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, 0, sandbox, logs,
+                      0)
+  {{"SandboxWait", &swerex__modalpb_wait_request_message, &swerex__modalpb_wait_reply_message,
+    false, 0, 0}, 0, swerex__sandbox_fill_answer, NULL, 0}
+};
+/* clang-format on */
+#undef SWEREX__SANDBOX_ROW
+#undef SWEREX__SANDBOX_CALL
+#undef SWEREX__SANDBOX_FILES
+
+#define SWEREX__SANDBOX_GROUP(rows) rows, SWEREX__SYS_COUNT(rows)
+
+/** In the order of the steps behind the first, with the seconds that each may take. */
+static const struct {
+  const swerex__modal_row *rows;
+  size_t count;
+  double seconds; /* < 0: as long as a build takes; 0: startup_timeout */
+} swerex__sandbox_groups[] = {
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_app_rows), 90},
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_settings_rows), 900},
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_image_rows), -1},
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_files_rows), 300},
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_needs_rows), 90},
+  {SWEREX__SANDBOX_GROUP(swerex__sandbox_create_rows), 0},
+};
+
+/* --- the steps ---------------------------------------------------------------------------- */
+
+static void swerex__sandbox_free_files(swerex__modal *modal) {
+  swerex__context_clear(&modal->context);
+  swerex__context_clear(&modal->binary);
+  swerex__mem_free(modal->dockerfile.data);
+  modal->dockerfile.data = NULL;
+  modal->dockerfile.size = 0;
+  swerex__str_clear(&modal->lines.line);
+  swerex__str_clear(&modal->lines.tail);
+}
+
+static void swerex__sandbox_disconnect(swerex__modal *modal) {
+  swerex__loop_free_future(modal->addressing);
+  modal->addressing = NULL;
+  while (modal->runs.next != NULL && !swerex__loop_link_empty(&modal->runs))
+    swerex__modal_free_run((swerex__modal_run *)modal->runs.next);
+  swerex__grpc_close(&modal->grpc);
+  swerex__modalrc_clear(&modal->rc);
+}
+
+/** Forget a start before this one. */
+static void swerex__sandbox_reset(swerex__modal *modal) {
+  char *const ids[] = {modal->login, modal->builder,      modal->context_mount,
+                       modal->image, modal->entry,        modal->app,
+                       modal->token, modal->binary_mount, modal->sandbox,
+                       modal->address};
+  swerex__sandbox_disconnect(modal);
+  swerex__sandbox_free_files(modal);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(ids); i++) ids[i][0] = '\0';
+  modal->need = modal->file = modal->layer = 0;
+  modal->token_due = 0;
+  modal->built = false;
+  const swerex_allocator *memory = &modal->deployment->loop->allocator;
+  modal->lines.line = modal->lines.tail = swerex__str_new(memory, 65536);
+}
+
+/** Check the credentials, and put them and who we are into every call. */
+static bool swerex__sandbox_sign(swerex__modal *modal, swerex_error *err) {
+  const char *id = swerex__modalrc_get(&modal->rc, "token_id");
+  const char *secret = swerex__modalrc_get(&modal->rc, "token_secret");
+  const char *const both[] = {id, secret};
+  if (id == NULL || secret == NULL)
+    return swerex__err_set(err, SWEREX_E_PERMISSION,
+                           "there are no Modal credentials: set MODAL_TOKEN_ID and "
+                           "MODAL_TOKEN_SECRET, or have `modal token new` write them to %s, where "
+                           "the profile \"%s\" %s",
+                           modal->rc.path, modal->rc.profile,
+                           swerex__modalrc_find(&modal->rc, modal->rc.profile, NULL) == NULL
+                             ? "is not"
+                             : "has none");
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(both); i++)
+    for (const char *c = both[i]; *c != '\0'; c++)
+      if ((unsigned char)*c <= 0x20 || (unsigned char)*c >= 0x7F)
+        return swerex__err_set(err, SWEREX_E_VALUE,
+                               "MODAL_TOKEN_ID or MODAL_TOKEN_SECRET has a blank or a control "
+                               "character in it");
+  swerex__str_printf(&modal->grpc.headers,
+                     "x-modal-client-type: 9\r\nx-modal-client-version: 1.0.0\r\n"
+                     "x-modal-libmodal-version: swerex/%s\r\nuser-agent: swerex/%s\r\n"
+                     "x-modal-token-id: %s\r\nx-modal-token-secret: %s\r\n",
+                     SWEREX_VERSION, SWEREX_VERSION, id, secret);
+  return true;
+}
+
+static bool swerex__sandbox_connect(swerex__modal *modal, swerex_error *err) {
+  swerex_deployment *deployment = modal->deployment;
+  const char *environment = swerex__modal_config(modal)->environment;
+  double seconds;
+  if (!swerex__modalrc_open(&modal->rc, &deployment->loop->allocator, err)) return false;
+  const char *servers = swerex__modalrc_get(&modal->rc, "server_url");
+  const char *wait = swerex__modalrc_get(&modal->rc, "max_throttle_wait");
+  if (environment == NULL) environment = swerex__modalrc_get(&modal->rc, "environment");
+  modal->environment = environment == NULL ? "" : environment;
+  modal->v2 = swerex__modalrc_is_on(&modal->rc, "sandbox_v2") && modal->gpu.count == 0;
+  if (!swerex__grpc_open(&modal->grpc, deployment->loop, "modal.client.ModalClient",
+                         servers == NULL ? SWEREX__MODAL_SERVERS : servers, err))
+    return false;
+  modal->grpc.logger = &deployment->logger;
+  modal->grpc.code = SWEREX_E_DEPLOYMENT_STARTUP;
+  if (wait != NULL && swerex__util_parse_double(wait, strlen(wait), &seconds))
+    modal->grpc.throttle_max = seconds;
+  return swerex__sandbox_sign(modal, err);
+}
+
+/** Find out what the image is made of. */
+static bool swerex__sandbox_plan_image(swerex__modal *modal, swerex_error *err) {
+  const char *image = swerex__modal_image(modal);
+  const swerex_allocator *memory = &modal->deployment->loop->allocator;
+  struct stat info;
+  bool file = stat(image, &info) == 0 && S_ISREG(info.st_mode);
+  if (!file && (image[0] == '/' || image[0] == '.'))
+    return swerex__err_set(err, SWEREX_E_FILE_NOT_FOUND, "image: there is no Dockerfile %s", image);
+  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO, "Building image from %s %s",
+              file ? "file" : "registry", image);
+  return !file ||
+         (swerex__fs_read(memory, image, SWEREX__CONTEXT_TEXT_MAX, &modal->dockerfile, err) &&
+          swerex__context_open(&modal->context, memory, image, &modal->dockerfile, err));
+}
+
+/** Find the static server that is put into the sandbox. */
+static bool swerex__sandbox_plan_server(swerex__modal *modal, swerex_error *err) {
+  const swerex_modal_config *config = swerex__modal_config(modal);
+  char path[PATH_MAX];
+  modal->layers = 1;
+  if (!swerex__elf_find(config->remote_binary, swerex__elf_find_machine("amd64"), path, err))
+    return false;
+  modal->binary.memory = &modal->deployment->loop->allocator;
+  if (path[0] != '\0')
+    return swerex__context_add(&modal->binary, path, SWEREX__MODAL_BINARY, 0755, err);
+  if (!config->skip_pipx) modal->layers = SWEREX__MODAL_LAYERS;
+  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO,
+              "no static swerex-remote for amd64 is here (see remote_binary): counting on the one "
+              "in the image, or on pipx there");
+  return true;
+}
+
+static swerex_future *swerex__sandbox_open(swerex_deployment *deployment, swerex_error *err) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  swerex__sandbox_reset(modal);
+  if (!swerex__util_uuid(modal->token))
+    swerex__err_system(err, errno, "/dev/urandom");
+  else if (swerex__sandbox_connect(modal, err) && swerex__sandbox_plan_server(modal, err))
+    swerex__sandbox_plan_image(modal, err);
+  return NULL;
+}
+
+static swerex_future *swerex__sandbox_make(swerex_deployment *deployment, swerex_error *err) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  size_t at = deployment->step - 1;
+  double seconds = swerex__sandbox_groups[at].seconds;
+  if (seconds == 0) {
+    seconds = swerex__sandbox_startup(modal);
+    modal->deadline = swerex__util_now() + (seconds < 0 ? 1e9 : seconds);
+  }
+  return swerex__modal_start(modal, swerex__sandbox_groups[at].rows,
+                             swerex__sandbox_groups[at].count, seconds,
+                             swerex__sandbox_groups[at].seconds == 0 ? "startup_timeout"
+                                                                     : "the limit of this step",
+                             NULL, err);
+}
+
+/** End the sandbox, also one that is just being made. */
+static swerex_future *swerex__sandbox_unmake(swerex_deployment *deployment, swerex_error *err) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  swerex__loop_free_future(modal->addressing);
+  modal->addressing = NULL;
+  if (modal->sandbox[0] == '\0' && swerex__modal_find_orphan(modal) == NULL) return NULL;
+  return swerex__modal_start(modal, swerex__sandbox_end_rows, 1, SWEREX__SANDBOX_STOP_TIME,
+                             "the sandbox may run on until its deployment_timeout", NULL, err);
+}
+
+static swerex_future *swerex__sandbox_is_alive(swerex_deployment *deployment, swerex_error *err) {
+  return swerex__modal_start(swerex__modal_of(deployment), swerex__sandbox_alive_rows,
+                             SWEREX__SYS_COUNT(swerex__sandbox_alive_rows),
+                             SWEREX__SANDBOX_STOP_TIME, "the limit of is_alive",
+                             swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
+}
+
+static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swerex_error *err) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  double timeout = swerex__modal_config(modal)->runtime_timeout;
+  swerex_remote_config remote;
+  swerex__sandbox_free_files(modal);
+  swerex__log(&deployment->logger, SWEREX_LOG_INFO, "Starting runtime at %s", modal->address);
+  modal->addressing =
+    swerex__modal_start(modal, swerex__sandbox_address_rows, 1, SWEREX__SANDBOX_ADDRESS_TIME,
+                        "the log's address is not known", NULL, NULL);
+  if (modal->addressing != NULL) swerex__loop_hide(modal->addressing);
+  memset(&remote, 0, sizeof remote);
+  remote.auth_token = modal->token;
+  remote.host = modal->address;
+  remote.timeout = timeout == 0 ? SWEREX__SANDBOX_RUNTIME : timeout;
+  swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
+  if (deployment->runtime == NULL) return NULL;
+  return swerex__dep_reach(deployment, modal->deadline - swerex__util_now(),
+                           SWEREX__SANDBOX_LOOK, err);
+}
+
+/* --- the kind ----------------------------------------------------------------------------- */
+
+static bool swerex__sandbox_check(swerex_deployment *deployment, swerex_error *err) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  modal->deployment = deployment;
+  swerex__loop_link_init(&modal->runs);
+  return swerex__modal_read_kwargs(modal, err);
+}
+
+static void swerex__sandbox_release(swerex_deployment *deployment) {
+  swerex__modal *modal = swerex__modal_of(deployment);
+  swerex__sandbox_disconnect(modal);
+  swerex__sandbox_free_files(modal);
+  swerex__pb_free(&modal->doc);
+  if (modal->read) swerex__json_free(&modal->kwargs);
+  swerex__mem_free(modal->needs);
+}
+
+static const swerex__dep_step swerex__sandbox_steps[] = {
+  {"Reading Modal settings", swerex__sandbox_open, NULL, NULL, false, false},
+  {"Looking up app", swerex__sandbox_make, NULL, NULL, false, false},
+  {"Preparing image", swerex__sandbox_make, NULL, NULL, false, false},
+  {"Building image", swerex__sandbox_make, NULL, NULL, false, false},
+  {"Uploading server", swerex__sandbox_make, NULL, NULL, false, false},
+  {"Creating secrets", swerex__sandbox_make, NULL, NULL, false, false},
+  {"Starting modal sandbox", swerex__sandbox_make, NULL, swerex__sandbox_unmake, false, false},
+  {"Starting runtime", swerex__sandbox_reach, NULL, NULL, false, false},
+};
+static const swerex__dep_kind swerex__sandbox_kind = {"modal",
+                                                      sizeof(swerex__modal),
+                                                      swerex__sandbox_steps,
+                                                      SWEREX__SYS_COUNT(swerex__sandbox_steps),
+                                                      SWEREX__SANDBOX_CLOSE_TIME,
+                                                      swerex__sandbox_check,
+                                                      swerex__sandbox_is_alive,
+                                                      swerex__sandbox_release};
+
+#undef SWEREX__SANDBOX_GROUP
+
+#endif /* SWEREX__SYS_MODAL */
+
 /* =============================================================================================
  * [kinds] Deployments by type
  * ========================================================================================== */
@@ -25759,19 +29965,34 @@ static const swerex__dep_kind swerex__kinds_remote = {
 #define SWEREX__KINDS_FARGATE &swerex__task_kind
 #endif
 
+#ifdef SWEREX__SYS_MODAL
+#define SWEREX__KINDS_MODAL &swerex__sandbox_kind
+#else
+#define SWEREX__KINDS_MODAL NULL
+#endif
+
+#ifdef SWEREX_NO_MODAL
+#define SWEREX__KINDS_MODAL_REMEDY "without SWEREX_NO_MODAL and SWEREX_NO_REMOTE"
+#else
+#define SWEREX__KINDS_MODAL_REMEDY                                                                 \
+  ("with -DSWEREX_USE_CURL=1 and -lcurl, or with -DSWEREX_USE_CURL=2 to load libcurl when it is "  \
+   "needed, as Modal is spoken to by HTTP/2")
+#endif
+
 typedef struct swerex__kinds_row {
   const char *name;
   const swerex__dep_kind *kind; /* NULL: left out */
-  const char *left_out_by;
+  const char *remedy;          /* how to compile */
 } swerex__kinds_row;
 
 static const swerex__kinds_row swerex__kinds_rows[] = {
   /* in the order of swerex_deployment_type */
-  {"local", SWEREX__KINDS_LOCAL, "SWEREX_NO_LOCAL"},
+  {"local", SWEREX__KINDS_LOCAL, "without SWEREX_NO_LOCAL"},
   {"dummy", &swerex__kinds_dummy, NULL},
-  {"remote", SWEREX__KINDS_REMOTE, "SWEREX_NO_REMOTE"},
-  {"docker", SWEREX__KINDS_DOCKER, "SWEREX_NO_DOCKER and SWEREX_NO_REMOTE"},
-  {"fargate", SWEREX__KINDS_FARGATE, "SWEREX_NO_FARGATE and SWEREX_NO_REMOTE"},
+  {"remote", SWEREX__KINDS_REMOTE, "without SWEREX_NO_REMOTE"},
+  {"docker", SWEREX__KINDS_DOCKER, "without SWEREX_NO_DOCKER and SWEREX_NO_REMOTE"},
+  {"fargate", SWEREX__KINDS_FARGATE, "without SWEREX_NO_FARGATE and SWEREX_NO_REMOTE"},
+  {"modal", SWEREX__KINDS_MODAL, SWEREX__KINDS_MODAL_REMEDY},
 };
 
 static swerex_deployment *swerex__kinds_make(swerex_loop *loop,
@@ -25786,8 +30007,7 @@ static swerex_deployment *swerex__kinds_make(swerex_loop *loop,
   const swerex__kinds_row *row = &swerex__kinds_rows[index];
   if (row->kind != NULL) return swerex__dep_new(loop, row->kind, config, err);
   swerex__err_set(err, SWEREX_E_UNSUPPORTED,
-                  "the %s deployment is not in this build: compile without %s", row->name,
-                  row->left_out_by);
+                  "the %s deployment is not in this build: compile %s", row->name, row->remedy);
   return NULL;
 }
 

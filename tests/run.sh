@@ -303,6 +303,116 @@ fargate() {
   add "peers/fargate.py" $? build/fargate.log
 }
 
+# --- Modal ---
+
+# Modal's own clients: JavaScript's, whose definitions the small Modal serves, and Python's.
+modal_install() {
+  [ -f build/modal/node_modules/modal/dist/index.js ] ||
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/modal modal@0.11.1 || return
+  [ -x build/modal/python/bin/modal ] || { python3 -m venv build/modal/python &&
+    build/modal/python/bin/pip install -q modal==1.6.4; }
+}
+
+# Run a command against a small Modal of its own, whose port is $PORT in it and whose log is LOG.
+with_modal() { # NAME LOG COMMAND...
+  local name=$1 record=$2 fake PORT
+  shift 2
+  rm -f build/port
+  FAKE_PATH=$PWD/build/modal/bin node peers/fake_modal.mjs build/modal "$record" \
+    >build/port 2>build/server.log </dev/null &
+  fake=$!
+  if PORT=$(port_of build/port); then
+    export PORT
+    "$@" >build/modal.log 2>&1 </dev/null
+    add "$name" $? build/modal.log
+  else
+    count "$name: the small Modal starts" 1 build/server.log
+  fi
+  kill $fake
+  wait $fake
+  count "$name: the small Modal ends well" $? build/server.log
+}
+
+# A libcurl that is not there, and one without HTTP/2: a sentence each.
+modal_libraries() {
+  local folder=build/modal/no-libcurl name
+  mkdir -p $folder build/modal/old-libcurl
+  for name in libcurl.so.4 libcurl-gnutls.so.4; do echo "no library" >$folder/$name; done
+  check "the old libcurl builds" $CC -shared -fPIC -w -o build/modal/old-libcurl/libcurl.so.4 peers/old_libcurl.c -ldl
+  check "libcurl is absent" modal_refuses $folder "libcurl.so.4 is not installed: apt-get install libcurl4"
+  check "libcurl has no HTTP/2" modal_refuses build/modal/old-libcurl \
+    "this libcurl was built without HTTP/2: install one with nghttp2"
+}
+
+modal_refuses() { # FOLDER SENTENCE
+  local real
+  real=$(ldd build/modal1 | awk '/libcurl/ { print $3 }')
+  OLD_LIBCURL=$real LD_LIBRARY_PATH=$1 MODAL_TOKEN_ID=ak MODAL_TOKEN_SECRET=as MODAL_SERVER_URL=http://127.0.0.1:9 \
+    build/modal/swerex --config '{"type":"modal"}' exec true >build/refused.log 2>&1
+  cat build/refused.log
+  grep -qF "$2" build/refused.log
+}
+
+modal() {
+  local curl flags other v2 log=build/modal bin=build/modal/bin
+  say "- Modal"
+  if ! have node || ! have npm; then
+    skip "modal" "node and npm are not here (apt-get install nodejs npm)"
+    return
+  fi
+  if ! modal_install >build/modal-install.log 2>&1; then
+    skip "modal" "Modal's clients cannot be installed (tests/build/modal-install.log says why)"
+    return
+  fi
+  flags=$(sanitizers "$CC")
+  check "our codec builds" $CC -std=c99 -g -O1 $flags -Wall -Wextra -Wno-unused-function \
+    -Wno-unused-const-variable -I.. -o build/modal_codec peers/modal_codec.c -lpthread -ldl
+  node peers/modal_codec.mjs build/modal build/modal_codec >build/modal.log 2>&1 </dev/null
+  add "peers/modal_codec.mjs" $? build/modal.log
+  mkdir -p $bin
+  check "a server for the sandboxes" $CC -static -std=c99 -O1 -w -I.. -o $bin/swerex-remote \
+    ../tools/swerex-remote.c -lpthread
+  check "a command line" $CC -std=c99 -g -O1 $flags -w -DSWEREX_USE_CURL=2 -I.. -o build/modal/swerex \
+    ../tools/swerex.c -lpthread -ldl
+  for curl in 1 2; do
+    check "our test of Modal builds, SWEREX_USE_CURL=$curl" $CC -std=c99 -g $flags -Wall -Wextra \
+      -Wno-unused-function -DSWEREX_USE_CURL=$curl -I.. -I. -o build/modal$curl peers/modal.c -lpthread -ldl \
+      $([ $curl = 1 ] && printf %s -lcurl)
+    rm -f $log/deployment.jsonl
+    with_modal "our deployment, SWEREX_USE_CURL=$curl" $log/deployment.jsonl \
+      env LOG=$log/deployment.jsonl SWEREX_REMOTE_BINARY=$PWD/$bin/swerex-remote build/modal$curl
+  done
+  with_modal "our deployment, newer sandboxes" $log/deployment.jsonl \
+    env MODAL_SANDBOX_V2=1 LOG=$log/deployment.jsonl SWEREX_REMOTE_BINARY=$PWD/$bin/swerex-remote \
+    build/modal2 --filter start
+  modal_libraries
+  for v2 in 0 1; do
+    export MODAL_SANDBOX_V2=$v2
+    with_modal "JavaScript's client, sandboxes V2=$v2" $log/all.jsonl \
+      sh -c "node peers/modal_official.mjs build/modal \$PORT"
+    with_modal "Python's client, sandboxes V2=$v2" $log/all.jsonl \
+      sh -c "build/modal/python/bin/python peers/modal_python.py \$PORT $bin/swerex-remote"
+    with_modal "the steps by JavaScript, V2=$v2" $log/javascript$v2.jsonl \
+      sh -c "node peers/modal_official.mjs build/modal \$PORT peers/modal_steps.json"
+    with_modal "the steps by Python, V2=$v2" $log/python$v2.jsonl \
+      sh -c "build/modal/python/bin/python peers/modal_python.py \$PORT $bin/swerex-remote peers/modal_steps.json"
+    with_modal "the steps by ours, V2=$v2" $log/ours$v2.jsonl \
+      sh -c "python3 peers/modal_ours.py \$PORT build/modal/swerex $bin/swerex-remote $log/ours$v2.jsonl \
+        peers/modal_steps.json"
+    for other in javascript python; do
+      node peers/modal_compare.mjs $log/$other$v2.jsonl $log/ours$v2.jsonl \
+        '^/opt/swerex/swerex-remote --host 0.0.0.0 --port 8880$' >build/modal.log 2>&1 </dev/null
+      add "what ours sent, and $other, V2=$v2" $? build/modal.log
+    done
+    check "a recording equals itself, V2=$v2" \
+      node peers/modal_compare.mjs $log/javascript$v2.jsonl $log/javascript$v2.jsonl
+    sed 's/"milliCpu":2000/"milliCpu":2001/' $log/javascript$v2.jsonl >$log/other.jsonl
+    check "another value is seen, V2=$v2" \
+      sh -c "! node peers/modal_compare.mjs $log/javascript$v2.jsonl $log/other.jsonl"
+  done
+  unset MODAL_SANDBOX_V2
+}
+
 # Run the clients of the peers against the server in a container; their logs are build/suite-*.
 suite() { # ENGINE IMAGE TRANSPORT WITHOUT
   local name=build/suite-$1-$2-$3 image=swerex-test/$2 args port token try
@@ -455,6 +565,7 @@ more() {
   peers
   https
   fargate
+  modal
   statics
   containers
   fuzz "${SECONDS_EACH:-20}"
@@ -472,6 +583,7 @@ analyze) analyze ;;
 peers) peers ;;
 https) https ;;
 fargate) fargate ;;
+modal) modal ;;
 statics) statics ;;
 containers) containers ;;
 check) rules ;;

@@ -50,7 +50,7 @@ skip() {
 }
 
 # What can be left out of the header, and who speaks https.
-SWITCHES="NO_LOCAL NO_SERVER NO_REMOTE NO_DOCKER NO_FARGATE"
+SWITCHES="NO_LOCAL NO_SERVER NO_REMOTE NO_DOCKER NO_FARGATE NO_MODAL"
 CURL="0 1 2"
 
 # Compile the implementation once per poller. (POLLERS: which ones.)
@@ -129,6 +129,11 @@ for cc in gcc clang; do
   refused "$cc after other headers" "before any other #include" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c
   refused "$cc two of three memory macros" "Define all of" $cc -std=c99 -DSWEREX_MALLOC=malloc -I../.. -c -o $out/x.o implementation.c
   ok "$cc kqueue sibling" $cc -std=c99 $WARN_C -DSWEREX_POLLER=SWEREX_POLLER_KQUEUE -Ikqueue -I../.. -fsyntax-only implementation.c
+done
+# Modal's sections leave nothing behind where they are left out.
+for options in "-DSWEREX_USE_CURL=2 -DSWEREX_NO_MODAL" "-DSWEREX_USE_CURL=2 -DSWEREX_NO_REMOTE" ""; do
+  ok "nothing of Modal with $options" sh -c "${CC:-cc} -std=c99 $options -w -I../.. -c -o $out/x.o implementation.c &&
+    ! nm $out/x.o | grep -E 'swerex__(pb|grpc|modalpb|modalrc|context|modal|image|sandbox)_'"
 done
 for cxx in g++ clang++; do
   if ! have $cxx; then

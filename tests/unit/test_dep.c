@@ -256,6 +256,19 @@ TEST(is_alive_asks_the_box_before_the_runtime) {
   swerex_loop_free(loop);
 }
 
+/** What is not in this build says how to get it. */
+TEST(modal_without_libcurl) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  CHECK(swerex_get_deployment_json(loop, "{\"type\":\"modal\"}", 0, &err) == NULL);
+  CHECK_INT(err.code, SWEREX_E_UNSUPPORTED);
+  CHECK_STR(err.message, "the modal deployment is not in this build: compile with "
+                         "-DSWEREX_USE_CURL=1 and -lcurl, or with -DSWEREX_USE_CURL=2 to load "
+                         "libcurl when it is needed, as Modal is spoken to by HTTP/2");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
 TEST(one_check_at_the_end) {
   swerex_loop *loop = swerex_loop_new(NULL, NULL);
   swerex_error err = SWEREX_ERROR_INIT;

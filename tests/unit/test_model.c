@@ -509,4 +509,32 @@ TEST(memory_failures) {
   }
 }
 
+TEST(objects_that_are_kept_as_json) {
+  swerex_modal_config config, bad = {.modal_sandbox_kwargs = "[1]"};
+  swerex_bytes json = {NULL, 0};
+  swerex_error err = SWEREX_ERROR_INIT;
+  CHECK(swerex_from_json(SWEREX_MODEL_MODAL_CONFIG,
+                         "{\"type\":\"modal\",\"modal_sandbox_kwargs\": {\"cpu\": 2, \"a\": [1, null, "
+                         "\"\\u0000\"]}, \"install_pipx\": false}",
+                         0, &config, &err));
+  CHECK_STR(config.modal_sandbox_kwargs, "{\"cpu\":2,\"a\":[1,null,\"\\u0000\"]}");
+  CHECK(config.skip_pipx);
+  CHECK(swerex_to_json(SWEREX_MODEL_MODAL_CONFIG, &config, &json, &err));
+  CHECK_STR(json.data,
+            "{\"image\":\"python:3.11\",\"startup_timeout\":180.0,\"runtime_timeout\":60.0,"
+            "\"deployment_timeout\":3600.0,\"modal_sandbox_kwargs\":{\"cpu\":2,\"a\":[1,null,"
+            "\"\\u0000\"]},\"type\":\"modal\",\"install_pipx\":false}");
+  swerex_free(json.data);
+  swerex_model_clear(SWEREX_MODEL_MODAL_CONFIG, &config);
+  CHECK(!swerex_to_json(SWEREX_MODEL_MODAL_CONFIG, &bad, &json, &err));
+  CHECK_STR(err.message, "modal_sandbox_kwargs: it is no JSON object");
+  bad.modal_sandbox_kwargs = "{";
+  CHECK(!swerex_to_json(SWEREX_MODEL_MODAL_CONFIG, &bad, &json, &err));
+  CHECK(strncmp(err.message, "modal_sandbox_kwargs: it is not JSON: ", 38) == 0);
+  CHECK(!swerex_from_json(SWEREX_MODEL_MODAL_CONFIG, "{\"modal_sandbox_kwargs\":[]}", 0, &config,
+                          &err));
+  CHECK_INT(err.code, SWEREX_E_VALIDATION);
+  swerex_error_clear(&err);
+}
+
 TEST_MAIN()

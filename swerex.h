@@ -19718,6 +19718,10 @@ static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *err
   deployment->unwanted = false;
   deployment->phase = SWEREX__DEP_GIVING_UP;
   swerex__dep_note(deployment, error);
+  if (!whole) { /* first, as it may wait for the runtime */
+    deployment->waiting = NULL;
+    swerex__loop_free_future(waiting);
+  }
   swerex__dep_drop_runtime(deployment);
   deployment->ending = whole;
   if (whole) {
@@ -19726,9 +19730,7 @@ static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *err
     deployment->step++;
     return;
   }
-  deployment->waiting = NULL;
   deployment->step++; /* the one under way may have done half */
-  swerex__loop_free_future(waiting);
   swerex__dep_take_back(deployment);
 }
 

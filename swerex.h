@@ -83,13 +83,14 @@
  *                            does, and of an answer that the remote runtime does  (default 1 GiB)
  *
  *   What they cost or save, in machine code for x86-64 (-Os) and in lines of code, about:
- *     the whole               300 KB   20500 lines
- *     SWEREX_NO_LOCAL        -100 KB   -5000 lines
+ *     the whole               300 KB   21000 lines
+ *     SWEREX_NO_LOCAL        -100 KB   -5500 lines
  *     SWEREX_NO_REMOTE       -120 KB   -6000 lines
  *     SWEREX_NO_DOCKER        -20 KB   -1000 lines
  *     SWEREX_NO_FARGATE       -70 KB   -4000 lines
  *     SWEREX_NO_SERVER        -30 KB   -1000 lines
- *     SWEREX_USE_CURL=2       +10 KB    +500 lines
+ *     SWEREX_USE_CURL=2       +70 KB   +4000 lines
+ *     then SWEREX_NO_MODAL    -60 KB   -3000 lines
  *
  * CONTENTS
  *   Public half: options, version, basics, errors, logging, loop and futures, models, runtime,

@@ -427,7 +427,8 @@ suite() { # ENGINE IMAGE TRANSPORT WITHOUT
     HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$4" >"$name.ours" 2>&1
     echo $? >"$name.status"
     [ "$2" = debian ] && SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
-      --host http://127.0.0.1 --port "$port" --token "$token" >"$name.python" 2>&1
+      --host http://127.0.0.1 --port "$port" --token "$token" \
+      $([ "$3" = stdio ] && echo --timeout 2) >"$name.python" 2>&1 # each of its connections is an exec
   fi
   exec 9>&-
   for try in $(seq 300); do

@@ -29,12 +29,15 @@ whole=$(measure)
 bytes=$(echo "$whole" | sed -n 1p) lines=$(echo "$whole" | sed -n 2p)
 {
   row "the whole" "$bytes" "$lines" ""
-  for option in $(sed -n 's/^ \*   \(SWEREX_NO_[A-Z]*\) .*/\1/p' swerex.h); do
+  for option in $(sed -n 's/^ \*   \(SWEREX_NO_[A-Z]*\) .*/\1/p' swerex.h | grep -v MODAL); do
     with=$(measure "-D$option")
     row "$option" $((bytes - $(echo "$with" | sed -n 1p))) $((lines - $(echo "$with" | sed -n 2p))) -
   done
   with=$(measure -DSWEREX_USE_CURL=2)
   row "SWEREX_USE_CURL=2" $(($(echo "$with" | sed -n 1p) - bytes)) $(($(echo "$with" | sed -n 2p) - lines)) +
+  bytes=$(echo "$with" | sed -n 1p) lines=$(echo "$with" | sed -n 2p)
+  with=$(measure -DSWEREX_USE_CURL=2 -DSWEREX_NO_MODAL) # without libcurl, Modal is not there at all
+  row "then SWEREX_NO_MODAL" $((bytes - $(echo "$with" | sed -n 1p))) $((lines - $(echo "$with" | sed -n 2p))) -
 } >"$tmp/rows"
 if [ "$check" != --check ]; then
   cat "$tmp/rows"

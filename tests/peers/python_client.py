@@ -781,7 +781,7 @@ async def same_request_id_joins_the_one_under_way():
 
 
 def runtime(token=None, port=None):
-    return RemoteRuntime(host=f"http://{W.host}", port=port or W.port, auth_token=token or W.token)
+    return RemoteRuntime(host=f"http://{W.host}", port=port or W.port, auth_token=token or W.token, timeout=W.timeout)
 
 
 @test
@@ -1804,6 +1804,7 @@ async def main():
     parser.add_argument("--host", default="http://127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--token", default="token")
+    parser.add_argument("--timeout", type=float, default=0.15, help="of is_alive; the original's, if not given")
     parser.add_argument("--python-server", action="store_true", help="skip the tests marked only_ours")
     parser.add_argument("--only", default="", metavar="REGEX", help="tests whose name matches")
     parser.add_argument("--list", action="store_true", help="print the names of the tests")
@@ -1818,7 +1819,8 @@ async def main():
     logging.disable(logging.CRITICAL)
     W.python = args.python_server
     W.host, W.port, W.token = args.host.partition("//")[2] or args.host, args.port, args.token
-    W.runtime = RemoteRuntime(host=f"http://{W.host}", port=W.port, auth_token=W.token)
+    W.timeout = args.timeout
+    W.runtime = runtime()
     passed = failed = skipped = 0
     print(f"1..{len(tests)}")
     for number, (name, function, only_ours) in enumerate(tests, 1):

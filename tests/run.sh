@@ -491,6 +491,7 @@ containers() {
   build/peers/bin/python containers/python_docker.py "$SWEREX_REMOTE_BINARY-x86_64" swerex-test/musl \
     >build/containers.log 2>&1
   add "Python's DockerDeployment with our server" $? build/containers.log
+  check "make -C ../examples" make -C ../examples
   check "examples/containers" ../examples/build/containers swerex-test/busybox 20
   check "the benchmark of containers builds" $CC -std=c99 -O2 -w -I.. -o build/bench_containers bench/containers.c
   python3 bench/containers.py build/bench_containers docker swerex-test/busybox

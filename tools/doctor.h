@@ -237,52 +237,26 @@ static void doctor_aws(doctor *d, doctor_finding *found) {
   swerex__profile_clear(&profile);
 }
 
-/** Tell whether a line of TOML sets a key to something. */
-static bool doctor_sets(const char *line, const char *key) {
-  size_t size = strlen(key);
-  line += strspn(line, " \t");
-  if (strncmp(line, key, size) != 0) return false;
-  line += size + strspn(line + size, " \t");
-  return *line == '=' && line[1 + strspn(line + 1, " \t\"'")] != '\n';
-}
-
-/** Look through Modal's file for a profile with a token: the one named, or the active one. */
-static bool doctor_modal_file(FILE *file, const char *wanted) {
-  char line[1024];
-  bool here = false, active = false, id = false, secret = false;
-  while (fgets(line, sizeof line, file) != NULL) {
-    if (line[0] == '[') {
-      if (here && active && id && secret) return true;
-      line[strcspn(line, "]")] = '\0';
-      active = id = secret = false;
-      here = wanted == NULL || strcmp(line + 1, wanted) == 0;
-      active = wanted != NULL;
-    }
-    active = active || (doctor_sets(line, "active") && strstr(line, "true") != NULL);
-    id = id || doctor_sets(line, "token_id");
-    secret = secret || doctor_sets(line, "token_secret");
-  }
-  return here && active && id && secret;
-}
-
 static void doctor_modal(doctor *d, doctor_finding *found) {
-  const char *named = swerex__profile_env("MODAL_CONFIG_PATH"), *home = swerex__profile_env("HOME");
-  char path[PATH_MAX];
-  (void)d;
-  if (swerex__profile_env("MODAL_TOKEN_ID") != NULL && swerex__profile_env("MODAL_TOKEN_SECRET") != NULL) {
-    doctor_say(found, "a token in the environment");
+#ifdef SWEREX__SYS_MODAL
+  swerex__modalrc rc;
+  if (!swerex__modalrc_open(&rc, NULL, &d->err)) {
+    doctor_fail(d, found, DOCTOR_BROKEN, "mend that file, or set MODAL_PROFILE");
     return;
   }
-  snprintf(path, sizeof path, "%s%s", named != NULL ? named : home != NULL ? home : "",
-           named != NULL ? "" : "/.modal.toml");
-  FILE *file = fopen(path, "r");
-  bool ok = file != NULL && doctor_modal_file(file, swerex__profile_env("MODAL_PROFILE"));
-  if (file != NULL) fclose(file);
-  if (ok)
-    doctor_say(found, "a token in %.900s", path);
+  bool known = swerex__modalrc_get(&rc, "token_id") != NULL && swerex__modalrc_get(&rc, "token_secret") != NULL;
+  if (known && swerex__modalrc_env("MODAL_TOKEN_ID") != NULL && swerex__modalrc_env("MODAL_TOKEN_SECRET") != NULL)
+    doctor_say(found, "a token in the environment");
+  else if (known)
+    doctor_say(found, "a token in %.900s", rc.path);
   else
     doctor_complain(found, DOCTOR_ABSENT, "set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or run `modal token new`",
-                    "no token in the environment or for the active profile in %.800s", path);
+                    "no token in the environment or for the profile %.80s in %.800s", rc.profile, rc.path);
+  swerex__modalrc_clear(&rc);
+#else
+  (void)d;
+  doctor_complain(found, DOCTOR_ABSENT, "build with -DSWEREX_USE_CURL=2, or =1 and -lcurl", "left out of this build");
+#endif
 }
 
 /* --- all of it ---------------------------------------------------------------------------- */

@@ -90,7 +90,7 @@ AWS_PROFILE=other look aws
 holds "a profile that is not there" "$found" "broken: The config profile (other) could not be found"
 
 look modal
-holds "no token" "$found" "absent: no token in the environment or for the active profile in $HOME/.modal.toml"
+holds "no token" "$found" "absent: no token in the environment or for the profile default in $HOME/.modal.toml"
 printf '[old]\ntoken_id = "ak-1"\n[work]\ntoken_id = "ak-2"\ntoken_secret = "hidden2"\nactive = true\n' >home/.modal.toml
 look modal
 is "a token in the file" "$found" "works: a token in $HOME/.modal.toml -> "

@@ -29344,7 +29344,8 @@ static bool swerex__sandbox_fill_ports(swerex__modal_run *run, swerex__sandbox_p
   for (size_t k = 0; k < 3; k++) {
     if (k == 1) {
       port->unencrypted = true;
-      port++->port = SWEREX__MODAL_PORT;
+      port->port = SWEREX__MODAL_PORT;
+      port++;
     }
     for (size_t i = 0; i < lists[k].count; i++, port++) {
       port->port = ((const uint32_t *)lists[k].items)[i];

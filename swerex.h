@@ -27866,11 +27866,12 @@ static bool swerex__context_take_copy(swerex__context *context, const char *word
     for (size_t i = 0; i < SWEREX__SYS_COUNT(known); i++)
       if (strncmp(word.data, known[i], strlen(known[i])) == 0) flag = true;
     if (strncmp(word.data, "--from=", 7) == 0) break;
-    if (!flag && (strncmp(word.data, "--", 2) == 0 || strchr(word.data, '$') != NULL))
+    bool source = !flag && more; /* the last one is where to */
+    if (source && (strncmp(word.data, "--", 2) == 0 || strchr(word.data, '$') != NULL))
       ok = swerex__err_set(err, SWEREX_E_VALUE,
                            "COPY %.200s: %.100s is not understood here: name the files", words,
                            word.data);
-    else if (!flag && more && /* the last one is where to */
+    else if (source &&
              !swerex__context_add_pattern(context, &context->sources, &context->source_count,
                                           &context->source_room, word.data, word.size))
       ok = swerex__err_memory(err);
@@ -27948,7 +27949,7 @@ static bool swerex__context_visit(swerex__context *context, swerex__str *path, s
   if (lstat(path->data, &link) != 0 || stat(path->data, &info) != 0)
     return errno == ENOENT || swerex__err_system(err, errno, path->data);
   const char *relative = path->data + root;
-  if (S_ISDIR(link.st_mode)) {
+  if (S_ISDIR(link.st_mode) || (*depth == 0 && S_ISDIR(info.st_mode))) { /* links: the root */
     if (*depth >= SWEREX__CONTEXT_DEPTH)
       return swerex__err_set(err, SWEREX_E_VALUE, "%s: folders are nested too deeply", path->data);
     stack[*depth].dir = opendir(path->data);

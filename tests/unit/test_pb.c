@@ -497,4 +497,42 @@ TEST(patterns) {
   }
 }
 
+/** A folder that is reached by a link, and a COPY to where a variable says. */
+TEST(files_of_a_dockerfile) {
+  static const struct {
+    const char *text;
+    int count; /* of files; < 0: it is refused */
+  } rows[] = {
+    {"FROM a\nCOPY f.txt $HOME/x\n", 1},  {"FROM a\nCOPY . ${APP}\n", 3},
+    {"FROM a\nCOPY d /x\n", 1},            {"FROM a\nCOPY $WHAT /x\n", -1},
+    {"FROM a\nCOPY --new=1 d /x\n", -1},   {"FROM a\n", 0},
+  };
+  char folder[] = "/tmp/swerex-context-XXXXXX", path[64], target[64];
+  CHECK(mkdtemp(folder) != NULL);
+  snprintf(path, sizeof path, "%s/real/d/g.txt", folder);
+  CHECK(swerex__fs_write(NULL, path, "g", 1, NULL));
+  snprintf(path, sizeof path, "%s/real/f.txt", folder);
+  CHECK(swerex__fs_write(NULL, path, "f", 1, NULL));
+  snprintf(path, sizeof path, "%s/real/Dockerfile", folder);
+  CHECK(swerex__fs_write(NULL, path, "", 0, NULL));
+  snprintf(path, sizeof path, "%s/link", folder);
+  CHECK(symlink("real", path) == 0);
+  snprintf(target, sizeof target, "%s/real/no", folder); /* a link in it is not followed */
+  CHECK(symlink("d", target) == 0);
+  snprintf(path, sizeof path, "%s/link/Dockerfile", folder);
+  for (size_t i = 0; i < COUNT(rows); i++) {
+    swerex_allocator memory = {0};
+    swerex_bytes text = {(char *)(uintptr_t)rows[i].text, strlen(rows[i].text)};
+    swerex__context context;
+    swerex_error err = SWEREX_ERROR_INIT;
+    bool ok = swerex__context_open(&context, &memory, path, &text, &err);
+    CHECK_INT(ok ? (int)context.count : -1, rows[i].count);
+    if (!ok) printf("# %s\n", err.message);
+    swerex__context_clear(&context);
+    swerex_error_clear(&err);
+  }
+  snprintf(path, sizeof path, "rm -rf %s", folder);
+  CHECK(system(path) == 0);
+}
+
 TEST_MAIN()

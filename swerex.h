@@ -26646,7 +26646,7 @@ static void swerex__grpc_take_details(swerex__grpc_reply *reply, const char *tex
       bytes.allocator, &swerex__grpc_retry_message, any->value.data, any->value.size, &inner, NULL);
     if (retry == NULL) continue;
     double seconds = (double)retry->retry_after_secs;
-    reply->retry_after = seconds > 0.1 && seconds < 1e6 ? seconds : 0.1;
+    reply->retry_after = seconds > 1e6 ? 1e6 : seconds > 0.1 ? seconds : 0.1;
     swerex__pb_free(&inner);
   }
   if (details != NULL) swerex__pb_free(&doc);
@@ -26802,8 +26802,7 @@ static void swerex__grpc_on_again(swerex__loop_timer *timer) {
 
 /** Make the call again after a pause. */
 static void swerex__grpc_again(swerex__grpc_call *call, double pause, const char *why) {
-  swerex__log(call->grpc->logger, SWEREX_LOG_INFO, "%s at %s: %s; again in %gs",
-              call->method->name, swerex__grpc_address(call->grpc), why, pause);
+  swerex__log(call->grpc->logger, SWEREX_LOG_INFO, "%s; again in %gs", why, pause);
   swerex__loop_arm(call->grpc->loop, &call->timer, pause, swerex__grpc_on_again, call);
 }
 

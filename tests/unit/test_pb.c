@@ -393,6 +393,8 @@ TEST(when_to_try_again) {
     {"CAgSBHNsb3caOAovdHlwZS5nb29nbGVhcGlzLmNvbS9tb2RhbC5jbGllbnQuUlBDUmV0cnlQb2xpY3kSBQ0AACBA==", 2.5},
     /* the same with no policy in it: at least 0.1 */
     {"CAgSBHNsb3caMQovdHlwZS5nb29nbGVhcGlzLmNvbS9tb2RhbC5jbGllbnQuUlBDUmV0cnlQb2xpY3k=", 0.1},
+    /* one that is too long for anybody: nobody waits 0.1 for it */
+    {"CAgSBHNsb3caOAovdHlwZS5nb29nbGVhcGlzLmNvbS9tb2RhbC5jbGllbnQuUlBDUmV0cnlQb2xpY3kSBQ0AAIB/", 1e6},
     {"CAgSBHNsb3c", -1},
     {"!!!", -1},
     {"CAgSBHNsb3ca", -1},

@@ -26740,7 +26740,7 @@ typedef struct swerex__grpc_method {
   const char *name;
   const swerex__pb_message *request, *reply;
   bool stream;    /* the answer is any number of messages */
-  double timeout; /* for all of its tries */
+  double timeout; /* for all of its tries; of a stream: until the next message */
   double pause;   /* seconds before the second try, doubled before each other */
 } swerex__grpc_method;
 
@@ -26914,8 +26914,12 @@ static bool swerex__grpc_on_data(void *owner, const char *data, size_t size, swe
   if (!call->method->stream) /* a look only: it counts when its status is there */
     swerex__grpc_peek(&call->reply, &data, &size, &error);
   while (ok && !gone && call->method->stream &&
-         swerex__grpc_next(&call->reply, &data, &size, &error))
+         swerex__grpc_next(&call->reply, &data, &size, &error)) {
+    call->began = swerex__util_now();
+    swerex__loop_arm(call->grpc->loop, &call->timer, call->method->timeout, swerex__grpc_on_time,
+                     call);
     ok = swerex__grpc_hand_over(call, &gone, data, size, &error);
+  }
   if (error.code == SWEREX_E_OK) return ok && !gone;
   if (!gone && !call->refused) call->spoilt = true;
   return swerex__err_move(err, &error);

@@ -26776,6 +26776,7 @@ typedef struct swerex__grpc_call {
   int tries, throttled;
   bool spoilt;  /* by what came: it would come again */
   bool refused; /* by on_message, whose error it is */
+  bool bare;    /* sent without the channel's token */
   bool *gone;  /* set when the call is freed; NULL: nobody asks */
 } swerex__grpc_call;
 
@@ -26967,7 +26968,7 @@ static void swerex__grpc_add_headers(const swerex__grpc_call *call, swerex__str 
   }
   swerex__str_add(out, grpc->headers.data, grpc->headers.size);
   swerex__str_printf(out, "x-modal-host: %s\r\n", url->host);
-  swerex__str_add(out, grpc->token.data, grpc->token.size);
+  if (!call->bare) swerex__str_add(out, grpc->token.data, grpc->token.size);
   swerex__str_puts(out, "content-type: application/grpc\r\nte: trailers\r\n");
   if (grpc->headers.failed || grpc->token.failed) out->failed = true;
 }
@@ -28031,6 +28032,7 @@ static bool swerex__context_open(swerex__context *context, const swerex_allocato
 #define SWEREX__MODAL_POLLING 75.0 /* for one of them */
 #define SWEREX__MODAL_FILE_MAX ((size_t)4 << 20) /* of what goes into a call */
 #define SWEREX__MODAL_TOKEN_TIME 1200.0          /* seconds that a token without an end lasts */
+#define SWEREX__MODAL_TOKEN_PAUSE 30.0           /* before one that was not renewed is so */
 #define SWEREX__MODAL_ORPHAN_TIME 15.0           /* for an answer that only the stop waits for */
 #define SWEREX__MODAL_TAIL 4096                  /* kept of a build's log */
 #define SWEREX__MODAL_LOG_MAX ((size_t)1 << 20)  /* kept of a sandbox's output */
@@ -28063,7 +28065,7 @@ typedef struct swerex__modal {
   swerex__loop_link runs;
   const char *environment; /* "": the server's default */
   bool v2;                 /* the newer calls for sandboxes */
-  double token_due;        /* when it is to be renewed */
+  double token_due, token_end; /* when it is to be renewed, and when it is of no use any more */
   /* of modal_sandbox_kwargs */
   swerex__json_doc kwargs;
   bool read;          /* kwargs is there */
@@ -28477,6 +28479,7 @@ typedef struct swerex__modal_row {
 #define SWEREX__MODAL_TWIN 1U   /* with v2, the method's name has V2 behind it */
 #define SWEREX__MODAL_CREATES 2U /* its answer is awaited, also when nobody wants the run */
 #define SWEREX__MODAL_GONE 4U    /* NOT_FOUND is fine */
+#define SWEREX__MODAL_EXTRA 8U   /* that it cannot be had is told in the run's text */
 
 /** Rows under way. */
 struct swerex__modal_run {
@@ -28613,8 +28616,10 @@ static bool swerex__modal_take_token(swerex__modal_run *run, const void *message
   modal->grpc.token.size = 0;
   swerex__str_printf(&modal->grpc.token, "x-modal-auth-token: %.*s\r\n", (int)reply->token.size,
                      reply->token.size > 0 ? reply->token.data : "");
-  modal->token_due = swerex__util_now() +
-                     swerex__modal_token_life(&modal->deployment->loop->allocator, reply->token);
+  double now = swerex__util_now();
+  double half = swerex__modal_token_life(&modal->deployment->loop->allocator, reply->token);
+  modal->token_due = now + half;
+  modal->token_end = now + half * 2;
   return true;
 }
 
@@ -28638,12 +28643,60 @@ static bool swerex__modal_on_message(void *owner, const void *message, swerex_er
   return true;
 }
 
+/** Add to an error what can be done about it, and what may be left behind. */
+static void swerex__modal_advise(const swerex__modal_run *run, int status, swerex_error *error) {
+  static const struct {
+    int status;
+    const char *advice;
+  } rows[] = {
+    {SWEREX__GRPC_UNAUTHENTICATED, "check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or have `modal "
+                                   "token new` make new ones"},
+    {SWEREX__GRPC_PERMISSION, "the token's user may not do that: ask who owns the workspace"},
+    {SWEREX__GRPC_EXHAUSTED, "a limit of the workspace is reached: stop what runs there (see "
+                             "https://modal.com/apps), try later, or have the limit raised"},
+  };
+  const char *advice = NULL;
+  char more[160] = "";
+  unsigned flags = run->renewing ? 0 : run->rows[run->at].flags;
+  if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY) return;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++)
+    if (rows[i].status == status) advice = rows[i].advice;
+  bool unsure = swerex__grpc_statuses[status].again || status == SWEREX__GRPC_DATA_LOSS;
+  if ((flags & SWEREX__MODAL_CREATES) != 0 && unsure)
+    advice = "if a sandbox was made, it runs until its deployment_timeout";
+  if ((flags & SWEREX__MODAL_GONE) != 0 && status != SWEREX__GRPC_NOT_FOUND)
+    snprintf(more, sizeof more, "; sandbox %s may run until its deployment_timeout",
+             run->modal->sandbox);
+  if (advice == NULL && more[0] == '\0') return;
+  swerex_error full = SWEREX_ERROR_INIT;
+  swerex__err_set(&full, error->code, "%s%s%s%s", error->message, advice == NULL ? "" : "; ",
+                  advice == NULL ? "" : advice, more);
+  swerex__err_clear(error);
+  swerex__err_move(error, &full);
+}
+
+/** Go on with the token that is there, if it still serves; it is renewed later. */
+static bool swerex__modal_keep_token(swerex__modal_run *run, int status, swerex_error *error) {
+  swerex__modal *modal = run->modal;
+  double now = swerex__util_now();
+  if (status == SWEREX__GRPC_UNAUTHENTICATED || status == SWEREX__GRPC_PERMISSION ||
+      now >= modal->token_end)
+    return false;
+  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO, "%s; going on with the older token",
+              error->message);
+  swerex__err_clear(error);
+  modal->token_due = now + SWEREX__MODAL_TOKEN_PAUSE;
+  return true;
+}
+
 /** A call is over: run the next row, or this one once more. */
 static void swerex__modal_on_done(void *owner, int status, swerex_error *error) {
   swerex__modal_run *run = (swerex__modal_run *)owner;
   swerex_loop *loop = run->modal->deployment->loop;
   run->call = NULL;
-  if (run->renewing && status == SWEREX__GRPC_OK) {
+  if (status != SWEREX__GRPC_OK) swerex__modal_advise(run, status, error);
+  if (run->renewing &&
+      (status == SWEREX__GRPC_OK || swerex__modal_keep_token(run, status, error))) {
     run->renewing = false;
     swerex__modal_advance(run);
     return;
@@ -28662,6 +28715,11 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
     swerex__err_clear(error);
     run->breaks++;
     pause = 1;
+  } else if (error->code != SWEREX_E_OK && error->code != SWEREX_E_NO_MEMORY && !run->renewing &&
+             !run->done && (row->flags & SWEREX__MODAL_EXTRA) != 0) {
+    swerex__str_printf(&run->text, "(%s)", error->message);
+    swerex__err_clear(error);
+    run->done = true;
   } else if (error->code != SWEREX_E_OK && !(stream && run->done)) {
     swerex__modal_end(run, error);
     return;
@@ -28711,10 +28769,11 @@ static bool swerex__modal_renew(swerex__modal_run *run, swerex_error *err) {
                                              0.1};
   static const swerex__modalpb_empty request = {0};
   if (swerex__util_now() < run->modal->token_due) return false;
-  run->modal->grpc.token.size = 0;
   snprintf(run->name, sizeof run->name, "%s", method.name);
   run->renewing = true;
-  return swerex__modal_call(run, &method, &request, err);
+  if (!swerex__modal_call(run, &method, &request, err)) return false;
+  run->call->bare = true;
+  return true;
 }
 
 /** Start the call of the row that is next, passing over those that have nothing to call. */
@@ -29668,10 +29727,10 @@ static const swerex__modal_row swerex__sandbox_end_rows[] = {
 static const swerex__modal_row swerex__sandbox_alive_rows[] = {
   SWEREX__SANDBOX_ROW("SandboxWait", wait, false, SWEREX__MODAL_CALLING, 0.1,
                       SWEREX__MODAL_TWIN, sandbox, wait, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, 0, sandbox, logs,
-                      0)
-  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, 0, sandbox, logs,
-                      0)
+  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
+                      sandbox, logs, 0)
+  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
+                      sandbox, logs, 0)
   {{"SandboxWait", &swerex__modalpb_wait_request_message, &swerex__modalpb_wait_reply_message,
     false, 0, 0}, 0, swerex__sandbox_fill_answer, NULL, 0}
 };
@@ -29727,7 +29786,7 @@ static void swerex__sandbox_reset(swerex__modal *modal) {
   swerex__sandbox_free_files(modal);
   for (size_t i = 0; i < SWEREX__SYS_COUNT(ids); i++) ids[i][0] = '\0';
   modal->need = modal->file = modal->layer = 0;
-  modal->token_due = 0;
+  modal->token_due = modal->token_end = 0;
   modal->built = false;
   const swerex_allocator *memory = &modal->deployment->loop->allocator;
   modal->lines.line = modal->lines.tail = swerex__str_new(memory, 65536);

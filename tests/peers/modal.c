@@ -296,6 +296,8 @@ TEST(wrong_credentials) {
   CHECK(!start(&w, "{\"type\":\"modal\"}"));
   CHECK_INT(w.err.code, SWEREX_E_PERMISSION);
   check_has(w.err.message, "UNAUTHENTICATED: Token validation failed");
+  check_has(w.err.message, "; check MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or have `modal token new`");
+  CHECK(strstr(w.err.message, "as-wrong") == NULL && strstr(w.said, "as-wrong") == NULL);
   end(&w);
 }
 
@@ -520,14 +522,15 @@ TEST(failures) {
   } rows[] = {
     {"permission_denied:SandboxCreate", "PERMISSION_DENIED: SandboxCreate"},
     {"resource_exhausted:SandboxCreate",
-     "RESOURCE_EXHAUSTED: SandboxCreate was told to fail: 100% \"\xc3\xa9\""},
+     "RESOURCE_EXHAUSTED: SandboxCreate was told to fail: 100% \"\xc3\xa9\"; a limit of the "
+     "workspace is reached: stop what runs there (see https://modal.com/apps), try later"},
     {"invalid_argument:MountGetOrCreate", "MountGetOrCreate at 127.0.0.1"},
     {"unavailable:AppGetOrCreate", "UNAVAILABLE: AppGetOrCreate"},
     {"internal:ImageGetOrCreate", "INTERNAL: ImageGetOrCreate"},
     {"refuse:AppGetOrCreate", "UNAVAILABLE: http://127.0.0.1"},
     {"reset:AppGetOrCreate", "UNAVAILABLE: http://127.0.0.1"},
     {"drop:AppGetOrCreate", "UNAVAILABLE: http://127.0.0.1"},
-    {"drop:SandboxCreate", "SandboxCreate at 127.0.0.1"},
+    {"drop:SandboxCreate", "; if a sandbox was made, it runs until its deployment_timeout"},
     {"reset:ImageJoinStreaming", "ImageJoinStreaming at 127.0.0.1"},
     {"drop:ImageJoinStreaming", "ImageJoinStreaming at 127.0.0.1"},
     {"prefix:AppGetOrCreate", "INTERNAL: the answer ends in the middle of a message"},
@@ -651,6 +654,50 @@ TEST(sandbox_that_dies) {
     check_has(w.err.message, "The sandbox has ended with exit code 137");
   }
   swerex_is_alive_response_clear(&alive);
+  end(&w);
+}
+
+/** What is known of a sandbox that has ended is told, also where its output cannot be had. */
+TEST(output_that_cannot_be_read) {
+  world w;
+  begin(&w, "exits:SandboxCreate/permission_denied:SandboxGetLogs");
+  CHECK(!start(&w, MODAL));
+  check_has(w.err.message, "The sandbox has ended with exit code 3\nstdout:\n(SandboxGetLogs at ");
+  check_has(w.err.message, "PERMISSION_DENIED");
+  end(&w);
+}
+
+/** A token that cannot be renewed serves on until its end. */
+TEST(token_that_is_not_renewed) {
+  world w;
+  begin(&w, "");
+  CHECK(start(&w, MODAL));
+  swerex__modal *modal = swerex__modal_of(w.box);
+  char id[] = "ak-fake/unavailable:AuthTokenGet\r\n";
+  for (int alive = 1; alive >= 0; alive--) {
+    swerex_is_alive_response seen = {0};
+    swerex__str headers = modal->grpc.headers;
+    const char *at = strstr(headers.data, "ak-fake\r\n");
+    CHECK(at != NULL || alive == 0);
+    if (at != NULL) { /* from here on the server does not give any */
+      modal->grpc.headers = swerex__str_new(&w.loop->allocator, 65536);
+      swerex__str_add(&modal->grpc.headers, headers.data, (size_t)(at - headers.data));
+      swerex__str_puts(&modal->grpc.headers, id);
+      swerex__str_puts(&modal->grpc.headers, at + 9);
+      swerex__str_clear(&headers);
+    }
+    double end_of_it = modal->token_end;
+    CHECK(end_of_it > modal->token_due);
+    modal->token_due = 0;
+    if (alive == 0) modal->token_end = 0;
+    CHECK_INT(swerex_deployment_is_alive(w.box, NULL, &seen, &w.err), alive);
+    swerex_is_alive_response_clear(&seen);
+    modal->token_end = end_of_it;
+  }
+  check_has(w.said, "going on with the older token");
+  check_has(w.err.message, "AuthTokenGet at ");
+  swerex_error_clear(&w.err);
+  CHECK(swerex_deployment_stop(w.box, &w.err)); /* with the older one */
   end(&w);
 }
 

@@ -22,6 +22,7 @@
 //     prefix (a length longer than what follows, and trailers), huge (a length of 100 MiB and one, and
 //     data), compressed (flag 1), garbage and truncated (a whole frame that is no message), two (two
 //     messages), none (no message, status 0), no-trailers, html (503 and a page), no-grpc (200, a page)
+//   - of one answer: lost (the call is done, and drop), late (it is done, and answered 3 s later)
 //   - of the sandbox: exits:SandboxCreate (the command is `echo`s and exit 3), dies:SandboxCreate
 //     (killed 0.5 s after its tunnels were told), waits:SandboxGetTunnels (TIMEOUT as the result),
 //     no-tunnels:SandboxGetTunnels (none), tls:SandboxGetTunnels (the TLS host is filled too),
@@ -978,11 +979,20 @@ function begin(service, definition, message, context) {
   return call;
 }
 
+const made = new Map(); // answers to calls that create a sandbox, by their key
+
 function unary(service, definition, method) {
   return async (message, context) => {
     const call = begin(service, definition, message, context);
-    await applyFault(call, Buffer.alloc(0));
-    const answer = await method(message, call);
+    const key = call.method.startsWith('SandboxCreate') && call.headers['x-idempotency-key'];
+    if (call.fault !== 'lost') await applyFault(call, Buffer.alloc(0));
+    const answer = made.get(key) ?? (await method(message, call));
+    if (key) made.set(key, answer);
+    if (call.fault === 'late') await sleep(3000);
+    if (call.fault === 'lost') {
+      call.fault = 'drop';
+      await applyFault(call, Buffer.alloc(0));
+    }
     const { responseType } = definition;
     log({
       event: 'answer',

@@ -81,6 +81,7 @@ static void on_step(void *user_data, const char *message) {
 /** Make a world with the credentials ak-fake and the faults that are asked for. */
 static void begin(world *w, const char *faults) {
   char id[256], url[64];
+  const char *tls = getenv("FAKE_TLS");
   swerex_loop_options options;
   memset(w, 0, sizeof *w);
   memset(&options, 0, sizeof options);
@@ -88,7 +89,8 @@ static void begin(world *w, const char *faults) {
   options.logger.user_data = w;
   options.logger.level = SWEREX_LOG_DEBUG;
   snprintf(id, sizeof id, "ak-fake%s%s", faults[0] == '\0' ? "" : "/", faults);
-  snprintf(url, sizeof url, "http://127.0.0.1:%s", getenv("PORT"));
+  snprintf(url, sizeof url, "http%s:%s", tls == NULL ? "://127.0.0.1" : "s://localhost",
+           getenv("PORT"));
   setenv("MODAL_TOKEN_ID", id, 1);
   setenv("MODAL_TOKEN_SECRET", "as-fake", 1);
   setenv("MODAL_SERVER_URL", url, 1);
@@ -184,6 +186,7 @@ TEST(start_use_stop) {
   check_has(w.steps, "Starting modal sandbox\nStarting runtime\n");
   check_has(w.said, "Building: => Step 0: FROM python:3.11-slim\n");
   check_has(w.said, "Sandbox created with id sb-");
+  CHECK(strstr(w.said, "as-fake") == NULL); /* the log keeps secrets */
   for (int i = 0; i < 40 && strstr(w.said, "taskId=ta-") == NULL; i++)
     swerex_loop_run(w.loop, 0.1, &w.err);
   check_has(w.said, "https://modal.com/apps/default/main/deployed/swe-rex?activeTab=logs&taskId=ta-");
@@ -574,6 +577,8 @@ TEST(a_server_that_stops_answering) {
     {"stall:AppGetOrCreate", MODAL, "DEADLINE_EXCEEDED: no answer within 30 seconds", 90},
     {"never:SandboxCreate", "{\"type\":\"modal\",\"startup_timeout\":1}",
      "not done within 1 seconds (startup_timeout)", 70},
+    {"late:SandboxCreate", "{\"type\":\"modal\",\"startup_timeout\":1}",
+     "not done within 1 seconds (startup_timeout)", 50},
     {"never:SandboxGetTunnels", "{\"type\":\"modal\",\"startup_timeout\":1}",
      "not done within 1 seconds (startup_timeout)", 50},
     {"waits:SandboxGetTunnels", "{\"type\":\"modal\",\"startup_timeout\":1}",
@@ -618,7 +623,7 @@ TEST(what_passes) {
     "unavailable:*:2",        "throttle:AppGetOrCreate:2",  "throttle:SandboxCreate:3",
     "reset:SandboxCreate:2",  "drop:SandboxGetTunnels:1",   "reset:ImageJoinStreaming:1",
     "html:AppGetOrCreate:1",  "refuse:MountPutFile:2",      "prefix:AppGetOrCreate:1",
-    "drop:SandboxTerminate:2"};
+    "drop:SandboxTerminate:2",  "lost:SandboxCreate:2"};
   for (size_t i = 0; i < COUNT(rows); i++) {
     char config[80];
     world w;

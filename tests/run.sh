@@ -344,6 +344,22 @@ modal_libraries() {
     "this libcurl was built without HTTP/2: install one with nghttp2"
 }
 
+# As the real one is: by https, where one connection has all calls.
+modal_tls() {
+  local log=build/modal
+  if ! have openssl; then
+    skip "Modal by https" "openssl is not here (apt-get install openssl)"
+    return
+  fi
+  check "a certificate" openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout $log/key.pem -out $log/cert.pem
+  export FAKE_TLS=$log/cert.pem:$log/key.pem
+  with_modal "our deployment, by https" $log/deployment.jsonl \
+    env CURL_CA_BUNDLE=$PWD/$log/cert.pem LOG=$log/deployment.jsonl \
+    SWEREX_REMOTE_BINARY=$PWD/$log/bin/swerex-remote build/modal2 --filter start
+  unset FAKE_TLS
+}
+
 modal_refuses() { # FOLDER SENTENCE
   local real
   real=$(ldd build/modal1 | awk '/libcurl/ { print $3 }')
@@ -385,6 +401,7 @@ modal() {
   with_modal "our deployment, newer sandboxes" $log/deployment.jsonl \
     env MODAL_SANDBOX_V2=1 LOG=$log/deployment.jsonl SWEREX_REMOTE_BINARY=$PWD/$bin/swerex-remote \
     build/modal2 --filter start
+  modal_tls
   modal_libraries
   for v2 in 0 1; do
     export MODAL_SANDBOX_V2=$v2

@@ -27,9 +27,10 @@
 //     (killed 0.5 s after its tunnels were told), waits:SandboxGetTunnels (TIMEOUT as the result),
 //     no-tunnels:SandboxGetTunnels (none), tls:SandboxGetTunnels (the TLS host is filled too),
 //     full:SandboxGetTaskId (no task ever, as without capacity), init-fails:SandboxCreate (INIT_FAILURE)
-// What is asked for also decides: an image, base or step whose text has `nosuch` fails its build with
-// its last lines, and so does one whose registry secret is missing keys or has a password `wrong`; an
-// environment, named secret or named volume `nosuch...` is NOT_FOUND; so is what the id of nothing is.
+// What is asked for also decides: the log of an image with `dripping` takes its time; an image, base or
+// step whose text has `nosuch` fails its build with its last lines, and so does one whose registry
+// secret is missing keys or has a password `wrong`; an environment, named secret or named volume
+// `nosuch...` is NOT_FOUND; so is what the id of nothing is.
 //
 // LOG gets a line of JSON for each request, in the order of arrival:
 //   {number, method, message, headers, bytes, canonical}   message as in JSON of protobuf, without defaults;
@@ -393,6 +394,10 @@ async function* imageJoinStreaming({ imageId, lastEntryId }) {
   const image = images.get(imageId);
   const at = image.log.findIndex((batch) => batch.entryId === lastEntryId) + 1;
   need(at > 0 || lastEntryId === '', `Unknown entry ${lastEntryId}`);
+  for (let i = 0; i < 8 && image.definition.includes('dripping'); i++) {
+    await sleep(300);
+    yield { taskLogs: [{ data: `drop ${i}\n`, fileDescriptor: 1 }] };
+  }
   for (const batch of image.log.slice(at, at + 2)) {
     await sleep(20);
     yield batch;

@@ -672,6 +672,56 @@ TEST(output_that_cannot_be_read) {
   end(&w);
 }
 
+typedef struct join {
+  int messages, status;
+  bool done;
+  char words[200];
+} join;
+
+static bool on_join_message(void *owner, const void *message, swerex_error *err) {
+  (void)message, (void)err;
+  ((join *)owner)->messages++;
+  return true;
+}
+
+static void on_join_done(void *owner, int status, swerex_error *error) {
+  join *j = (join *)owner;
+  j->status = status;
+  j->done = true;
+  if (error->message != NULL) snprintf(j->words, sizeof j->words, "%s", error->message);
+  swerex_error_clear(error);
+}
+
+/** A stream has its time for each message, however many come: a build may take hours. */
+TEST(stream_that_goes_on) {
+  static const swerex__grpc_method method = {
+    "ImageJoinStreaming", &swerex__modalpb_join_request_message, &swerex__modalpb_join_reply_message,
+    true, 1.2, 0};
+  world w;
+  join j;
+  begin(&w, "");
+  CHECK(start(&w, "{\"type\":\"modal\",\"image\":\"dripping:1\"}"));
+  check_has(w.steps, "Building: drop 0\nBuilding: drop 1\n");
+  swerex__modal *modal = swerex__modal_of(w.box);
+  const char *const images[] = {modal->image, "im-nosuch"};
+  for (size_t i = 0; i < COUNT(images); i++) {
+    swerex__modalpb_join_request request;
+    memset(&request, 0, sizeof request);
+    memset(&j, 0, sizeof j);
+    request.image_id = swerex__pb_str(images[i]);
+    swerex__grpc_call *call = swerex__grpc_call_new(&modal->grpc, &method, &request, &w.err);
+    CHECK(call != NULL);
+    call->on_message = on_join_message;
+    call->done = on_join_done;
+    call->owner = &j;
+    while (!j.done) swerex_loop_run(w.loop, 1, &w.err);
+    CHECK_INT(j.status, i == 0 ? SWEREX__GRPC_OK : SWEREX__GRPC_NOT_FOUND);
+    CHECK((j.messages > 8) == (i == 0)); /* 2.4 seconds of them */
+    if (j.words[0] != '\0') printf("# %s\n", j.words);
+  }
+  end(&w);
+}
+
 /** A token that cannot be renewed serves on until its end. */
 TEST(token_that_is_not_renewed) {
   world w;

@@ -29770,8 +29770,13 @@ static void swerex__sandbox_free_files(swerex__modal *modal) {
 static void swerex__sandbox_disconnect(swerex__modal *modal) {
   swerex__loop_free_future(modal->addressing);
   modal->addressing = NULL;
-  while (modal->runs.next != NULL && !swerex__loop_link_empty(&modal->runs))
-    swerex__modal_free_run((swerex__modal_run *)modal->runs.next);
+  while (modal->runs.next != NULL && !swerex__loop_link_empty(&modal->runs)) {
+    swerex__modal_run *run = (swerex__modal_run *)modal->runs.next;
+    swerex_future *future = run->future; /* of an is_alive from before a stop */
+    swerex__modal_free_run(run);
+    if (future != NULL)
+      swerex__loop_fail_with(future, SWEREX_E_RUNTIME, "the deployment was started again");
+  }
   swerex__grpc_close(&modal->grpc);
   swerex__modalrc_clear(&modal->rc);
 }

@@ -672,6 +672,23 @@ TEST(output_that_cannot_be_read) {
   end(&w);
 }
 
+/** An is_alive that Modal does not answer ends with the start that comes behind a stop. */
+TEST(question_that_outlives_a_stop) {
+  world w;
+  begin(&w, "never:SandboxWait");
+  CHECK(start(&w, MODAL));
+  swerex_future *asked = swerex_deployment_is_alive_async(w.box, NULL, &w.err);
+  CHECK(asked != NULL);
+  for (int i = 0; i < 20; i++) swerex_loop_run(w.loop, 0.02, &w.err);
+  CHECK(!swerex_future_done(asked));
+  CHECK(swerex_deployment_stop(w.box, &w.err));
+  CHECK(swerex_deployment_start(w.box, &w.err));
+  CHECK(swerex_await(asked, 5, &w.err));
+  CHECK(!swerex_future_take(asked, NULL, &w.err));
+  check_has(w.err.message, "the deployment was started again");
+  end(&w);
+}
+
 typedef struct join {
   int messages, status;
   bool done;

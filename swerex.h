@@ -28496,6 +28496,7 @@ struct swerex__modal_run {
   const char *limited_by;
   swerex__pb_doc doc; /* of the request */
   bool renewing;      /* the call is for the token */
+  bool renewed;       /* as the server did not take the one that was there */
   bool *gone;         /* set when the run is freed; NULL: nobody asks */
   bool soon;          /* the row once more, without a pause */
   bool done, first;   /* what was wanted has come; the first row is to follow */
@@ -28694,6 +28695,13 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
   swerex__modal_run *run = (swerex__modal_run *)owner;
   swerex_loop *loop = run->modal->deployment->loop;
   run->call = NULL;
+  if (status == SWEREX__GRPC_UNAUTHENTICATED && !run->renewing && !run->renewed) {
+    run->renewed = true; /* the token may have ended while this machine slept: once more */
+    run->modal->token_due = run->modal->token_end = 0;
+    swerex__err_clear(error);
+    swerex__modal_advance(run);
+    return;
+  }
   if (status != SWEREX__GRPC_OK) swerex__modal_advise(run, status, error);
   if (run->renewing &&
       (status == SWEREX__GRPC_OK || swerex__modal_keep_token(run, status, error))) {

@@ -773,6 +773,28 @@ TEST(token_that_is_not_renewed) {
   end(&w);
 }
 
+/** A token that has ended sooner than was known here is renewed when the server says so. */
+TEST(token_that_has_ended) {
+  world w;
+  swerex_is_alive_response seen = {0};
+  const char *before = getenv("MODAL_SANDBOX_V2");
+  setenv("MODAL_SANDBOX_V2", "1", 1); /* the older calls look at no token */
+  begin(&w, "");
+  size_t from = log_size();
+  CHECK(start(&w, MODAL));
+  swerex__modal *modal = swerex__modal_of(w.box);
+  modal->grpc.token.size = 0;
+  swerex__str_puts(&modal->grpc.token, "x-modal-auth-token: old\r\n");
+  CHECK(swerex_deployment_is_alive(w.box, NULL, &seen, &w.err));
+  CHECK(seen.is_alive);
+  CHECK_INT(count_in_log("\"method\":\"AuthTokenGet", from), 2);
+  swerex_is_alive_response_clear(&seen);
+  end(&w);
+  if (before == NULL) unsetenv("MODAL_SANDBOX_V2");
+  check_fails("unauthenticated:SandboxCreate", MODAL, SWEREX_E_PERMISSION,
+              "UNAUTHENTICATED: SandboxCreate was told to fail");
+}
+
 /** A start that is given up at each of its steps leaves nothing. */
 static void give_up(void *user_data, const char *message) {
   world *w = (world *)user_data;

@@ -28201,7 +28201,9 @@ static bool swerex__modal_take_gpu(swerex__modal *modal, const swerex__modal_kwa
   size_t size = strcspn(value->string, ":");
   const char *count = value->string[size] == ':' ? value->string + size + 1 : "1";
   char *type = (char *)swerex__pb_take(&modal->doc, size + 1);
-  if (type == NULL || size == 0 || strspn(count, "0123456789") != strlen(count)) return false;
+  if (type == NULL || size == 0 || strlen(count) > 4 ||
+      strspn(count, "0123456789") != strlen(count))
+    return false;
   for (size_t i = 0; i < size; i++)
     type[i] = (char)(value->string[i] >= 'a' && value->string[i] <= 'z'
                        ? value->string[i] - 'a' + 'A'
@@ -28279,8 +28281,8 @@ static bool swerex__modal_take_ports(swerex__modal *modal, const swerex__modal_k
   if (ports == NULL) return false;
   list->items = ports;
   for (const swerex__json *one = value->child; one != NULL; one = one->next) {
-    if (!swerex__modal_number(one, 1, &ports[list->count]) || ports[list->count] < 1 ||
-        ports[list->count] > 65535)
+    if (!swerex__modal_number(one, 1, &ports[list->count]) || !one->is_integer ||
+        ports[list->count] < 1 || ports[list->count] > 65535)
       return false;
     if (ports[list->count++] == SWEREX__MODAL_PORT)
       return swerex__err_set(err, SWEREX_E_VALIDATION,
@@ -28342,13 +28344,18 @@ static bool swerex__modal_take_volumes(swerex__modal *modal, const swerex__modal
   static const char *const taken[] = {"/", "/root", "/tmp"};
   if (value->type != SWEREX__JSON_OBJECT) return false;
   for (const swerex__json *one = value->child; one != NULL; one = one->next) {
-    bool bad = one->key[0] != '/' || one->key[one->key_size - 1] == '/';
+    bool bad = one->key[0] != '/' || strlen(one->key) != one->key_size;
+    for (const char *at = one->key; !bad && *at != '\0';) { /* each name behind a slash */
+      size_t size = strcspn(++at, "/");
+      bad = size == 0 || (size == 1 && at[0] == '.') || (size == 2 && memcmp(at, "..", 2) == 0);
+      at += size;
+    }
     for (size_t i = 0; i < SWEREX__SYS_COUNT(taken); i++)
       if (strcmp(one->key, taken[i]) == 0) bad = true;
     if (bad)
       return swerex__err_set(err, SWEREX_E_VALIDATION,
                              "modal_sandbox_kwargs.%s: no volume can be at \"%.200s\": it has to "
-                             "be an absolute path, and not /, /root or /tmp",
+                             "be an absolute path without . and .., and not /, /root or /tmp",
                              row->name, one->key);
     if (!swerex__modal_is_named(one, NULL) || !swerex__modal_add_need(modal, one, one->key))
       return false;

@@ -382,6 +382,12 @@ TEST(kwargs_that_are_refused) {
     {"{\"cidr_allowlist\":[\"a\"],\"outbound_cidr_allowlist\":[\"b\"]}", "give one of them"},
     {"{\"volumes\":{\"/tmp\":\"a\"}}", "no volume can be at \"/tmp\""},
     {"{\"volumes\":{\"data\":\"a\"}}", "no volume can be at \"data\""},
+    {"{\"volumes\":{\"/a/\":\"a\"}}", "no volume can be at \"/a/\""},
+    {"{\"volumes\":{\"/a/../tmp\":\"a\"}}", "no volume can be at \"/a/../tmp\""},
+    {"{\"volumes\":{\"/./tmp\":\"a\"}}", "no volume can be at \"/./tmp\""},
+    {"{\"volumes\":{\"//tmp\":\"a\"}}", "no volume can be at \"//tmp\""},
+    {"{\"gpu\":\"A100:4294967297\"}", "modal_sandbox_kwargs.gpu: it is not"},
+    {"{\"encrypted_ports\":[80.5]}", "modal_sandbox_kwargs.encrypted_ports: it is not"},
     {"{\"timeout\":1}", "modal_sandbox_kwargs.timeout: the configuration's deployment_timeout is it"},
     {"[]", "modal_sandbox_kwargs"},
   };

@@ -11214,6 +11214,7 @@ struct swerex__sess {
   char flags[SWEREX__SHELL_FLAGS]; /* the shell's $- after the last command */
   bool armoured;                   /* a DEBUG trap was mentioned once */
   bool prompt_lost;                /* the prompt did not come once: do not wait for it */
+  bool prompt_twice;               /* the line feed behind a Ctrl-Z gives another prompt */
   bool querying;                   /* the query line was typed */
   bool queried;                    /* the last end mark came by it */
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
@@ -11737,6 +11738,8 @@ static void swerex__sess_on_mark(swerex__sess *sess, const swerex__shell_mark *m
     swerex__sess_drop_in(sess, mark->end); /* the rest of a command that was given up */
   }
   sess->front = SWEREX__SESS_IDLE;
+  sess->prompt_twice =
+    mark->code == 128 + SIGTSTP && action != NULL && action->run.is_interactive_command;
   sess->queried = sess->querying;
   sess->querying = false;
   sess->last_code = mark->code;
@@ -11867,8 +11870,9 @@ static void swerex__sess_type(swerex__sess_action *action) {
   } else {
     sess->front = SWEREX__SESS_RUNNING;
     sess->querying = sess->queried = sess->quiet_once = sess->prompt_is_text = false;
-    action->drop_prompt = !seen && !sess->prompt_lost;
+    action->drop_prompt = (!seen && !sess->prompt_lost) || sess->prompt_twice;
     sess->prompt_lost = !seen;
+    sess->prompt_twice = false;
     action->await_begin = form.armoured && !sess->shell.posix;
     swerex__sess_begin_collecting(action);
   }

@@ -11787,8 +11787,10 @@ static void swerex__sess_process(swerex__sess *sess) {
         sess->scanned = 0;
         continue;
       }
-      mark.start -= before - sess->in.size;
-      mark.end -= before - sess->in.size;
+      if (found) {
+        mark.start -= before - sess->in.size;
+        mark.end -= before - sess->in.size;
+      }
     }
     if (!found) {
       swerex__sess_watch_prompt(sess, prompt > 0);

@@ -138,9 +138,9 @@ def measure(server, ours):
         connection.close()
         return spent
 
-    def post(path, **body):
+    def post(route, **body):
         data = json.dumps(body).encode()
-        return lambda connection: server.call("POST", path, data, connection)
+        return lambda connection: server.call("POST", route, data, connection)
 
     rows["true"] = calls(lambda c: server.run("s", "true", c), 300 if ours else 9)
     rows["echo"] = calls(lambda c: server.run("s", "echo hi", c), 300 if ours else 9)

@@ -1,18 +1,11 @@
 #!/usr/bin/env bash
 # The completion for bash, asked as bash would ask it. Usage: completion.sh PATH-OF-SWEREX
-set -u
-here=$(cd "$(dirname "$0")" && pwd)
-swerex=$(realpath "${1:-$here/../../tools/build/swerex}")
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-cd "$folder" || exit 1
+. "$(dirname "$0")/helpers.bash"
 mkdir bin 'a folder'
 echo '{}' >'a config.json'
 ln -s "$swerex" bin/swerex
 PATH=$folder/bin:$PATH
-export HOME=/nonexistent
 . "$here/../../tools/swerex.bash"
-passed=0 failed=0
 
 # Complete a command line whose last word is under the cursor; the answers are in $got.
 tab() { # WORD...
@@ -107,5 +100,4 @@ done
 make -s -C "$here/../../tools" install PREFIX="$folder/usr" >log 2>&1 || fails "make install: $(cat log)"
 [ -r usr/share/bash-completion/completions/swerex ] && passed=$((passed + 1)) || fails "installed"
 
-printf '%d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" -eq 0 ]
+finish

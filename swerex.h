@@ -2517,9 +2517,11 @@ typedef struct swerex__json_reader {
   swerex__json_doc *doc;
   swerex__json_frame *open;
   size_t depth, room;
-  bool failed;
-  const char *reason; /* of the failure; NULL: no memory */
-  size_t fault_at;
+  bool failed, in_place;
+  swerex__json_fault fault; /* reason NULL: no memory */
+  size_t wide;              /* bytes so far that are not a character's first */
+  size_t string_at, string_wide;  /* where the last string begins, and how many came before it */
+  size_t line, line_position;     /* where this line begins, in characters */
 } swerex__json_reader;
 
 /** Compare a counted text with a name. */
@@ -2544,8 +2546,8 @@ static const swerex__json *swerex__json_get(const swerex__json *object, const ch
 /** Tell whether a number is neither infinite nor NaN. */
 static bool swerex__json_is_finite(double number) { return number - number == 0.0; }
 
-/** Count the leading bytes that stand for themselves in a string: ASCII, no control, " or \. */
-static size_t swerex__json_plain(const char *text, size_t size) {
+/** Copy the leading bytes that stand for themselves in a string: ASCII, no control, " or \. */
+static size_t swerex__json_copy_plain(char *out, const char *text, size_t size) {
   const uint64_t ones = UINT64_MAX / 255, high = ones * 0x80;
   size_t n = 0;
   while (size - n >= 8) { /* eight at a time: a high bit in `odd` where one is not plain */
@@ -2555,27 +2557,34 @@ static size_t swerex__json_plain(const char *text, size_t size) {
     slash = word ^ (ones * '\\');
     odd = (word - ones * 0x20) | (quote - ones) | (slash - ones) | word;
     if ((odd & high) != 0) break;
+    memcpy(out + n, &word, 8);
     n += 8;
   }
   while (n < size) {
     unsigned char c = (unsigned char)text[n];
     if (c < 0x20 || c >= 0x80 || c == '"' || c == '\\') break;
-    n++;
+    out[n++] = (char)c;
   }
   return n;
 }
 
-/** Count the leading bytes that stand for themselves: what is plain, and valid UTF-8. */
-static size_t swerex__json_run(const char *text, size_t size) {
+/**
+ * Copy the leading bytes that stand for themselves, which is what is plain, and valid UTF-8, and
+ * return how many these are. `out` may be `text`, or lie before it. *wide counts the bytes that are
+ * not a character's first.
+ */
+static size_t swerex__json_copy_run(char *out, const char *text, size_t size, size_t *wide) {
   size_t n = 0;
   for (;;) {
     uint32_t point;
     size_t step = 0;
-    n += swerex__json_plain(text + n, size - n);
+    n += swerex__json_copy_plain(out + n, text + n, size - n);
     while (n < size && (unsigned char)text[n] >= 0x80) {
       step = (size_t)swerex__util_utf8_next(text + n, size - n, &point);
       if (step == 0) return n;
+      memmove(out + n, text + n, step);
       n += step;
+      *wide += step - 1;
     }
     if (step == 0) return n;
   }
@@ -2620,10 +2629,15 @@ static void swerex__json_free(swerex__json_doc *doc) {
 
 /* --- reader --- */
 
+/** Note a fault, once: the place is told while all before it is still known. Returns false. */
 static bool swerex__json_fail(swerex__json_reader *reader, const char *reason, size_t at) {
+  swerex__json_fault *fault = &reader->fault;
   reader->failed = true;
-  reader->reason = reason;
-  reader->fault_at = at;
+  fault->reason = reason;
+  fault->byte = at;
+  fault->position = at - (at <= reader->string_at ? reader->string_wide : reader->wide);
+  fault->line = reader->line;
+  fault->column = fault->position - reader->line_position + 1;
   return false;
 }
 
@@ -2633,6 +2647,9 @@ static int swerex__json_peek(swerex__json_reader *reader) {
     char c = reader->text[reader->at];
     if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return (unsigned char)c;
     reader->at++;
+    if (c != '\n') continue;
+    reader->line++;
+    reader->line_position = reader->at - reader->wide;
   }
   return -1;
 }
@@ -2682,15 +2699,23 @@ static bool swerex__json_read_unit(swerex__json_reader *reader, char **out) {
 
 /** Read one escape; reader->at is at the backslash, and moves behind the escape. */
 static bool swerex__json_read_escape(swerex__json_reader *reader, size_t quote, char **out) {
-  static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
   size_t start = reader->at++;
   if (reader->at == reader->size)
     return swerex__json_fail(reader, "Unterminated string starting at", quote);
   char c = reader->text[reader->at];
-  if (c == 'u') return swerex__json_read_unit(reader, out);
-  const char *found = (const char *)memchr(names, c, sizeof names - 1);
-  if (found == NULL) return swerex__json_fail(reader, "Invalid \\escape", start);
-  *(*out)++ = values[found - names];
+  switch (c) {
+  case '"':
+  case '\\':
+  case '/': break;
+  case 'b': c = '\b'; break;
+  case 'f': c = '\f'; break;
+  case 'n': c = '\n'; break;
+  case 'r': c = '\r'; break;
+  case 't': c = '\t'; break;
+  case 'u': return swerex__json_read_unit(reader, out);
+  default: return swerex__json_fail(reader, "Invalid \\escape", start);
+  }
+  *(*out)++ = c;
   reader->at++;
   return true;
 }
@@ -2712,16 +2737,21 @@ static size_t swerex__json_find_quote(const swerex__json_reader *reader, size_t 
 /** Read a string; reader->at is at its opening quote, and moves behind the closing one. */
 static bool swerex__json_read_string(swerex__json_reader *reader, const char **string,
                                      size_t *size) {
-  size_t quote = reader->at;
-  size_t bound = swerex__json_find_quote(reader, quote + 1) - quote - 1;
-  char *start = (char *)swerex__json_take(reader, bound + 1), *out = start;
-  if (start == NULL) return swerex__json_fail(reader, NULL, quote);
-  reader->at++;
+  size_t quote = reader->at++;
+  char *start = (char *)(uintptr_t)reader->text + reader->at, *out;
+  reader->string_at = quote;
+  reader->string_wide = reader->wide;
+  if (!reader->in_place) {
+    size_t bound = swerex__json_find_quote(reader, reader->at) - quote;
+    start = (char *)swerex__json_take(reader, bound);
+    if (start == NULL) return swerex__json_fail(reader, NULL, quote);
+  }
+  out = start;
   for (;;) {
     const char *text = reader->text + reader->at;
-    size_t left = reader->size - reader->at, n = swerex__json_run(text, left);
+    size_t left = reader->size - reader->at;
+    size_t n = swerex__json_copy_run(out, text, left, &reader->wide);
     if (n > 0) {
-      memcpy(out, text, n);
       out += n;
       reader->at += n;
     } else if (left == 0) {
@@ -2995,20 +3025,24 @@ static void swerex__json_add_comma(swerex__str *s) {
 
 /** Write a string; bytes that are not UTF-8 as \udcXX. */
 static void swerex__json_add_string(swerex__str *s, const char *text, size_t size) {
-  static const char names[] = "\"\\bfnrt", values[] = "\"\\\b\f\n\r\t";
+  static const char names[] = "\0\0\0\0\0\0\0\0btn\0fr"; /* of \b and what follows it */
   if (text == NULL) text = "";
-  swerex__str_reserve(s, size); /* what it takes at least: one step where nothing is escaped */
+  size_t wide = 0;
+  swerex__str_reserve(s, size + size / 8); /* one step for most texts: to move a long one is dear */
   swerex__str_putc(s, '"');
   for (size_t at = 0; !s->failed;) {
-    size_t n = swerex__json_run(text + at, size - at);
-    swerex__str_add(s, text + at, n);
+    char *out = swerex__str_reserve(s, size - at + 1); /* and an escape */
+    if (out == NULL) break;
+    size_t n = swerex__json_copy_run(out, text + at, size - at, &wide);
+    s->size += n;
     at += n;
     if (at == size) break;
     unsigned char c = (unsigned char)text[at++];
-    const char *found = (const char *)memchr(values, c, sizeof values - 1);
-    if (found != NULL) {
-      swerex__str_putc(s, '\\');
-      swerex__str_putc(s, names[found - values]);
+    char name = c == '"' || c == '\\' ? (char)c : c < sizeof names ? names[c] : '\0';
+    if (name != '\0') {
+      out[n] = '\\';
+      out[n + 1] = name;
+      s->size += 2;
     } else {
       swerex__str_printf(s, "\\u%04x", c < 0x80 ? c : 0xDC00U + c);
     }
@@ -3075,21 +3109,6 @@ static void swerex__json_add_node(swerex__str *s, const swerex__json *node) {
 
 /* --- the whole --- */
 
-/** Find line, column and characters before the place of a fault. */
-static swerex__json_fault swerex__json_locate(const swerex__json_reader *reader) {
-  swerex__json_fault fault = {reader->reason, reader->fault_at, 0, 1, 1};
-  for (size_t i = 0; i < reader->fault_at; i++) {
-    char c = reader->text[i];
-    if (((unsigned char)c & 0xC0) == 0x80) continue;
-    fault.position++;
-    fault.column++;
-    if (c != '\n') continue;
-    fault.line++;
-    fault.column = 1;
-  }
-  return fault;
-}
-
 /** Report a malformed text; extra_info is the body of FastAPI's answer 422. Returns false. */
 static bool swerex__json_report(const swerex__json_fault *fault, swerex_error *err) {
   char message[160];
@@ -3112,28 +3131,45 @@ static bool swerex__json_report(const swerex__json_fault *fault, swerex_error *e
   return false;
 }
 
+static bool swerex__json_parse_with(swerex__json_reader *reader, const char *text, size_t size,
+                                    swerex_error *err) {
+  memset(reader->doc, 0, sizeof *reader->doc);
+  reader->text = text != NULL ? text : "";
+  reader->size = size;
+  reader->line = 1;
+  if (size >= 3 && memcmp(reader->text, "\xEF\xBB\xBF", 3) == 0)
+    swerex__json_fail(reader, "Unexpected UTF-8 byte order mark", 0);
+  else
+    swerex__json_read_value(reader);
+  if (!reader->failed && swerex__json_peek(reader) >= 0)
+    swerex__json_fail(reader, "Extra data", reader->at);
+  swerex__mem_free(reader->open);
+  if (!reader->failed) return true;
+  swerex__json_free(reader->doc);
+  if (reader->fault.reason == NULL) return swerex__err_memory(err);
+  reader->doc->fault = reader->fault;
+  return swerex__json_report(&reader->fault, err);
+}
+
 /** Read a text into a document, which is then to be freed; it is empty after a failure. */
 static bool swerex__json_parse(const swerex_allocator *allocator, const char *text, size_t size,
                                swerex__json_doc *doc, swerex_error *err) {
   swerex__json_reader reader;
   memset(&reader, 0, sizeof reader);
-  memset(doc, 0, sizeof *doc);
   reader.allocator = allocator;
-  reader.text = text != NULL ? text : "";
-  reader.size = size;
   reader.doc = doc;
-  if (size >= 3 && memcmp(reader.text, "\xEF\xBB\xBF", 3) == 0)
-    swerex__json_fail(&reader, "Unexpected UTF-8 byte order mark", 0);
-  else
-    swerex__json_read_value(&reader);
-  if (!reader.failed && swerex__json_peek(&reader) >= 0)
-    swerex__json_fail(&reader, "Extra data", reader.at);
-  swerex__mem_free(reader.open);
-  if (!reader.failed) return true;
-  swerex__json_free(doc);
-  if (reader.reason == NULL) return swerex__err_memory(err);
-  doc->fault = swerex__json_locate(&reader);
-  return swerex__json_report(&doc->fault, err);
+  return swerex__json_parse_with(&reader, text, size, err);
+}
+
+/** The same, with the strings in the text itself, which is used up and must outlive doc. */
+static bool swerex__json_parse_in_place(const swerex_allocator *allocator, char *text, size_t size,
+                                        swerex__json_doc *doc, swerex_error *err) {
+  swerex__json_reader reader;
+  memset(&reader, 0, sizeof reader);
+  reader.allocator = allocator;
+  reader.doc = doc;
+  reader.in_place = true;
+  return swerex__json_parse_with(&reader, text, size, err);
 }
 
 /* =============================================================================================
@@ -4743,6 +4779,8 @@ static void swerex__poll_dispatch(swerex__poll *p) {
  * swerex__loop_finish or _fail; callbacks fire only from swerex__loop_run. Timers stand in a list
  * sorted by time: arming one allocates nothing and walks only past later ones. */
 
+#define SWEREX__LOOP_ROUNDS 2 /* of what follows at once, before descriptors have their turn */
+
 typedef struct swerex__loop_link swerex__loop_link;
 struct swerex__loop_link {
   swerex__loop_link *previous, *next; /* circular, with the head; NULL: in no list */
@@ -4813,13 +4851,16 @@ static void swerex__loop_link_remove(swerex__loop_link *link) {
   link->previous = link->next = NULL;
 }
 
-/** Tell the poller when the first timer is due. */
+/**
+ * Tell the poller when the first timer is due. One that is due later than the poller thinks is left
+ * for the time when that returns early: most are moved on again before, and moving costs a call.
+ */
 static void swerex__loop_aim(swerex_loop *loop) {
-  double at = -1;
+  double at = -1, set = loop->poll.timer;
   if (!swerex__loop_link_empty(&loop->timers))
     at = ((swerex__loop_timer *)loop->timers.next)->at;
-  if ((at < 0) != (loop->poll.timer < 0) || at < loop->poll.timer || at > loop->poll.timer)
-    swerex__poll_set_timer(&loop->poll, at);
+  if (at < 0 ? set < 0 : set >= 0 && set <= at && set > swerex__util_now()) return;
+  swerex__poll_set_timer(&loop->poll, at);
 }
 
 static void swerex__loop_disarm(swerex_loop *loop, swerex__loop_timer *timer) {
@@ -4948,6 +4989,12 @@ static void swerex__loop_deliver(swerex_loop *loop) {
   }
 }
 
+/** Tell whether a timer is due. */
+static bool swerex__loop_due(const swerex_loop *loop) {
+  return !swerex__loop_link_empty(&loop->timers) &&
+         ((const swerex__loop_timer *)loop->timers.next)->at <= swerex__util_now();
+}
+
 static void swerex__loop_fire_timers(swerex_loop *loop) {
   double now = swerex__util_now();
   while (!swerex__loop_link_empty(&loop->timers)) {
@@ -4968,12 +5015,14 @@ static bool swerex__loop_run(swerex_loop *loop, double timeout, swerex_error *er
   if (!swerex__loop_link_empty(&loop->finished)) timeout = 0;
   bool ok = swerex__poll_collect(&loop->poll, timeout);
   int number = errno;
-  if (ok) {
-    swerex__poll_dispatch(&loop->poll);
+  if (ok) swerex__poll_dispatch(&loop->poll);
+  for (int round = 0; ok && round < SWEREX__LOOP_ROUNDS; round++) {
     swerex__loop_fire_timers(loop);
     swerex__loop_deliver(loop);
+    if (swerex__loop_link_empty(&loop->finished) && !swerex__loop_due(loop)) break;
   }
   loop->running = false;
+  if (!swerex__loop_link_empty(&loop->finished)) swerex__loop_wake(loop);
   swerex__loop_aim(loop);
   return ok || swerex__err_system(err, number, "the loop's wait");
 }
@@ -7054,6 +7103,7 @@ static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_er
 
 enum {
   SWEREX__KEEP_FDS = 4,
+  SWEREX__KEEP_TEXT = 16384, /* a plan up to this size comes in the request itself */
   SWEREX__KEEP_GRACE_MS = 100, /* for a shell that was hung up */
   SWEREX__KEEP_ORPHAN_MS = 100, /* then for what it leaves */
   SWEREX__KEEP_BELOW_MS = 500, /* for keepers below this one */
@@ -7061,7 +7111,7 @@ enum {
 };
 
 enum swerex__keep_verb {
-  SWEREX__KEEP_SPAWN = 1, /* fds: plan, and stdin, stdout, stderr or one terminal */
+  SWEREX__KEEP_SPAWN = 1, /* fds: stdin, stdout, stderr or one terminal; last the plan, if a file */
   SWEREX__KEEP_FORK,      /* fds: socket; flags: the new keeper's policy */
   SWEREX__KEEP_KILL,      /* end child `id` and its descendants */
   SWEREX__KEEP_RELEASE    /* exit at once; what is left falls to the keeper above */
@@ -7076,7 +7126,8 @@ enum swerex__keep_flag {
 typedef struct swerex__keep_request {
   int32_t verb, flags;
   uint32_t id;
-  int32_t fds; /* how many come along */
+  int32_t fds;   /* how many come along */
+  uint32_t text; /* bytes of the plan that follow; 0: none, or it is a file */
 } swerex__keep_request;
 
 enum swerex__keep_news {
@@ -7094,12 +7145,20 @@ typedef struct swerex__keep_report {
   int32_t stage;
 } swerex__keep_report;
 
-/** What to start: a file that we write and the keeper maps. Strings stand behind the table. */
+/** What to start; long ones are a file that we write and the keeper maps. Strings stand behind the
+ * table. */
 typedef struct swerex__keep_plan {
   uint32_t argv, envp, paths; /* where each list starts in the table */
   uint32_t entries;           /* in the table, each an offset in the file; 0 ends a list */
   uint64_t base, cwd;         /* offsets of folders to change to; 0: none */
 } swerex__keep_plan;
+
+/** A plan that came in its request. */
+typedef union swerex__keep_text {
+  char bytes[SWEREX__KEEP_TEXT];
+  swerex__keep_plan plan_; /* they are aligned as these */
+  uintptr_t entry_;
+} swerex__keep_text;
 
 /* --- the keeper's side -------------------------------------------------------------------- */
 
@@ -7114,6 +7173,7 @@ typedef struct swerex__keep_state {
   sigset_t wait_mask;          /* for pselect: SIGCHLD open */
   swerex__keep_pair *children; /* started here; an mmap, as nothing else is safe */
   size_t count, room;
+  pid_t hung_up; /* the last one that has ended of those that are hung up: a shell; 0: none yet */
 } swerex__keep_state;
 
 static void swerex__keep_on_child(int number) { (void)number; }
@@ -7200,14 +7260,17 @@ static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count,
 }
 #endif
 
-/** Send SIGKILL to the descendants of a process; with `session` only to those in that one. */
-static void swerex__keep_kill_tree(pid_t root, pid_t session) {
+/** Send SIGKILL to the descendants of a process, with `session` only to those in that one; true:
+ * there were some. */
+static bool swerex__keep_kill_tree(pid_t root, pid_t session) {
   pid_t list[1024];
+  bool found = false;
   size_t count = swerex__keep_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
   for (size_t i = 0; i < count; i++)
     count = swerex__keep_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
   for (size_t i = 0; i < count; i++)
-    if (session == 0 || getsid(list[i]) == session) kill(list[i], SIGKILL);
+    if (session == 0 || getsid(list[i]) == session) found = kill(list[i], SIGKILL) == 0 || found;
+  return found;
 }
 
 /** Wait for a message or a child's end, for up to `ms` milliseconds (< 0: no limit). */
@@ -7230,6 +7293,8 @@ static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
       if (keeper->children[i].pid != pid) continue;
       if (report && keeper->children[i].id != 0)
         swerex__keep_tell(keeper->fd, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
+      if (keeper->children[i].id != 0 && (keeper->policy & SWEREX__KEEP_HANGUP) != 0)
+        keeper->hung_up = pid;
       keeper->children[i] = keeper->children[--keeper->count];
       break;
     }
@@ -7277,8 +7342,11 @@ static void swerex__keep_end(swerex__keep_state *keeper) {
   swerex__keep_linger(keeper, true, false, SWEREX__KEEP_BELOW_MS);
   for (long waited = 0; !swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS;
        waited += 2) {
-    if (spare && keeper->count == 0) break;
-    swerex__keep_kill_all(keeper);
+    bool over = spare && keeper->count == 0;
+    bool jobs = over && keeper->hung_up != 0 && waited < SWEREX__KEEP_BELOW_MS &&
+                swerex__keep_kill_tree(getpid(), keeper->hung_up); /* a dead shell's */
+    if (over && !jobs) break;
+    if (!over) swerex__keep_kill_all(keeper);
     swerex__keep_wait(keeper, -1, 2);
   }
   _exit(0);
@@ -7341,26 +7409,30 @@ static pid_t swerex__keep_fork_program(char *const *table, const swerex__keep_pl
 
 /** Start the program of a plan. */
 static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_request *request,
-                               int *fds) {
+                               const int *fds, swerex__keep_text *text) {
   volatile swerex__keep_report failure = {SWEREX__KEEP_FAILED, 0, request->id, 0};
   struct stat status;
-  void *map = MAP_FAILED;
+  void *map = text;
   size_t size = 0;
   pid_t pid = -1;
-  if (fstat(fds[0], &status) == 0) {
-    size = (size_t)status.st_size;
-    map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[0], 0);
+  if (request->text == 0) {
+    int file = request->fds > 0 ? fds[request->fds - 1] : -1;
+    map = MAP_FAILED;
+    if (fstat(file, &status) == 0) {
+      size = (size_t)status.st_size;
+      map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    }
   }
   if (map != MAP_FAILED) {
     const swerex__keep_plan *plan = (const swerex__keep_plan *)map;
     uintptr_t *table = (uintptr_t *)(void *)((char *)map + sizeof *plan);
     for (uint32_t i = 0; i < plan->entries; i++)
       if (table[i] != 0) table[i] += (uintptr_t)map;
-    pid = swerex__keep_fork_program((char *const *)(void *)table, plan, fds + 1,
+    pid = swerex__keep_fork_program((char *const *)(void *)table, plan, fds,
                                     (request->flags & SWEREX__KEEP_TERMINAL) != 0, &failure);
   }
   if (pid < 0) failure.value = errno;
-  if (map != MAP_FAILED) munmap(map, size);
+  if (size > 0) munmap(map, size);
   if (failure.value == 0 && !swerex__keep_remember(keeper, pid, request->id)) {
     kill(pid, SIGKILL);
     failure.value = ENOMEM;
@@ -7371,9 +7443,20 @@ static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_re
     swerex__keep_tell(keeper->fd, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
 }
 
-/** Receive a request and its descriptors; false: the other side has closed. */
+/** Receive the text of a request; false: the other side has closed. */
+static bool swerex__keep_receive_text(int fd, size_t size, swerex__keep_text *text) {
+  for (size_t at = 0; at < size;) {
+    ssize_t n = size <= sizeof text->bytes ? read(fd, text->bytes + at, size - at) : -1;
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    at += (size_t)n;
+  }
+  return true;
+}
+
+/** Receive a request, its descriptors and its text; false: the other side has closed. */
 static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_request *request,
-                                 int *fds) {
+                                 int *fds, swerex__keep_text *text) {
   union {
     struct cmsghdr align;
     char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
@@ -7397,19 +7480,21 @@ static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_
     for (int i = 0; i < SWEREX__KEEP_FDS; i++)
       if (SWEREX__SYS_CLOEXEC_MESSAGE == 0 && fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
   }
-  return n == (ssize_t)sizeof *request;
+  return n == (ssize_t)sizeof *request &&
+         swerex__keep_receive_text(keeper->fd, request->text, text);
 }
 
 /** Say that a keeper could not be forked, also to those that it was asked to fork already. */
 static void swerex__keep_refuse(int fd, int number) {
   swerex__keep_state refused;
   swerex__keep_request request;
+  swerex__keep_text text;
   int fds[SWEREX__KEEP_FDS];
   memset(&refused, 0, sizeof refused);
   refused.fd = fd;
   swerex__keep_tell(fd, SWEREX__KEEP_FAILED, 0, number, SWEREX__KEEP_IN_SYSTEM);
   shutdown(fd, SHUT_RD); /* who asks from now on finds a closed door, and that report */
-  while (swerex__keep_receive(&refused, &request, fds)) {
+  while (swerex__keep_receive(&refused, &request, fds, &text)) {
     if (request.verb == SWEREX__KEEP_FORK) swerex__keep_refuse(fds[0], number);
     for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
   }
@@ -7418,9 +7503,9 @@ static void swerex__keep_refuse(int fd, int number) {
 static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy);
 
 static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_request *request,
-                                int *fds) {
+                                const int *fds, swerex__keep_text *text) {
   if (request->verb == SWEREX__KEEP_SPAWN) {
-    swerex__keep_spawn(keeper, request, fds);
+    swerex__keep_spawn(keeper, request, fds, text);
   } else if (request->verb == SWEREX__KEEP_FORK) {
     pid_t pid = fork();
     if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
@@ -7439,14 +7524,15 @@ static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_r
 }
 
 static void swerex__keep_serve(swerex__keep_state *keeper) {
+  swerex__keep_text text;
   for (;;) {
     swerex__keep_request request;
     int fds[SWEREX__KEEP_FDS];
     bool message = swerex__keep_wait(keeper, keeper->fd, -1);
     swerex__keep_reap(keeper, true);
     if (!message) continue;
-    if (!swerex__keep_receive(keeper, &request, fds)) swerex__keep_end(keeper);
-    swerex__keep_handle(keeper, &request, fds);
+    if (!swerex__keep_receive(keeper, &request, fds, &text)) swerex__keep_end(keeper);
+    swerex__keep_handle(keeper, &request, fds, &text);
     for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
   }
 }
@@ -7505,6 +7591,7 @@ typedef struct swerex__keep_pending {
   swerex__loop_link link; /* first member */
   swerex__keep_request request;
   int fds[SWEREX__KEEP_FDS];
+  char *text; /* behind this */
 } swerex__keep_pending;
 
 struct swerex__keep {
@@ -7575,20 +7662,35 @@ static bool swerex__keep_error(swerex_error *err, int number, const char *subjec
   return false;
 }
 
+/** Send the rest of a request whose begin has gone out; the keeper reads it at once. */
+static bool swerex__keep_send_rest(int fd, const char *text, size_t size) {
+  while (size > 0) {
+    struct pollfd room = {fd, POLLOUT, 0};
+    ssize_t n = send(fd, text, size, SWEREX__SYS_NOSIGNAL);
+    if (n < 0 && errno == EAGAIN && poll(&room, 1, -1) >= 0) continue;
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    text += n;
+    size -= (size_t)n;
+  }
+  return true;
+}
+
 /** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
 static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *request,
-                             const int *fds) {
+                             const int *fds, const char *text) {
   union {
     struct cmsghdr align;
     char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
   } control;
-  struct iovec part = {(void *)(uintptr_t)request, sizeof *request};
+  struct iovec parts[2] = {{(void *)(uintptr_t)request, sizeof *request},
+                           {(void *)(uintptr_t)text, request->text}};
   struct msghdr message;
   ssize_t n;
   memset(&message, 0, sizeof message);
   memset(&control, 0, sizeof control);
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
+  message.msg_iov = parts;
+  message.msg_iovlen = request->text > 0 ? 2 : 1;
   if (request->fds > 0) {
     size_t size = (size_t)request->fds * sizeof(int);
     message.msg_control = control.bytes;
@@ -7601,14 +7703,17 @@ static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *req
   }
   do n = sendmsg(keep->watch.fd, &message, SWEREX__SYS_NOSIGNAL);
   while (n < 0 && errno == EINTR);
-  if (n == (ssize_t)sizeof *request) return 1;
+  size_t head = sizeof *request;
+  if (n >= (ssize_t)head)
+    return swerex__keep_send_rest(keep->watch.fd, text + ((size_t)n - head),
+                                  head + request->text - (size_t)n) ? 1 : -1;
   return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : -1;
 }
 
 static void swerex__keep_flush(swerex__keep *keep) {
   while (!swerex__loop_link_empty(&keep->pending)) {
     swerex__keep_pending *pending = (swerex__keep_pending *)keep->pending.next;
-    if (swerex__keep_send(keep, &pending->request, pending->fds) == 0) return;
+    if (swerex__keep_send(keep, &pending->request, pending->fds, pending->text) == 0) return;
     swerex__keep_drop_pending(pending);
   }
   swerex__poll_set(&keep->loop->poll, &keep->watch, SWEREX__POLL_READ);
@@ -7634,10 +7739,10 @@ static void swerex__keep_on_ready(swerex__poll_watch *watch) {
 
 /** Send a request, or keep it (and copies of its descriptors) until there is room. */
 static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *request,
-                                const int *fds, swerex_error *err) {
+                                const int *fds, const char *text, swerex_error *err) {
   int sent = 0;
   if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
-  if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds);
+  if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds, text);
   if (sent > 0) return true;
   if (sent < 0) {
     swerex__keep_report last;
@@ -7647,9 +7752,12 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *
     return swerex__keep_error(err, number, "swerex-keeper");
   }
   swerex__keep_pending *pending =
-    (swerex__keep_pending *)swerex__mem_new(&keep->loop->allocator, 1, sizeof *pending);
+    (swerex__keep_pending *)swerex__mem_grow(&keep->loop->allocator, NULL,
+                                             sizeof *pending + request->text, 1);
   if (pending == NULL) return swerex__err_memory(err);
   pending->request = *request;
+  pending->text = (char *)(pending + 1);
+  if (request->text > 0) memcpy(pending->text, text, request->text);
   for (int i = 0; i < SWEREX__KEEP_FDS; i++) {
     pending->fds[i] = i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
     if (i >= request->fds || pending->fds[i] >= 0) continue;
@@ -7740,7 +7848,7 @@ static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
 /** Have a keeper (NULL: the loop's first) fork one for us, with a policy of its own. */
 static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, int policy,
                                        swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_FORK, policy, 0, 1};
+  swerex__keep_request request = {SWEREX__KEEP_FORK, policy, 0, 1, 0};
   int ends[2];
   if (parent == NULL) parent = swerex__keep_root(loop, err);
   if (parent == NULL) return NULL;
@@ -7749,7 +7857,7 @@ static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, 
     return NULL;
   }
   swerex__keep *keep = swerex__keep_wrap(loop, ends[0], err);
-  if (keep != NULL && !swerex__keep_submit(parent, &request, &ends[1], err)) {
+  if (keep != NULL && !swerex__keep_submit(parent, &request, &ends[1], NULL, err)) {
     swerex__keep_free(keep);
     keep = NULL;
   }
@@ -7766,14 +7874,14 @@ static void swerex__keep_stop(swerex__keep *keep, void (*ended)(swerex__keep *),
 
 /** Have a keeper exit without ending anything. */
 static void swerex__keep_release(swerex__keep *keep) {
-  swerex__keep_request request = {SWEREX__KEEP_RELEASE, 0, 0, 0};
-  if (!keep->lost) swerex__keep_submit(keep, &request, NULL, NULL);
+  swerex__keep_request request = {SWEREX__KEEP_RELEASE, 0, 0, 0, 0};
+  if (!keep->lost) swerex__keep_submit(keep, &request, NULL, NULL, NULL);
 }
 
 /** Ask a keeper to kill a child and its descendants; its end is reported as usual. */
 static void swerex__keep_kill(swerex__keep_child *child) {
-  swerex__keep_request request = {SWEREX__KEEP_KILL, 0, child->id, 0};
-  if (child->link.next != NULL) swerex__keep_submit(child->keep, &request, NULL, NULL);
+  swerex__keep_request request = {SWEREX__KEEP_KILL, 0, child->id, 0, 0};
+  if (child->link.next != NULL) swerex__keep_submit(child->keep, &request, NULL, NULL, NULL);
 }
 
 /* --- plans -------------------------------------------------------------------------------- */
@@ -7861,18 +7969,16 @@ static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keep_plan
   if (draft->table.failed || draft->text.failed) out->failed = true;
 }
 
-/** Write the plan of a program to a scratch file; -1 on failure. */
-static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program *program,
-                                   swerex_error *err) {
+/** Write the plan of a program. */
+static swerex__str swerex__keep_plan_of(swerex_loop *loop, const swerex__keep_program *program) {
   static const char *const nothing[] = {NULL};
   const char *const *env = program->env != NULL ? program->env : (const char *const *)environ;
   swerex__keep_draft draft = {swerex__str_new(&loop->allocator, 1 << 28),
                               swerex__str_new(&loop->allocator, 1 << 28)};
   swerex__str out = swerex__str_new(&loop->allocator, (size_t)1 << 30);
   swerex__keep_plan plan;
-  char base[PATH_MAX], path[PATH_MAX];
+  char base[PATH_MAX];
   const char *search = swerex__keep_getenv(env != NULL ? env : nothing, "PATH");
-  int fd = -1;
   memset(&plan, 0, sizeof plan);
   plan.argv = swerex__keep_draft_list(&draft, program->argv);
   plan.envp = swerex__keep_draft_list(&draft, env != NULL ? env : nothing);
@@ -7882,44 +7988,48 @@ static int swerex__keep_write_plan(swerex_loop *loop, const swerex__keep_program
   plan.base = swerex__keep_draft_string(&draft, getcwd(base, sizeof base));
   plan.cwd = swerex__keep_draft_string(&draft, program->cwd);
   swerex__keep_draft_join(&draft, &plan, &out);
-  if (out.failed) {
-    swerex__err_memory(err);
-  } else {
-    fd = swerex__sys_open_scratch(path, sizeof path);
-    if (fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
-    if (fd >= 0 && !swerex__sys_write_all(fd, out.data, out.size)) swerex__sys_close(&fd);
-    if (fd < 0) swerex__err_system(err, errno, "the plan of a new process");
-  }
   swerex__str_clear(&draft.table);
   swerex__str_clear(&draft.text);
-  swerex__str_clear(&out);
+  return out;
+}
+
+/** Write a plan that is too long for a request to a scratch file; -1 on failure. */
+static int swerex__keep_file_plan(const swerex__str *plan, swerex_error *err) {
+  char path[PATH_MAX];
+  int fd = swerex__sys_open_scratch(path, sizeof path);
+  if (fd >= 0 && strncmp(path, "/proc/", 6) != 0) unlink(path);
+  if (fd >= 0 && !swerex__sys_write_all(fd, plan->data, plan->size)) swerex__sys_close(&fd);
+  if (fd < 0) swerex__err_system(err, errno, "the plan of a new process");
   return fd;
 }
 
 /** Have a keeper start a program; what becomes of it is reported to `child`. */
 static bool swerex__keep_start(swerex__keep *keep, const swerex__keep_program *program,
                                swerex__keep_child *child, swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_SPAWN, 0, ++keep->next_id, 0};
-  int fds[SWEREX__KEEP_FDS];
-  int null_fd = -1;
-  bool ok = true;
-  fds[0] = swerex__keep_write_plan(keep->loop, program, err);
-  if (fds[0] < 0) return false;
-  request.fds = program->terminal ? 2 : 4;
+  swerex__keep_request request = {SWEREX__KEEP_SPAWN, 0, ++keep->next_id, 0, 0};
+  int fds[SWEREX__KEEP_FDS], null_fd = -1, file = -1;
+  swerex__str plan = swerex__keep_plan_of(keep->loop, program);
+  bool ok = !plan.failed || swerex__err_memory(err);
+  request.fds = program->terminal ? 1 : 3;
   if (program->terminal) request.flags = SWEREX__KEEP_TERMINAL;
-  for (int i = 1; i < request.fds; i++) {
-    if (program->fds[i - 1] < 0 && null_fd < 0) null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    fds[i] = program->fds[i - 1] < 0 ? null_fd : program->fds[i - 1];
+  for (int i = 0; i < request.fds; i++) {
+    if (program->fds[i] < 0 && null_fd < 0) null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    fds[i] = program->fds[i] < 0 ? null_fd : program->fds[i];
     ok = ok && (fds[i] >= 0 || swerex__err_system(err, errno, "/dev/null"));
   }
-  ok = ok && swerex__keep_submit(keep, &request, fds, err);
+  if (plan.size <= SWEREX__KEEP_TEXT)
+    request.text = (uint32_t)plan.size;
+  else if (ok)
+    ok = (fds[request.fds++] = file = swerex__keep_file_plan(&plan, err)) >= 0;
+  ok = ok && swerex__keep_submit(keep, &request, fds, plan.data, err);
   if (ok) {
     child->keep = keep;
     child->id = request.id;
     swerex__loop_link_insert(&keep->children, &child->link);
   }
   swerex__sys_close(&null_fd);
-  swerex__sys_close(&fds[0]);
+  swerex__sys_close(&file);
+  swerex__str_clear(&plan);
   return ok;
 }
 
@@ -13683,6 +13793,23 @@ static bool swerex__sock_send(swerex__sock_stream *stream, const char *data, siz
   return !stream->broken;
 }
 
+/** Send a text, of which what waits is taken over rather than copied; it is empty afterwards. */
+static void swerex__sock_give(swerex__sock_stream *stream, swerex__str *text) {
+  if (swerex__sock_waiting(stream) > 0 || text->size <= SWEREX__SOCK_CHUNK) {
+    swerex__sock_send(stream, text->data, text->size);
+    swerex__str_clear(text);
+    return;
+  }
+  swerex__str_clear(&stream->unsent);
+  size_t max = stream->unsent.max;
+  stream->unsent = *text;
+  stream->unsent.max = max;
+  stream->sent = 0;
+  *text = swerex__str_new(text->allocator, text->max);
+  swerex__sock_flush(stream);
+  if (!swerex__sock_update(stream)) stream->broken = true;
+}
+
 /* =============================================================================================
  * [http] HTTP/1.1: one parser for requests and responses
  * ========================================================================================== */
@@ -18616,9 +18743,9 @@ static void swerex__srv_end_request(swerex__srv_conn *conn) {
   conn->in_head = false;
 }
 
-/** Send a complete answer. */
-static void swerex__srv_reply(swerex__srv_conn *conn, int status, const char *headers,
-                              const char *body, size_t size) {
+/** Send a complete answer; a long one in `given` (else NULL) is taken over. */
+static void swerex__srv_reply_with(swerex__srv_conn *conn, int status, const char *headers,
+                                   const char *body, size_t size, swerex__str *given) {
   char head[512];
   if (!conn->http.keep_alive || (conn->ended && conn->rest.size == 0)) conn->last = true;
   int n = snprintf(head, sizeof head,
@@ -18634,8 +18761,16 @@ static void swerex__srv_reply(swerex__srv_conn *conn, int status, const char *he
     swerex__sock_send(&conn->stream, whole, (size_t)n + size);
   } else {
     swerex__sock_send(&conn->stream, head, (size_t)n);
-    if (!conn->head_only) swerex__sock_send(&conn->stream, body, size);
+    if (!conn->head_only && given != NULL)
+      swerex__sock_give(&conn->stream, given);
+    else if (!conn->head_only)
+      swerex__sock_send(&conn->stream, body, size);
   }
+}
+
+static void swerex__srv_reply(swerex__srv_conn *conn, int status, const char *headers,
+                              const char *body, size_t size) {
+  swerex__srv_reply_with(conn, status, headers, body, size, NULL);
 }
 
 /** Refuse a request in FastAPI's form. */
@@ -18708,7 +18843,10 @@ static void swerex__srv_pump(swerex__srv_conn *conn) {
     swerex__sock_send(&conn->stream, "0\r\n\r\n", 5);
     swerex__str_clear(&line);
   } else {
-    swerex__srv_reply(conn, op->status, "", op->answer.data, op->answer.size);
+    swerex__str *own = op->id == NULL ? &op->answer : NULL; /* nobody can ask for it again */
+    size_t size = op->answer.size;
+    swerex__srv_reply_with(conn, op->status, "", op->answer.data, size, own);
+    conn->server->done_bytes -= size - op->answer.size;
   }
   swerex__srv_end_request(conn);
   if (conn->closed) return;
@@ -18874,7 +19012,8 @@ static void swerex__srv_run(swerex__srv_conn *conn) {
     swerex__srv_end_request(conn);
     return;
   }
-  bool ok = !json || swerex__json_parse(memory, conn->body.data, conn->body.size, &doc, &error);
+  bool ok = !json ||
+            swerex__json_parse_in_place(memory, conn->body.data, conn->body.size, &doc, &error);
   if (ok && verb == SWEREX__RT_RUN_IN_SESSION) {
     const swerex__model_variant *variant =
       swerex__model_select(memory, &swerex__model_actions, doc.root, &error);
@@ -21743,9 +21882,9 @@ static bool swerex__xml_parse(const swerex_allocator *memory, const char *text, 
   swerex__str_clear(&xml.text);
   if (!xml.reader.failed) return true;
   swerex__json_free(doc);
-  if (xml.reader.reason == NULL) return swerex__err_memory(err);
+  if (xml.reader.fault.reason == NULL) return swerex__err_memory(err);
   return swerex__err_set(err, SWEREX_E_VALUE, "this is not XML: at byte %zu, %s",
-                         xml.reader.fault_at, xml.reader.reason);
+                         xml.reader.fault.byte, xml.reader.fault.reason);
 }
 
 /* =============================================================================================

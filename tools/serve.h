@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "pool.h"
 #include "terminal.h"
 
 enum { SERVE_EXIT_USAGE = 2, SERVE_TOKEN_MAX = 4096, SERVE_FILES = 65536 };
@@ -202,7 +203,11 @@ static void serve_raise_files(void) {
 static int serve_run(const char *program, const serve_settings *set) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_loop_options options;
+  pool memory;
+  memset(&memory, 0, sizeof memory);
   memset(&options, 0, sizeof options);
+  options.allocator.reallocate = pool_reallocate;
+  options.allocator.user_data = &memory;
   if (set->verbose) options.logger.level = SWEREX_LOG_DEBUG;
   serve_loop = swerex_loop_new(&options, &err);
   swerex_server *server =
@@ -213,7 +218,7 @@ static int serve_run(const char *program, const serve_settings *set) {
     ok = printf("%s %s listening on %s\n", program, SWEREX_VERSION, swerex_server_address(server)) > 0 &&
          fflush(stdout) == 0;
   while (ok && serve_signal == 0 && !swerex_server_done(server))
-    ok = swerex_loop_run(serve_loop, SWEREX_FOREVER, &err);
+    ok = swerex_loop_run(serve_loop, pool_trim(&memory, POOL_PATIENCE) ? POOL_PATIENCE : SWEREX_FOREVER, &err);
   bool tcp = !set->server.stdio && set->server.unix_path == NULL;
   bool open_door = tcp && err.code == SWEREX_E_VALUE && set->server.auth_token[0] == '\0' && !set->server.no_auth;
   if (!ok && open_door)
@@ -227,6 +232,7 @@ static int serve_run(const char *program, const serve_settings *set) {
   serve_loop = NULL;
   swerex_loop_free(loop);
   swerex_error_clear(&err);
+  pool_empty(&memory);
   return ok ? 0 : 1;
 }
 

@@ -53,11 +53,47 @@ static void try_model(const swerex__model *model, const swerex__json *node) {
   swerex__str_clear(&second);
 }
 
+/** The place of a fault, counted over the text itself. */
+static void check_fault(const uint8_t *data, const swerex__json_fault *fault) {
+  size_t position = 0, line = 1, column = 1;
+  for (size_t i = 0; i < fault->byte; i++) {
+    if ((data[i] & 0xC0) == 0x80) continue;
+    position++;
+    column++;
+    if (data[i] != '\n') continue;
+    line++;
+    column = 1;
+  }
+  require(fault->position == position && fault->line == line && fault->column == column);
+}
+
+/** Read in place must be as read beside it. */
+static void try_in_place(const uint8_t *data, size_t size, bool ok, const swerex__json_doc *doc) {
+  swerex__json_doc other;
+  char *text = (char *)malloc(size > 0 ? size : 1);
+  require(text != NULL);
+  memcpy(text, data, size);
+  require(swerex__json_parse_in_place(NULL, text, size, &other, NULL) == ok);
+  if (ok) {
+    swerex__str first = write_node(doc->root), second = write_node(other.root);
+    require(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
+    swerex__str_clear(&first);
+    swerex__str_clear(&second);
+  } else {
+    require(other.fault.byte == doc->fault.byte && other.fault.position == doc->fault.position);
+  }
+  swerex__json_free(&other);
+  free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   swerex__json_doc doc, again;
   swerex_error err = SWEREX_ERROR_INIT;
-  if (!swerex__json_parse(NULL, (const char *)data, size, &doc, &err)) {
+  bool ok = swerex__json_parse(NULL, (const char *)data, size, &doc, &err);
+  try_in_place(data, size, ok, &doc);
+  if (!ok) {
     require(err.code == SWEREX_E_JSON && doc.fault.byte <= size);
+    check_fault(data, &doc.fault);
     swerex__err_clear(&err);
     return 0;
   }

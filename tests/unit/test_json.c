@@ -33,11 +33,35 @@ void counting_free(void *block) {
   free(block);
 }
 
+/** Write a document, or the place of its fault. */
+static swerex__str shown(const swerex__json_doc *doc, bool ok) {
+  swerex__str s = swerex__str_new(NULL, (size_t)1 << 26);
+  if (ok)
+    swerex__json_add_node(&s, doc->root);
+  else
+    swerex__str_printf(&s, "%s: %zu %zu %zu %zu", doc->fault.reason, doc->fault.byte, doc->fault.position,
+                       doc->fault.line, doc->fault.column);
+  return s;
+}
+
+/** Read a text in place, which must give the same. */
+static void check_in_place(char *exact, size_t size, const swerex__json_doc *doc, bool ok) {
+  swerex__json_doc other;
+  swerex__str want = shown(doc, ok);
+  CHECK_INT(swerex__json_parse_in_place(NULL, exact, size, &other, NULL), ok);
+  swerex__str got = shown(&other, ok);
+  CHECK(got.size == want.size && memcmp(got.data, want.data, got.size) == 0);
+  swerex__json_free(&other);
+  swerex__str_clear(&want);
+  swerex__str_clear(&got);
+}
+
 /** Read a text from a block of its exact size, so that a read beyond it is noticed. */
 static bool parse(const char *text, size_t size, swerex__json_doc *doc, swerex_error *err) {
   char *exact = (char *)malloc(size > 0 ? size : 1);
   if (size > 0) memcpy(exact, text, size);
   bool ok = swerex__json_parse(NULL, exact, size, doc, err);
+  if (ok || doc->fault.reason != NULL) check_in_place(exact, size, doc, ok);
   free(exact);
   return ok;
 }

@@ -27112,7 +27112,7 @@ static void swerex__grpc_add_headers(const swerex__grpc_call *call, swerex__str 
     if (call->throttled > 0) swerex__str_printf(out, "x-throttle-retry-delay: %.3f\r\n", since);
   }
   swerex__str_add(out, grpc->headers.data, grpc->headers.size);
-  swerex__str_printf(out, "x-modal-host: %s\r\n", url->host);
+  if (grpc->headers.size > 0) swerex__str_printf(out, "x-modal-host: %s\r\n", url->host);
   if (!call->bare) swerex__str_add(out, grpc->token.data, grpc->token.size);
   swerex__str_puts(out, "content-type: application/grpc\r\nte: trailers\r\n");
   if (grpc->headers.failed || grpc->token.failed) out->failed = true;
@@ -27502,7 +27502,23 @@ static void swerex__grpc_close(swerex__grpc *grpc) {
     ONE(logs_reply, 5, TEXT, entry_id)                                                             \
     ONE(logs_reply, 10, BOOL, app_done)                                                            \
     ONE(logs_reply, 14, BOOL, eof)                                                                 \
-  END(logs_reply, "TaskLogsBatch")
+  END(logs_reply, "TaskLogsBatch")                                                                 \
+  BEGIN(access_request)                                                                            \
+    ONE(access_request, 1, TEXT, sandbox_id)                                                       \
+  END(access_request, "SandboxGetCommandRouterAccessRequest")                                      \
+  BEGIN(access_reply)                                                                              \
+    ONE(access_reply, 1, TEXT, jwt)                                                                \
+    ONE(access_reply, 2, TEXT, url)                                                                \
+  END(access_reply, "SandboxGetCommandRouterAccessResponse")                                       \
+  BEGIN(stdio_request)                                                                             \
+    ONE(stdio_request, 1, TEXT, task_id)                                                           \
+    ONE(stdio_request, 2, U64, offset)                                                             \
+    ONE(stdio_request, 3, I32, file_descriptor)                                                    \
+  END(stdio_request, "SandboxStdioReadV2Request")                                                  \
+  BEGIN(stdio_reply)                                                                               \
+    ONE(stdio_reply, 1, TEXT, data)                                                                \
+    ONE(stdio_reply, 2, U64, starting_offset)                                                      \
+  END(stdio_reply, "SandboxStdioReadV2Response")
 
 #define SWEREX__MODALPB_BEGIN(type) typedef struct swerex__modalpb_##type {
 #define SWEREX__MODALPB_ONE(type, number, kind, member) SWEREX__PB_C_##kind member;
@@ -28632,6 +28648,8 @@ typedef struct swerex__modal_row {
 #define SWEREX__MODAL_CREATES 2U /* its answer is awaited, also when nobody wants the run */
 #define SWEREX__MODAL_GONE 4U    /* NOT_FOUND is fine */
 #define SWEREX__MODAL_EXTRA 8U   /* that it cannot be had is told in the run's text */
+#define SWEREX__MODAL_ROUTED 16U /* the sandbox's router is asked */
+#define SWEREX__MODAL_ENDS 32U   /* a stream that ends well has said all */
 
 /** Rows under way. */
 struct swerex__modal_run {
@@ -28655,13 +28673,23 @@ struct swerex__modal_run {
   bool heard, ended;  /* the stream has said anything; the sandbox has ended */
   int breaks, idle_ends;
   int stream;          /* of the sandbox's output */
+  uint64_t offset;     /* in it */
   int32_t exit_code;
   char entry[SWEREX__MODAL_ID];
+  char task[SWEREX__MODAL_ID]; /* in which a sandbox of v2 ran */
+  swerex__grpc router;         /* that has its output; loop NULL: not open */
   swerex__str text;
 };
 
 static void swerex__modal_advance(swerex__modal_run *run);
 static void swerex__modal_leave(swerex__modal_run *run);
+
+/** Return who is asked. */
+static swerex__grpc *swerex__modal_channel(swerex__modal_run *run) {
+  bool routed = !run->renewing && run->at < run->count &&
+                (run->rows[run->at].flags & SWEREX__MODAL_ROUTED) != 0;
+  return routed ? &run->router : &run->modal->grpc;
+}
 
 static void swerex__modal_free_run(swerex__modal_run *run) {
   swerex_loop *loop = run->modal->deployment->loop;
@@ -28670,6 +28698,7 @@ static void swerex__modal_free_run(swerex__modal_run *run) {
   swerex__loop_disarm(loop, &run->timer);
   swerex__loop_disarm(loop, &run->limit);
   swerex__grpc_free_call(run->call);
+  swerex__grpc_close(&run->router);
   swerex__pb_free(&run->doc);
   swerex__str_clear(&run->text);
   swerex__mem_free(run);
@@ -28707,7 +28736,7 @@ static void swerex__modal_on_limit(swerex__loop_timer *timer) {
   swerex_future *future = run->future;
   swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
                   "%s at %s: not done within %g seconds (%s)", run->name,
-                  swerex__grpc_address(&run->modal->grpc), run->seconds, run->limited_by);
+                  swerex__grpc_address(swerex__modal_channel(run)), run->seconds, run->limited_by);
   if (future != NULL) {
     swerex__modal_leave(run);
     swerex__loop_fail(future, &error);
@@ -28865,6 +28894,8 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
   bool stream = row->method.stream && !run->renewing;
   bool passes = stream && swerex__grpc_statuses[status].again &&
                 run->breaks < SWEREX__MODAL_BREAKS && error->code != SWEREX_E_UNSUPPORTED;
+  if (stream && status == SWEREX__GRPC_OK && (row->flags & SWEREX__MODAL_ENDS) != 0)
+    run->done = true;
   double pause = run->done || run->soon ? 0 : row->again;
   bool gone = !run->renewing && (row->flags & SWEREX__MODAL_GONE) != 0;
   if (status == SWEREX__GRPC_NOT_FOUND && gone) {
@@ -28890,7 +28921,7 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
     if (run->idle_ends > SWEREX__MODAL_IDLE_ENDS) {
       swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
                       "%s at %s: the stream ends at once and without a word, again and again",
-                      run->name, swerex__grpc_address(&run->modal->grpc));
+                      run->name, swerex__grpc_address(swerex__modal_channel(run)));
       swerex__modal_end(run, error);
       return;
     }
@@ -28911,7 +28942,7 @@ static bool swerex__modal_call(swerex__modal_run *run, const swerex__grpc_method
   run->method.name = run->name;
   run->heard = run->done = run->first = run->soon = false;
   run->since = swerex__util_now();
-  run->call = swerex__grpc_call_new(&run->modal->grpc, &run->method, request, err);
+  run->call = swerex__grpc_call_new(swerex__modal_channel(run), &run->method, request, err);
   if (run->call == NULL) return false;
   run->call->on_message = swerex__modal_on_message;
   run->call->done = swerex__modal_on_done;
@@ -28947,6 +28978,7 @@ static void swerex__modal_advance(swerex__modal_run *run) {
     swerex__modalpb_create_request create;
     swerex__modalpb_mount_request mount;
     swerex__modalpb_logs_request logs;
+    swerex__modalpb_stdio_request stdio;
     long double align_;
   } request;
   if (waits) return; /* what the orphan creates has to be known first */
@@ -29777,16 +29809,27 @@ static swerex__modal_verdict swerex__sandbox_took_wait(swerex__modal_run *run, c
   return SWEREX__MODAL_DONE;
 }
 
+/** Which stream this row is for, 1 or 2; announced in the text when it is another than before. */
+static int swerex__sandbox_stream(swerex__modal_run *run) {
+  int stream = run->rows[run->at - 1].fill == run->rows[run->at].fill ? 2 : 1;
+  if (run->stream == stream) return stream;
+  run->stream = stream;
+  run->entry[0] = '\0';
+  run->offset = 0;
+  swerex__str_puts(&run->text, stream == 1 ? "\nstdout:\n" : "\nstderr:\n");
+  return stream;
+}
+
+static void swerex__sandbox_add_output(swerex__modal_run *run, swerex__pb_text data) {
+  if (run->text.size + data.size <= SWEREX__MODAL_LOG_MAX)
+    swerex__str_add(&run->text, data.data, data.size);
+}
+
 static bool swerex__sandbox_fill_logs(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_logs_request *to = (swerex__modalpb_logs_request *)request;
-  int stream = run->at == 1 ? 1 : 2;
   (void)err;
-  if (!run->ended || run->modal->v2) return false; /* of v2, another service has them */
-  if (run->stream != stream) {
-    run->stream = stream;
-    run->entry[0] = '\0';
-    swerex__str_puts(&run->text, stream == 1 ? "\nstdout:\n" : "\nstderr:\n");
-  }
+  if (!run->ended || run->modal->v2) return false; /* of v2, its router has them */
+  int stream = swerex__sandbox_stream(run);
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
   to->file_descriptor = stream;
   to->timeout = (float)SWEREX__MODAL_POLL_TIME;
@@ -29801,20 +29844,83 @@ static swerex__modal_verdict swerex__sandbox_took_logs(swerex__modal_run *run, c
   if (reply->entry_id.size > 0)
     snprintf(run->entry, sizeof run->entry, "%.*s", swerex__pb_length(reply->entry_id),
              reply->entry_id.data);
-  for (size_t i = 0; i < reply->items.count; i++) {
-    swerex__pb_text data = ((const swerex__modalpb_log *)reply->items.items)[i].data;
-    if (run->text.size + data.size <= SWEREX__MODAL_LOG_MAX)
-      swerex__str_add(&run->text, data.data, data.size);
-  }
+  for (size_t i = 0; i < reply->items.count; i++)
+    swerex__sandbox_add_output(run, ((const swerex__modalpb_log *)reply->items.items)[i].data);
   return reply->eof ? SWEREX__MODAL_DONE : SWEREX__MODAL_MORE;
+}
+
+static bool swerex__sandbox_fill_ended(swerex__modal_run *run, void *request, swerex_error *err) {
+  return run->ended && run->modal->v2 && swerex__sandbox_fill_task(run, request, err);
+}
+
+static swerex__modal_verdict swerex__sandbox_took_ended(swerex__modal_run *run,
+                                                        const void *message, swerex_error *err) {
+  const swerex__modalpb_task_reply *reply = (const swerex__modalpb_task_reply *)message;
+  if (reply->task_id.size > 0 &&
+      !swerex__modal_keep(run->task, reply->task_id, "task", err))
+    return SWEREX__MODAL_FAILED;
+  return SWEREX__MODAL_DONE; /* without a task there is no output */
+}
+
+static bool swerex__sandbox_fill_access(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_access_request *to = (swerex__modalpb_access_request *)request;
+  (void)err;
+  to->sandbox_id = swerex__pb_str(run->modal->sandbox);
+  return run->task[0] != '\0';
+}
+
+/** Open the channel to a sandbox's router, with the token for it alone. */
+static swerex__modal_verdict swerex__sandbox_took_access(swerex__modal_run *run,
+                                                         const void *message, swerex_error *err) {
+  const swerex__modalpb_access_reply *reply = (const swerex__modalpb_access_reply *)message;
+  swerex__modal *modal = run->modal;
+  swerex__grpc *router = &run->router;
+  char url[300];
+  bool good = reply->url.size > 0 && reply->url.size < sizeof url && reply->jwt.size < 16384;
+  for (size_t i = 0; good && i < reply->jwt.size; i++)
+    good = (unsigned char)reply->jwt.data[i] > 0x20 && (unsigned char)reply->jwt.data[i] < 0x7F;
+  if (!good) {
+    swerex__err_set(err, SWEREX_E_HTTP, "Modal's answer names no router that can be used");
+    return SWEREX__MODAL_FAILED;
+  }
+  snprintf(url, sizeof url, "%.*s", swerex__pb_length(reply->url), reply->url.data);
+  if (!swerex__grpc_open(router, modal->deployment->loop,
+                         "modal.task_command_router.TaskCommandRouter", url, err)) {
+    swerex__grpc_close(router);
+    router->loop = NULL;
+    return SWEREX__MODAL_FAILED;
+  }
+  router->logger = modal->grpc.logger;
+  router->code = modal->grpc.code;
+  swerex__str_printf(&router->token, "authorization: Bearer %.*s\r\n",
+                     swerex__pb_length(reply->jwt), reply->jwt.size > 0 ? reply->jwt.data : "");
+  return SWEREX__MODAL_DONE;
+}
+
+static bool swerex__sandbox_fill_stdio(swerex__modal_run *run, void *request, swerex_error *err) {
+  swerex__modalpb_stdio_request *to = (swerex__modalpb_stdio_request *)request;
+  (void)err;
+  if (run->router.loop == NULL) return false;
+  to->file_descriptor = swerex__sandbox_stream(run) - 1;
+  to->task_id = swerex__pb_str(run->task);
+  to->offset = run->offset;
+  return true;
+}
+
+static swerex__modal_verdict swerex__sandbox_took_stdio(swerex__modal_run *run,
+                                                        const void *message, swerex_error *err) {
+  const swerex__modalpb_stdio_reply *reply = (const swerex__modalpb_stdio_reply *)message;
+  (void)err;
+  if (reply->starting_offset > run->offset) run->offset = reply->starting_offset;
+  run->offset += reply->data.size;
+  swerex__sandbox_add_output(run, reply->data);
+  return SWEREX__MODAL_MORE;
 }
 
 /** Put into the answer what was found out; there is nothing more to call. */
 static bool swerex__sandbox_fill_answer(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex_is_alive_response *response = (swerex_is_alive_response *)run->future->response;
   (void)request;
-  if (run->ended && run->modal->v2)
-    swerex__str_puts(&run->text, "; its output is where the log is");
   swerex__str_take(&run->text, &response->message, err);
   return false;
 }
@@ -29891,6 +29997,16 @@ static const swerex__modal_row swerex__sandbox_alive_rows[] = {
                       sandbox, logs, 0)
   SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
                       sandbox, logs, 0)
+  SWEREX__SANDBOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
+                      SWEREX__MODAL_TWIN | SWEREX__MODAL_EXTRA, sandbox, ended, 0)
+  SWEREX__SANDBOX_ROW("SandboxGetCommandRouterAccess", access, false, SWEREX__MODAL_CALLING, 0.1,
+                      SWEREX__MODAL_EXTRA, sandbox, access, 0)
+  SWEREX__SANDBOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
+                      SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, sandbox,
+                      stdio, 0)
+  SWEREX__SANDBOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
+                      SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, sandbox,
+                      stdio, 0)
   {{"SandboxWait", &swerex__modalpb_wait_request_message, &swerex__modalpb_wait_reply_message,
     false, 0, 0}, 0, swerex__sandbox_fill_answer, NULL, 0}
 };

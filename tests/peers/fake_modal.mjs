@@ -176,10 +176,11 @@ function authorize(call) {
 // --- faults ---
 
 const counts = new Map();
+const askers = new Map(); // who asked for a token for routers, by it
 
 // The kind of fault that this call is to have.
 function faultOf({ headers, method }) {
-  const id = `${headers['x-modal-token-id']}`;
+  const id = `${headers['x-modal-token-id'] ?? askers.get(headers.authorization)}`;
   const asked = id
     .split('/')
     .slice(1)
@@ -810,7 +811,9 @@ function access(call, found) {
   need(found, 'Sandbox not found', 'NOT_FOUND');
   const scheme =
     process.env.FAKE_TLS || call.headers['x-modal-client-type'] === '8' ? 'https' : 'http';
-  return { jwt: token('router'), url: `${scheme}://127.0.0.1:${port}` };
+  const jwt = token('router');
+  askers.set(`Bearer ${jwt}`, call.headers['x-modal-token-id']);
+  return { jwt, url: `${scheme}://127.0.0.1:${port}` };
 }
 
 function stdin(request) {

@@ -644,9 +644,12 @@ TEST(what_passes) {
   }
 }
 
-TEST(sandbox_that_dies) {
+/** What a sandbox has written is told once it has ended; of newer ones their router has it. */
+static void dies(const char *v2) {
   world w;
   swerex_is_alive_response alive = {0};
+  const char *before = getenv("MODAL_SANDBOX_V2");
+  setenv("MODAL_SANDBOX_V2", v2, 1);
   begin(&w, "dies:SandboxCreate");
   bool ok = start(&w, MODAL);
   for (int i = 0; ok && i < 100; i++) {
@@ -666,7 +669,11 @@ TEST(sandbox_that_dies) {
   }
   swerex_is_alive_response_clear(&alive);
   end(&w);
+  if (before == NULL) unsetenv("MODAL_SANDBOX_V2");
 }
+
+TEST(sandbox_that_dies) { dies("0"); }
+TEST(newer_sandbox_that_dies) { dies("1"); }
 
 /** What is known of a sandbox that has ended is told, also where its output cannot be had. */
 TEST(output_that_cannot_be_read) {
@@ -676,6 +683,25 @@ TEST(output_that_cannot_be_read) {
   check_has(w.err.message, "The sandbox has ended with exit code 3\nstdout:\n(SandboxGetLogs at ");
   check_has(w.err.message, "PERMISSION_DENIED");
   end(&w);
+}
+
+TEST(output_of_a_newer_sandbox_that_cannot_be_read) {
+  static const char *const rows[][2] = {
+    {"exits:SandboxCreate/permission_denied:SandboxGetCommandRouterAccess",
+     "exit code 3(SandboxGetCommandRouterAccess at "},
+    {"exits:SandboxCreate/permission_denied:SandboxStdioRead",
+     "exit code 3\nstdout:\n(SandboxStdioReadV2 at "}};
+  const char *before = getenv("MODAL_SANDBOX_V2");
+  setenv("MODAL_SANDBOX_V2", "1", 1);
+  for (size_t i = 0; i < COUNT(rows); i++) {
+    world w;
+    begin(&w, rows[i][0]);
+    CHECK(!start(&w, MODAL));
+    check_has(w.err.message, rows[i][1]);
+    check_has(w.err.message, "PERMISSION_DENIED");
+    end(&w);
+  }
+  if (before == NULL) unsetenv("MODAL_SANDBOX_V2");
 }
 
 /** An is_alive that Modal does not answer ends with the start that comes behind a stop. */

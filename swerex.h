@@ -27504,7 +27504,7 @@ static void swerex__grpc_close(swerex__grpc *grpc) {
     ONE(logs_reply, 14, BOOL, eof)                                                                 \
   END(logs_reply, "TaskLogsBatch")                                                                 \
   BEGIN(access_request)                                                                            \
-    ONE(access_request, 1, TEXT, sandbox_id)                                                       \
+    MAY(access_request, 1, TEXT, sandbox_id)                                                       \
   END(access_request, "SandboxGetCommandRouterAccessRequest")                                      \
   BEGIN(access_reply)                                                                              \
     ONE(access_reply, 1, TEXT, jwt)                                                                \
@@ -29865,6 +29865,7 @@ static swerex__modal_verdict swerex__sandbox_took_ended(swerex__modal_run *run,
 static bool swerex__sandbox_fill_access(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_access_request *to = (swerex__modalpb_access_request *)request;
   (void)err;
+  to->has_sandbox_id = true;
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
   return run->task[0] != '\0';
 }

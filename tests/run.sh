@@ -64,27 +64,49 @@ add() { # NAME STATUS LOG
   fi
 }
 
-# Build test programs side by side, then run them one by one.
-programs() { # LABEL COMPILER FLAGS FILE...
-  local label=$1 compiler=$2 flags=$3 file name jobs=0
-  shift 3
-  say "- $label"
-  for file; do
-    name=build/$label-$(basename "$file" .c)
-    rm -f "$name"
-    $compiler -std=c99 -g $flags -I.. -I. -Iapi -o "$name" "$file" -lpthread >"$name.cc" 2>&1 &
-    jobs=$((jobs + 1))
-    [ $((jobs % 2)) -eq 0 ] && wait
+# Call a function with each of some words, two at a time, the first ones first. (Ctrl-C shall reach
+# what they start: the shell would have it ignored.)
+each() { # FUNCTION WORD...
+  local call=$1 word worker claims
+  shift
+  claims=$(mktemp -d build/each.XXXXXX)
+  for worker in 1 2; do
+    (
+      trap - INT QUIT
+      for word; do
+        mkdir "$claims/$(basename "$word")" 2>/dev/null || continue # the other one has it
+        $call "$word"
+      done
+    ) &
   done
   wait
+  rm -rf "$claims"
+}
+
+# Build and run one test program: NAME.cc has the words of the compiler, NAME.log its own, and
+# NAME.status how it ended.
+program() { # FILE
+  local name
+  name=build/$label-$(basename "$1" .c)
+  rm -f "$name" "$name.status"
+  $compiler -std=c99 -g $flags -I.. -I. -Iapi -o "$name" "$1" $objects -lpthread >"$name.cc" 2>&1 || return
+  "$name" >"$name.log" 2>&1 </dev/null
+  echo $? >"$name.status"
+}
+
+# Build and run test programs, those that take longest first, each with an object if there is one.
+programs() { # LABEL COMPILER FLAGS OBJECT FILE...
+  local label=$1 compiler=$2 flags=$3 objects=$4 file name
+  shift 4
+  say "- $label"
+  each program $(printf '%s\n' "$@" | grep -E 'faults|session') $(printf '%s\n' "$@" | grep -vE 'faults|session')
   for file; do
     name=build/$label-$(basename "$file" .c)
-    if [ ! -x "$name" ]; then
+    if [ -f "$name.status" ]; then
+      add "$label $(basename "$file" .c)" "$(cat "$name.status")" "$name.log"
+    else
       count "$label: $file does not compile" 1 "$name.cc"
-      continue
     fi
-    "$name" >"$name.log" 2>&1 </dev/null
-    add "$label $(basename "$file" .c)" $? "$name.log"
   done
 }
 
@@ -95,12 +117,27 @@ sanitizers() { # COMPILER
   fi
 }
 
-units() {
-  programs "unit-$1" "$1" "-O0 -Wno-unused-function $2" unit/test_*.c
+# The tests of the sections, each of which includes the implementation. With the public functions
+# static, a compiler leaves out all that a test does not reach; gcc only where it optimizes.
+units() { # LABEL COMPILER FLAGS FILE...
+  local label=$1 compiler=$2 flags=$3
+  shift 3
+  programs "$label" "$compiler" "-DSWEREX_STATIC -Wno-unused-function $flags" "" "$@"
 }
 
-apis() { # COMPILER FLAGS LABEL
-  programs "api-$1-$3" "$1" "-O0 $WARN_C $2" api/test_*.c
+# The tests of the public functions, linked with one object of the implementation.
+apis() { # LABEL COMPILER FLAGS FILE...
+  local label=$1 compiler=$2 flags=$3
+  shift 3
+  check "$label: the implementation compiles" $compiler -std=c99 -g $flags -I.. -c -o "build/$label.o" \
+    compile/implementation.c
+  programs "$label" "$compiler" "$flags" "build/$label.o" "$@"
+}
+
+# Build with a Makefile, which must not make the compiler say a word.
+silently() { # MAKE'S ARGUMENTS...
+  make -s "$@" 2>&1 | tee build/make.log
+  [ "${PIPESTATUS[0]}" -eq 0 ] && ! [ -s build/make.log ]
 }
 
 # Everything that a user would build from this folder.
@@ -108,16 +145,22 @@ users() {
   local file
   say "- examples and tools"
   for file in ../examples/*.c ../tools/*.c; do
-    check "compiles: $file" $CC -std=c99 -O1 $WARN_C -I.. -c -o build/user.o "$file"
+    check "compiles: $file" $CC -std=c99 $WARN_C -I.. -fsyntax-only "$file"
   done
-  check "make -C ../examples" make -C ../examples
-  check "make -C ../tools" make -C ../tools
+  check "make -C ../examples" silently -B -C ../examples
+  check "make -C ../tools" silently -B -C ../tools
   bash compile/readme.sh "$CC" >build/readme.log 2>&1 </dev/null
   add "compile/readme.sh" $? build/readme.log
+  each command_line cli/*.sh
   for file in cli/*.sh; do
-    bash "$file" ../tools/build/swerex >build/cli.log 2>&1 </dev/null
-    add "$file" $? build/cli.log
+    add "$file" "$(cat "build/$(basename "$file").status")" "build/$(basename "$file").log"
   done
+}
+
+# Run one test of the command line.
+command_line() { # FILE
+  bash "$1" ../tools/build/swerex >"build/$(basename "$1").log" 2>&1 </dev/null
+  echo $? >"build/$(basename "$1").status"
 }
 
 rules() {
@@ -136,25 +179,31 @@ compile() {
   add "compile/extend.sh" $? build/extend.log
 }
 
-# Run each fuzzer over its corpus, or for a time.
+# Build one fuzzer, without what it does not reach, and run it over its corpus.
+fuzzer() { # FILE
+  local name
+  name=$(basename "$1" .c)
+  rm -f "build/$name.status"
+  mkdir -p "build/corpus-$name"
+  clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -w \
+    -DSWEREX_STATIC -I.. -o "build/$name" "$1" >"build/$name.log" 2>&1 &&
+    "build/$name" -max_total_time="$each_seconds" -max_len=4096 -timeout=20 -artifact_prefix=build/ \
+      "build/corpus-$name" "fuzz/corpus/${name#fuzz_}" >"build/$name.log" 2>&1
+  echo $? >"build/$name.status"
+}
+
+# Run each fuzzer for a time.
 fuzz() { # SECONDS
-  local file name
+  local file name each_seconds=$1
   if ! have clang || ! sanitize_fuzzer; then
     skip "fuzzers" "clang with libFuzzer is not here"
     return
   fi
   say "- fuzzers, $1 s each"
+  each fuzzer fuzz/fuzz_*.c
   for file in fuzz/fuzz_*.c; do
     name=$(basename "$file" .c)
-    mkdir -p "build/corpus-$name"
-    if clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -w \
-      -I.. -o "build/$name" "$file" >build/fuzz.log 2>&1; then
-      "build/$name" -max_total_time="$1" -max_len=4096 -timeout=20 -artifact_prefix=build/ \
-        "build/corpus-$name" "fuzz/corpus/${name#fuzz_}" >build/fuzz.log 2>&1
-    else
-      false
-    fi
-    count "$name" $? build/fuzz.log
+    count "$name" "$(cat "build/$name.status")" "build/$name.log"
   done
 }
 
@@ -187,9 +236,9 @@ analyze() {
     return
   fi
   # Threads: the wake of a loop, and the thread that looks names up.
-  programs tsan clang "-O0 -w -fsanitize=thread" api/test_loop.c api/test_remote.c
+  apis tsan clang "-O0 -w -fsanitize=thread" api/test_{loop,remote}.c
   # Memory that nobody has set: what reads texts of others. (zip and re take minutes so; ASan has them.)
-  programs msan clang "-O0 -w -fsanitize=memory" unit/test_{util,json,text,http,model}.c
+  units msan clang "-O0 -w -fsanitize=memory" unit/test_{util,json,text,http,model}.c
 }
 
 # The recogniser of complete commands against the judgement of bash.
@@ -548,32 +597,39 @@ fast() {
   flags=$(sanitizers "$CC")
   [ -n "$flags" ] || skip "sanitizers" "$CC has none; the tests run without"
   rules
-  units "$CC" "$flags"
-  apis "$CC" "$flags" default
-  apis "$CC" "$flags -DSWEREX_POLLER=SWEREX_POLLER_POLL" poll
+  units unit-cc "$CC" "-Og $flags" unit/test_*.c
+  apis api-cc "$CC" "-O0 $WARN_C $flags" api/test_*.c
+  apis api-cc-poll "$CC" "-O0 $WARN_C $flags -DSWEREX_POLLER=SWEREX_POLLER_POLL" api/test_*.c
   users
 }
 
-# What `all` has beyond `fast`.
-more() {
+# The tests of fast with another compiler, another C library, and by valgrind.
+others() {
   if have clang; then
-    units clang "$SANITIZE"
-    apis clang "$SANITIZE" default
+    units unit-clang clang "-O0 $SANITIZE" unit/test_*.c
+    apis api-clang clang "-O0 $WARN_C $SANITIZE" api/test_*.c
   else
     skip "clang" "not here"
   fi
   if have musl-gcc; then
-    apis musl-gcc "-static" static
+    apis api-musl musl-gcc "-O0 $WARN_C -static" api/test_*.c
   else
     skip "musl" "musl-gcc is not here"
   fi
   if have valgrind; then
-    programs valgrind "$CC" "-O1 -w" api/test_loop.c
+    say "- valgrind"
+    check "valgrind: the test builds" $CC -std=c99 -g -O1 -w -I.. -I. -Iapi -o build/valgrind-test_loop \
+      api/test_loop.c compile/implementation.c -lpthread
     check "valgrind" valgrind -q --error-exitcode=9 --leak-check=full --track-fds=no \
       --child-silent-after-fork=yes build/valgrind-test_loop
   else
     skip "valgrind" "not here"
   fi
+}
+
+# What `all` has beyond `fast`.
+more() {
+  others
   analyze
   compile
   differ
@@ -593,14 +649,7 @@ all)
   fast
   more
   ;;
-compile) compile ;;
-analyze) analyze ;;
-peers) peers ;;
-https) https ;;
-fargate) fargate ;;
-modal) modal ;;
-statics) statics ;;
-containers) containers ;;
+others | compile | analyze | differ | peers | https | fargate | modal | statics | containers) "$1" ;;
 check) rules ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;
 *) say "run.sh: no suite named $1" && exit 2 ;;

@@ -1,15 +1,31 @@
-/* What the black-box tests share: a loop with a local runtime, and short forms of the verbs. */
+/*
+ * What the black-box tests share: a loop with a local runtime, and short forms of the verbs. They
+ * see the public half alone; the implementation is an object that they are linked with.
+ */
 #ifndef WORLD_H
 #define WORLD_H
 
-#define SWEREX_IMPLEMENTATION
+#define _XOPEN_SOURCE 700
+#define _DEFAULT_SOURCE 1
+#define _DARWIN_C_SOURCE 1
+
 #include "swerex.h"
 #include "test.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +39,13 @@ typedef struct world {
 
 static void quiet(void *user_data, const swerex_log_record *record) {
   (void)user_data, (void)record;
+}
+
+/** Mark all that this program starts, as others may run the same test beside it. */
+static char own_mark[40];
+__attribute__((constructor)) static void mark_own_processes(void) {
+  snprintf(own_mark, sizeof own_mark, "SWEREX_TEST_MARK=%ld", (long)getpid());
+  setenv("SWEREX_TEST_MARK", strchr(own_mark, '=') + 1, 1);
 }
 
 /** Open a world without the startup files of whoever runs the tests. */
@@ -148,20 +171,29 @@ __attribute__((unused)) static bool installed(const char *program) {
   return system(line) == 0;
 }
 
-/** Count the processes whose command line starts with a text ("sleep 7"), and signal them. */
+/** Read a file of a process, whose strings end in NUL, as text whose strings end in `end`. */
+__attribute__((unused)) static void read_process(const char *id, const char *name, char end,
+                                                 char *text, size_t room) {
+  char path[300];
+  snprintf(path, sizeof path, "/proc/%s/%s", id, name);
+  FILE *file = id[0] < '0' || id[0] > '9' ? NULL : fopen(path, "r");
+  size_t size = file == NULL ? 0 : fread(text, 1, room - 1, file);
+  if (file != NULL) fclose(file);
+  text[size] = '\0';
+  for (size_t i = 0; i < size; i++)
+    if (text[i] == '\0') text[i] = end;
+}
+
+/** Count our processes whose command line starts with a text ("sleep 7"), and signal them. */
 __attribute__((unused)) static int signal_processes(const char *text, int number) {
+  static char line[512], environment[1 << 17];
   int count = 0;
   DIR *proc = opendir("/proc");
   for (struct dirent *entry; proc != NULL && (entry = readdir(proc)) != NULL;) {
-    char path[300], line[512];
-    snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
-    FILE *file = entry->d_name[0] < '0' || entry->d_name[0] > '9' ? NULL : fopen(path, "r");
-    size_t size = file == NULL ? 0 : fread(line, 1, sizeof line - 1, file);
-    if (file != NULL) fclose(file);
-    line[size] = '\0';
-    for (size_t i = 0; i < size; i++)
-      if (line[i] == '\0') line[i] = ' ';
+    read_process(entry->d_name, "cmdline", ' ', line, sizeof line);
     if (strncmp(line, text, strlen(text)) != 0) continue;
+    read_process(entry->d_name, "environ", '\n', environment, sizeof environment);
+    if (strstr(environment, own_mark) == NULL) continue;
     count++;
     if (number != 0) kill((pid_t)atol(entry->d_name), number);
   }

@@ -75,7 +75,7 @@ is "Ctrl-C: lines" "$(ask 'len(runs), {run["error"]["code"] for run in runs}')" 
 is "a reader that goes" "$("$swerex" batch --count 50 -- echo hi | head -n 1 | wc -l)" 1
 
 if command -v tmux >/dev/null 2>&1; then
-  screen 40 0.7 "" "'$swerex' batch --count 3 --jobs 2 --shell 'echo a rather long line of words; sleep 1'"
+  screen 40 "2 running" "" "'$swerex' batch --count 3 --jobs 2 --shell 'echo a rather long line of words; sleep 1'"
   holds "a terminal: in the middle" "$middle" "running"
   holds "a terminal: how far" "$middle" "0 of 3 done, 0 failed, 2 running"
   holds "a terminal: at the end" "$screen" "3 of 3 done, 0 failed"
@@ -92,7 +92,7 @@ if command -v tmux >/dev/null 2>&1; then
   lacks "NO_COLOR" "$screen" $'\033[31m'
   screen 40 0.2 "" "'$swerex' batch --json -- echo hi"
   holds "--json on a terminal" "$screen" '"stdout":"hi\n"'
-  screen 40 1 C-c "'$swerex' batch --count 9 --jobs 3 --shell 'setsid sleep 8886 & sleep 8886'"
+  screen 40 "3 running" C-c "'$swerex' batch --count 9 --jobs 3 --shell 'setsid sleep 8886 & sleep 8886'"
   holds "Ctrl-C on a terminal" "$screen" "3 of 9 done, 3 failed, interrupted"
   is "Ctrl-C on a terminal: code" "$code" 130
   is "Ctrl-C on a terminal: processes" "$(processes 'sleep 8886')" 0

@@ -122,7 +122,7 @@ is "serve, code" "$code" "0"
 # Ctrl-C leaves nothing behind.
 setsid "$swerex" run 'sleep 8881 & setsid sleep 8881 & sleep 8881' >/dev/null 2>&1 </dev/null &
 pid=$!
-sleep 1
+for try in $(seq 100); do [ "$(processes 'sleep 8881')" -ge 3 ] && break || sleep 0.1; done
 kill -INT "$pid"
 wait "$pid"
 is "Ctrl-C, code" "$?" "130"

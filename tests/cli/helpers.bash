@@ -17,12 +17,13 @@ s() {
   err=$(cat err)
 }
 
-# Count the processes with this command line.
+# Count the processes with this command line that this test has started.
+export SWEREX_TEST_MARK=$$
 processes() {
   local file line count=0
   for file in /proc/[0-9]*/cmdline; do
     line=$(tr '\0' ' ' 2>/dev/null <"$file")
-    [ "$line" = "$1 " ] && count=$((count + 1))
+    [ "$line" = "$1 " ] && grep -qsz "^SWEREX_TEST_MARK=$$\$" "${file%cmdline}environ" && count=$((count + 1))
   done 2>/dev/null
   echo $count
 }
@@ -63,18 +64,30 @@ skip() { # WHAT WHY
   echo "ok # SKIP $1: $2"
 }
 
-# Run a command line in a terminal, press keys in the middle, and leave in $screen what it shows:
-# a screen line that did not fit comes as one long line. With -e, colours show as escapes.
-# Returns when the program has ended, whose exit code is in $code.
-screen() { # [-e] COLUMNS SECONDS KEYS COMMAND
+# Run a command line in a terminal, press keys in the middle, which is when it shows a text or after
+# some seconds, and leave in $screen what it shows: a screen line that did not fit comes as one long
+# line. With -e, colours show as escapes. Returns when the program has ended, whose exit code is in
+# $code.
+screen() { # [-e] COLUMNS TEXT|SECONDS KEYS COMMAND
   local escapes="" tries=0 t
   screens=$((screens + 1)) # a server each: one that ends takes a moment
   t="tmux -L swx$$-$screens -f /dev/null"
   [ "$1" = -e ] && escapes=-e && shift
   rm -f screen.code
   $t new-session -d -x "$1" -y 200 "$4; echo \$? >screen.code; sleep 30"
-  sleep "$2"
-  middle=$($t capture-pane -p -J)
+  case $2 in
+  [0-9] | [0-9].[0-9])
+    sleep "$2"
+    middle=$($t capture-pane -p -J)
+    ;;
+  *)
+    until middle=$($t capture-pane -p -J) && [[ $middle == *"$2"* ]] || [ $tries -gt 150 ]; do
+      tries=$((tries + 1))
+      sleep 0.05
+    done
+    ;;
+  esac
+  tries=0
   [ -n "$3" ] && $t send-keys $3
   until [ -s screen.code ] || [ $tries -gt 150 ]; do
     tries=$((tries + 1))

@@ -136,7 +136,7 @@ apis() { # LABEL COMPILER FLAGS FILE...
 
 # Build with a Makefile, which must not make the compiler say a word.
 silently() { # MAKE'S ARGUMENTS...
-  make -s "$@" 2>&1 | tee build/make.log
+  make -s --no-print-directory "$@" 2>&1 | tee build/make.log
   [ "${PIPESTATUS[0]}" -eq 0 ] && ! [ -s build/make.log ]
 }
 
@@ -151,9 +151,10 @@ users() {
   check "make -C ../tools" silently -B -C ../tools
   bash compile/readme.sh "$CC" >build/readme.log 2>&1 </dev/null
   add "compile/readme.sh" $? build/readme.log
+  rm -f build/*.sh.status
   each command_line cli/*.sh
   for file in cli/*.sh; do
-    add "$file" "$(cat "build/$(basename "$file").status")" "build/$(basename "$file").log"
+    add "$file" "$(cat "build/$(basename "$file").status" || echo 1)" "build/$(basename "$file").log"
   done
 }
 
@@ -203,7 +204,7 @@ fuzz() { # SECONDS
   each fuzzer fuzz/fuzz_*.c
   for file in fuzz/fuzz_*.c; do
     name=$(basename "$file" .c)
-    count "$name" "$(cat "build/$name.status")" "build/$name.log"
+    count "$name" "$(cat "build/$name.status" || echo 1)" "build/$name.log"
   done
 }
 
@@ -476,13 +477,13 @@ modal() {
 }
 
 # Run the clients of the peers against the server in a container; their logs are build/suite-*.
-suite() { # ENGINE IMAGE TRANSPORT WITHOUT
-  local name=build/suite-$1-$2-$3 image=swerex-test/$2 args port token try
+client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
+  local name=build/suite-$1-$2-$3 image=swerex-test/$2 label=$2-$3-$$ args port token try
   [ "$1" = podman ] && image=localhost/$image
   args='"-v","/tmp:/tmp","--pid=host"' # the tests look at files and processes of the server
   rm -f "$name".*
   exec 9> >(exec build/hold "{\"type\":\"docker\",\"container_runtime\":\"$1\",\"pull\":\"never\",
-    \"image\":\"$image\",\"transport\":\"$3\",\"labels\":{\"swerex.suite\":\"$3\"},
+    \"image\":\"$image\",\"transport\":\"$3\",\"labels\":{\"swerex.suite\":\"$label\"},
     \"docker_args\":[$args]}" >"$name.port" 2>"$name.err")
   if port_of "$name.port" >/dev/null; then
     read -r port token <"$name.port"
@@ -494,70 +495,111 @@ suite() { # ENGINE IMAGE TRANSPORT WITHOUT
   fi
   exec 9>&-
   for try in $(seq 300); do
-    [ -z "$("$1" ps -q --filter "label=swerex.suite=$3")" ] && touch "$name.gone" && return
+    [ -z "$("$1" ps -q --filter "label=swerex.suite=$label")" ] && touch "$name.gone" && return
     sleep 0.1
   done
 }
 
-# The suite by both transports at once, as it mostly waits.
-suites() { # ENGINE IMAGE WITHOUT
-  local transport name
-  for transport in tcp stdio; do suite "$1" "$2" $transport "$3" & done
+# The clients by both transports at once, as they mostly wait.
+client_suites() { # ENGINE-IMAGE
+  local transport without=gdb
+  case $1 in
+  docker-musl) without="gdb python3" ;;
+  docker-busybox) without="gdb python3 bash" ;;
+  docker-empty) without="gdb python3 bash coreutils" ;;
+  podman-musl) without="gdb python3 speed" ;; # an exec takes its time there
+  esac
+  for transport in tcp stdio; do client_suite "${1%-*}" "${1#*-}" $transport "$without" & done
   wait
+}
+
+# Count what they said.
+count_suites() { # ENGINE-IMAGE
+  local transport name
   for transport in tcp stdio; do
-    name=build/suite-$1-$2-$transport
+    name=build/suite-$1-$transport
     if [ ! -f "$name.status" ]; then
-      count "a container of $2 by $transport starts, $1" 1 "$name.err"
+      count "a container by $transport starts, $1" 1 "$name.err"
       continue
     fi
-    add "our client, server in $2 by $transport, $1" "$(cat "$name.status")" "$name.ours"
-    [ "$2" = debian ] && add "Python client, server in $2 by $transport" 0 "$name.python"
-    check "the container of $2 by $transport is gone, $1" test -f "$name.gone"
+    add "our client, server by $transport, $1" "$(cat "$name.status")" "$name.ours"
+    [ "$1" = docker-debian ] && add "Python client, server by $transport, $1" 0 "$name.python"
+    check "the container by $transport is gone, $1" test -f "$name.gone"
   done
 }
 
-containers() {
-  local engine transport flags tool=$PWD/../tools/build/swerex
-  say "- containers"
-  flags=$(sanitizers "$CC")
-  make -C ../tools all build/swerex-remote-x86_64 >build/tools.log 2>&1 || { skip containers "no static server"; return; }
+# The programs of ../tools, and the static server among them, which goes into containers.
+container_tools() {
+  make -C ../tools all build/swerex-remote-x86_64 >build/tools.log 2>&1 || return
   export SWEREX_REMOTE_BINARY=$PWD/../tools/build/swerex-remote
+}
+
+# Make sure that an engine answers, and has the images.
+container_engine() { # docker|podman
+  if ! bash containers/engine.sh "$1" >"build/$1.env"; then
+    skip "$1" "it is not here, or cannot be started"
+    return 1
+  fi
+  [ -s "build/$1.env" ] && export "$(cat "build/$1.env")"
+  bash containers/images.sh "$1" >build/images.log 2>&1
+  count "images for $1" $? build/images.log
+}
+
+# The deployment in containers.
+engine() { # docker|podman
+  local flags tool=$PWD/../tools/build/swerex
+  say "- containers of $1"
+  flags=$(sanitizers "$CC")
+  container_tools || { skip "$1" "no static server"; return; }
   check "the test of containers builds" $CC -std=c99 -g $flags -Wall -Wextra -Wno-unused-function -I.. -I. \
     -o build/test_docker containers/test_docker.c -lpthread
   peers_install >build/peers.log 2>&1 # one test wants the Python server, and says so
-  for engine in docker podman; do
-    if ! bash containers/engine.sh $engine >build/engine.env; then
-      skip "$engine" "it is not here, or cannot be started"
-      continue
-    fi
-    export $(cat build/engine.env) SWEREX_ENGINE=$engine
-    bash containers/images.sh $engine >build/images.log 2>&1
-    count "images for $engine" $? build/images.log
-    build/test_docker $engine "$tool" >build/containers.log 2>&1 </dev/null
-    add "test_docker $engine" $? build/containers.log
-    bash containers/batch.sh "$tool" $engine swerex-test/busybox >build/containers.log 2>&1 </dev/null
-    add "containers/batch.sh $engine" $? build/containers.log
-  done
-  docker info >/dev/null 2>&1 || return
+  container_engine "$1" || return
+  build/test_docker "$1" "$tool" >build/containers.log 2>&1 </dev/null
+  add "test_docker $1" $? build/containers.log
+  bash containers/batch.sh "$tool" "$1" swerex-test/busybox >build/containers.log 2>&1 </dev/null
+  add "containers/batch.sh $1" $? build/containers.log
+}
+
+# Clients of all kinds, and the server in a container.
+boxes() {
+  local flags pair pairs
+  say "- clients, and the server in a container"
+  flags=$(sanitizers "$CC")
+  container_tools || { skip "the clients against containers" "no static server"; return; }
+  container_engine docker || return
   if ! peers_install >build/peers.log 2>&1; then
     skip "the clients against containers" "swe-rex cannot be installed"
     return
   fi
   check "our client builds" $CC -std=c99 -g $flags -Wall -Wextra -I.. -I. -o build/client peers/client.c -lpthread
   check "hold builds" $CC -std=c99 -O1 -w -I.. -o build/hold containers/hold.c
-  suites docker debian "gdb"
-  suites docker musl "gdb python3"
-  suites docker busybox "gdb python3 bash"
-  suites docker empty "gdb python3 bash coreutils"
-  podman info >/dev/null 2>&1 && suites podman musl "gdb python3 speed" # an exec takes its time there
+  pairs="docker-debian docker-musl docker-busybox docker-empty"
+  container_engine podman && pairs="$pairs podman-musl"
+  each client_suites $pairs
+  for pair in $pairs; do count_suites "$pair"; done
   build/peers/bin/python containers/python_docker.py "$SWEREX_REMOTE_BINARY-x86_64" swerex-test/musl \
     >build/containers.log 2>&1
   add "Python's DockerDeployment with our server" $? build/containers.log
   check "make -C ../examples" make -C ../examples
   check "examples/containers" ../examples/build/containers swerex-test/busybox 20
+}
+
+# What containers take, beside the bare engine.
+bench_containers() {
+  say "- benchmark of containers"
+  container_tools || { skip "benchmark of containers" "no static server"; return; }
+  container_engine docker || return
   check "the benchmark of containers builds" $CC -std=c99 -O2 -w -I.. -o build/bench_containers bench/containers.c
   python3 bench/containers.py build/bench_containers docker swerex-test/busybox
   count "benchmark of containers" $?
+}
+
+containers() {
+  engine docker
+  engine podman
+  boxes
+  bench_containers
 }
 
 # The server as it goes into images: small, static, and at work, on the other processor too.
@@ -627,31 +669,36 @@ others() {
   fi
 }
 
-# What `all` has beyond `fast`.
+# What `all` has beyond `fast`, but for a benchmark: roughly those that take longest first.
+SUITES="boxes modal compile docker fargate peers https podman others fuzz statics analyze differ"
+
+suite() { # NAME
+  case $1 in
+  docker | podman) engine "$1" ;;
+  fuzz) fuzz "${SECONDS_EACH:-20}" ;;
+  *) "$1" ;;
+  esac
+}
+
 more() {
-  others
-  analyze
-  compile
-  differ
-  peers
-  https
-  fargate
-  modal
-  statics
-  containers
-  fuzz "${SECONDS_EACH:-20}"
+  local name
+  for name in $SUITES; do suite "$name"; done
+  bench_containers
 }
 
 case ${1:-fast} in
-fast) fast ;;
-more) more ;;
+suites) echo "$SUITES" && exit ;;
+fast | more | containers) "$1" ;;
 all)
   fast
   more
   ;;
-others | compile | analyze | differ | peers | https | fargate | modal | statics | containers) "$1" ;;
 check) rules ;;
+bench-containers) bench_containers ;;
 fuzz) fuzz "${SECONDS_EACH:-60}" ;;
+others | compile | analyze | differ | peers | https | fargate | modal | statics | docker | podman | boxes)
+  suite "$1"
+  ;;
 *) say "run.sh: no suite named $1" && exit 2 ;;
 esac
 printf '%d passed, %d failed' "$passed" "$failed"

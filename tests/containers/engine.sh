@@ -6,12 +6,18 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p build
 
+# One at a time: who comes second finds it running.
+if command -v flock >/dev/null; then
+  exec 9>"${TMPDIR:-/tmp}/swerex-test-engine.lock"
+  flock 9
+fi
+
 case $1 in
 docker)
   command -v docker >/dev/null || exit 1
   docker info >/dev/null 2>&1 && exit 0
   [ "$(id -u)" -eq 0 ] && command -v dockerd >/dev/null || exit 1
-  setsid dockerd >build/dockerd.log 2>&1 </dev/null &
+  setsid dockerd >build/dockerd.log 2>&1 </dev/null 9>&- &
   for try in $(seq 100); do
     docker info >/dev/null 2>&1 && exit 0
     sleep 0.2

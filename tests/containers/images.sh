@@ -12,6 +12,10 @@ prefix=swerex-test/
 [ "$engine" = podman ] && prefix=localhost/swerex-test/
 root=build/images
 mkdir -p "$root"
+if command -v flock >/dev/null; then # one at a time: who comes second has them
+  exec 9>"${TMPDIR:-/tmp}/swerex-test-images-$engine.lock"
+  flock 9
+fi
 
 have() { "$engine" image inspect "$1" >/dev/null 2>&1; }
 

@@ -238,8 +238,9 @@ analyze() {
   fi
   # Threads: the wake of a loop, and the thread that looks names up.
   apis tsan clang "-O0 -w -fsanitize=thread" api/test_{loop,remote}.c
-  # Memory that nobody has set: what reads texts of others. (zip and re take minutes so; ASan has them.)
-  units msan clang "-O0 -w -fsanitize=memory" unit/test_{util,json,text,http,model}.c
+  # Memory that nobody has set: what reads texts of others. (Not zip: clang 14 does not know that
+  # fstat sets something.)
+  units msan clang "-O1 -w -fsanitize=memory" unit/test_{util,json,text,http,model,re,bash,fs}.c
 }
 
 # The recogniser of complete commands against the judgement of bash.

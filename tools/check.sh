@@ -71,12 +71,12 @@ cat >"$tmp/impl.c" <<EOF
 #include "swerex.h"
 EOF
 cc=${CC:-cc}
-"$cc" -std=c99 -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 | rule "compiles"
+$cc -std=c99 -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 | rule "compiles"
 nm -g --defined-only "$tmp/impl.o" 2>/dev/null | awk '{ print $3 }' | sort >"$tmp/exported"
 awk '/^SWEREX_API/ { line = $0; while (line !~ /\(/) { getline more; line = line " " more }
   sub(/\(.*/, "", line); n = split(line, w, /[ *]+/); print w[n] }' "$header" | sort -u >"$tmp/declared"
 diff "$tmp/exported" "$tmp/declared" | grep '^[<>]' | rule "exported and declared differ"
-"$cc" -std=c99 -Wunused-function -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 |
+$cc -std=c99 -Wunused-function -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 |
   grep 'warning' | rule "unused"
 
 awk '/^\/\* =+$/ { getline; if (match($0, /\[[a-z]+\]/)) section = substr($0, RSTART + 1, RLENGTH - 2) }
@@ -86,7 +86,7 @@ awk '/^\/\* =+$/ { getline; if (match($0, /\[[a-z]+\]/)) section = substr($0, RS
   rule "calls that are not allowed"
 
 echo '#include "swerex.h"' >"$tmp/public.c"
-"$cc" -std=c99 -Wall -Wextra -Wpedantic -Werror -I"$(dirname "$header")" -fsyntax-only "$tmp/public.c" 2>&1 |
+$cc -std=c99 -Wall -Wextra -Wpedantic -Werror -I"$(dirname "$header")" -fsyntax-only "$tmp/public.c" 2>&1 |
   rule "self-contained"
 
 awk '/^ \* OPTIONS/ { on = 1 } /^ \* CONTENTS/ { exit } on && /^ \*   SWEREX_[A-Z_]+/ {

@@ -13453,8 +13453,8 @@ static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int 
   int ends[2];
   swerex__sock_job *job = (swerex__sock_job *)swerex__mem_new(NULL, 1, sizeof *job);
   if (job == NULL || !swerex__sys_pipe(ends)) {
+    swerex__err_system(err, job == NULL ? ENOMEM : errno, "a lookup of a name");
     swerex__mem_free(job);
-    swerex__err_system(err, errno, "a lookup of a name");
     return NULL;
   }
   job->users = 2;
@@ -13577,7 +13577,8 @@ static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {
 static void swerex__sock_dial_on_start(swerex__loop_timer *timer) {
   swerex__sock_dial *dial = (swerex__sock_dial *)timer->owner;
   swerex__loop_arm(dial->loop, timer, dial->patience, swerex__sock_dial_on_time, dial);
-  if (dial->job == NULL && !swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
+  bool looked_up = dial->job != NULL || dial->next > 0; /* it may be over, and a try under way */
+  if (!looked_up && !swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
 }
 
 /**

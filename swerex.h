@@ -13775,10 +13775,16 @@ static ssize_t swerex__sock_receive(swerex__sock_stream *stream, char *data, siz
   return n;
 }
 
+/** Give up a connection that has not ended: its owner reads the end, and waits for no answer. */
+static void swerex__sock_break(swerex__sock_stream *stream) {
+  stream->broken = true;
+  shutdown(stream->in.fd, SHUT_RDWR);
+}
+
 /** Start or stop reading. */
 static void swerex__sock_set_reading(swerex__sock_stream *stream, bool reading) {
   stream->reading = reading;
-  if (!swerex__sock_update(stream)) stream->broken = true;
+  if (!swerex__sock_update(stream)) swerex__sock_break(stream);
 }
 
 /** Send bytes, now or when there is room; false: nothing can be sent any more. */
@@ -13790,7 +13796,7 @@ static bool swerex__sock_send(swerex__sock_stream *stream, const char *data, siz
     stream->sent = 0;
   }
   if (done < size) swerex__str_add(&stream->unsent, data + done, size - done);
-  if (stream->unsent.failed || !swerex__sock_update(stream)) stream->broken = true;
+  if (stream->unsent.failed || !swerex__sock_update(stream)) swerex__sock_break(stream);
   return !stream->broken;
 }
 
@@ -13808,7 +13814,7 @@ static void swerex__sock_give(swerex__sock_stream *stream, swerex__str *text) {
   stream->sent = 0;
   *text = swerex__str_new(text->allocator, text->max);
   swerex__sock_flush(stream);
-  if (!swerex__sock_update(stream)) stream->broken = true;
+  if (!swerex__sock_update(stream)) swerex__sock_break(stream);
 }
 
 /* =============================================================================================
@@ -17266,24 +17272,19 @@ static void swerex__web_fail(swerex__web_call *call, const char *why) {
   swerex__web_end(call, false, &error);
 }
 
-/** Send more of a body that comes from a reader. False: the call has ended. */
-static bool swerex__web_send_body(swerex__web_call *call) {
+/** Send more of a body that comes from a reader. */
+static bool swerex__web_send_body(swerex__web_call *call, swerex_error *err) {
   swerex__sock_stream *stream = &call->conn->stream;
   bool chunked = call->length == SWEREX__WEB_UNKNOWN;
   char data[16384], line[32];
   while (!call->body_over && swerex__sock_waiting(stream) < SWEREX__WEB_AHEAD && !stream->broken) {
-    swerex_error error = SWEREX_ERROR_INIT;
     size_t got = 0;
-    bool ok = call->read(call->owner, data, sizeof data, &got, &error);
+    if (!call->read(call->owner, data, sizeof data, &got, err)) return false;
     call->body_sent += got;
     call->body_over = got == 0;
-    if (ok && !chunked && (call->body_over ? call->body_sent < call->length
-                                           : call->body_sent > call->length))
-      ok = swerex__err_set(&error, SWEREX_E_OS, "the file changed its size while it was sent");
-    if (!ok) {
-      swerex__web_end(call, false, &error);
-      return false;
-    }
+    if (!chunked && (call->body_over ? call->body_sent < call->length
+                                     : call->body_sent > call->length))
+      return swerex__err_set(err, SWEREX_E_OS, "the file changed its size while it was sent");
     if (chunked) {
       int n = snprintf(line, sizeof line, "%zx\r\n", got);
       swerex__sock_send(stream, line, (size_t)n);
@@ -17295,7 +17296,7 @@ static bool swerex__web_send_body(swerex__web_call *call) {
 }
 
 /** Send the request. */
-static void swerex__web_send(swerex__web_call *call) {
+static bool swerex__web_send(swerex__web_call *call, swerex_error *err) {
   const swerex__web_url *url = &call->web->url;
   swerex__sock_stream *stream = &call->conn->stream;
   swerex__str head = swerex__str_new(&call->web->loop->allocator, 65536);
@@ -17312,13 +17313,16 @@ static void swerex__web_send(swerex__web_call *call) {
   swerex__str_puts(&head, "\r\n");
   if (call->read == NULL && call->body.size < 65536) /* one packet */
     swerex__str_add(&head, call->body.data, call->body.size);
-  if (head.failed) stream->broken = true;
+  if (head.failed) {
+    swerex__str_clear(&head);
+    return swerex__err_memory(err);
+  }
   call->sent = true;
-  if (!head.failed) swerex__sock_send(stream, head.data, head.size);
+  swerex__sock_send(stream, head.data, head.size);
   if (call->read == NULL && call->body.size >= 65536)
     swerex__sock_send(stream, call->body.data, call->body.size);
   swerex__str_clear(&head);
-  if (call->read != NULL) swerex__web_send_body(call);
+  return call->read == NULL || swerex__web_send_body(call, err);
 }
 
 static void swerex__web_take_type(swerex__web_call *call, swerex__http_text type) {
@@ -17420,7 +17424,10 @@ static void swerex__web_on_input(swerex__sock_stream *stream) {
 static void swerex__web_on_room(swerex__sock_stream *stream) {
   swerex__web_conn *conn = (swerex__web_conn *)stream->owner;
   swerex__web_call *call = conn->call;
-  if (call != NULL && !stream->broken && call->read != NULL) swerex__web_send_body(call);
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (call != NULL && !stream->broken && call->read != NULL &&
+      !swerex__web_send_body(call, &error))
+    swerex__web_end(call, false, &error);
   /* a broken one still has to be read: the server may have said why */
 }
 
@@ -17455,22 +17462,20 @@ static void swerex__web_on_time(swerex__loop_timer *timer) {
   swerex__web_end(call, false, &error);
 }
 
-static void swerex__web_use(swerex__web_call *call, swerex__web_conn *conn) {
+/** Send the request over a connection; false: the call has not ended, its caller does that. */
+static bool swerex__web_use(swerex__web_call *call, swerex__web_conn *conn, swerex_error *err) {
   call->conn = conn;
   conn->call = call;
   conn->http.to_head = false;
   conn->interim = 0;
-  swerex__web_send(call);
+  return swerex__web_send(call, err);
 }
 
 static void swerex__web_on_dialed(void *owner, int fd, swerex_error *error) {
   swerex__web_call *call = (swerex__web_call *)owner;
   call->dial = NULL;
   swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(call->web, fd, error);
-  if (conn == NULL)
-    swerex__web_end(call, false, error);
-  else
-    swerex__web_use(call, conn);
+  if (conn == NULL || !swerex__web_use(call, conn, error)) swerex__web_end(call, false, error);
 }
 
 /** Make a call ready to be filled and started. */
@@ -17578,6 +17583,25 @@ static bool swerex__web_start_tls(swerex__web_call *call, swerex_error *err) {
 
 #endif
 
+/** Send a call's request by an idle connection, one opened for it, or one that is on its way. */
+static bool swerex__web_connect(swerex__web_call *call, swerex_error *err) {
+  swerex__web *web = call->web;
+  if (web->reuse && !swerex__loop_link_empty(&web->idle)) {
+    swerex__web_conn *conn = (swerex__web_conn *)web->idle.previous;
+    swerex__loop_link_remove(&conn->link);
+    web->idle_count--;
+    return swerex__web_use(call, conn, err);
+  }
+  if (web->dial != NULL) {
+    int fd = web->dial(web->dialler, err);
+    swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(web, fd, err);
+    return conn != NULL && swerex__web_use(call, conn, err);
+  }
+  call->dial = swerex__sock_dial_new(web->loop, web->url.host, web->url.port, call->connect_timeout,
+                                     web->url.text, swerex__web_on_dialed, call, err);
+  return call->dial != NULL;
+}
+
 /** Start a call, or start it again. `done` is called from the loop, unless this fails. */
 static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
   swerex__web *web = call->web;
@@ -17588,24 +17612,9 @@ static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
   call->type[0] = '\0';
   if (web->url.tls) return swerex__web_start_tls(call, err);
   swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
-  if (web->reuse && !swerex__loop_link_empty(&web->idle)) {
-    swerex__web_conn *conn = (swerex__web_conn *)web->idle.previous;
-    swerex__loop_link_remove(&conn->link);
-    web->idle_count--;
-    swerex__web_use(call, conn);
-    return true;
-  }
-  if (web->dial != NULL) {
-    int fd = web->dial(web->dialler, err);
-    swerex__web_conn *conn = fd < 0 ? NULL : swerex__web_new_conn(web, fd, err);
-    if (conn != NULL) swerex__web_use(call, conn);
-    if (conn == NULL) swerex__loop_disarm(web->loop, &call->timer);
-    return conn != NULL;
-  }
-  call->dial = swerex__sock_dial_new(web->loop, web->url.host, web->url.port, call->connect_timeout,
-                                     web->url.text, swerex__web_on_dialed, call, err);
-  if (call->dial == NULL) swerex__loop_disarm(web->loop, &call->timer);
-  return call->dial != NULL;
+  if (swerex__web_connect(call, err)) return true;
+  swerex__web_detach(call, false);
+  return false;
 }
 
 static bool swerex__web_open(swerex__web *web, swerex_loop *loop, const char *host, int port,

@@ -1,56 +1,94 @@
 /* Every allocation and every system call of the host's side fails once: what then? */
 #define _XOPEN_SOURCE 700
 #define _DEFAULT_SOURCE 1
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 static long fault_at = -1, fault_count; /* the count at which to fail; < 0: never */
+static const char *fault_name = "an allocation";
 static pid_t fault_host;
 static long memory_at = -1, memory_count, memory_live;
 
-static int fault(void) {
+static int fault(const char *name) {
   if (fault_at < 0 || getpid() != fault_host || fault_count++ != fault_at) return 0;
+  fault_name = name;
   errno = EMFILE;
   return 1;
+}
+
+/** A connection that the other side has given up. */
+static int fault_reset(int fd) {
+  shutdown(fd, SHUT_RDWR);
+  errno = ECONNRESET;
+  return -1;
 }
 
 static void *fault_realloc(void *block, size_t size) {
   if (memory_at >= 0 && memory_count++ == memory_at) return NULL;
   void *fresh = realloc(block, size);
-  if (block == NULL && fresh != NULL) memory_live++;
+  if (block == NULL && fresh != NULL) __sync_add_and_fetch(&memory_live, 1);
   return fresh;
 }
 
-static void fault_free(void *block) {
-  if (block != NULL) memory_live--;
+static void fault_free(void *block) { /* also in the thread that looks a name up */
+  if (block != NULL) __sync_sub_and_fetch(&memory_live, 1);
   free(block);
+}
+
+/** A name that needs a resolver, which knows it without asking anybody. */
+#define FAR_NAME "far.test"
+
+static int far_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                           struct addrinfo **list) {
+  if (strcmp(host, FAR_NAME) != 0) return getaddrinfo(host, service, hints, list);
+  return hints->ai_flags != 0 ? EAI_NONAME : getaddrinfo("127.0.0.1", service, hints, list);
 }
 
 #define SWEREX_MALLOC(size) fault_realloc(NULL, size)
 #define SWEREX_REALLOC(block, size) fault_realloc(block, size)
 #define SWEREX_FREE(block) fault_free(block)
-#define open(...) (fault() ? -1 : open(__VA_ARGS__))
-#define fork() (fault() ? -1 : fork())
-#define pipe(ends) (fault() ? -1 : pipe(ends))
-#define socketpair(...) (fault() ? -1 : socketpair(__VA_ARGS__))
-#define syscall(...) (fault() ? -1 : syscall(__VA_ARGS__))
-#define fcntl(...) (fault() ? -1 : fcntl(__VA_ARGS__))
-#define ftruncate(fd, size) (fault() ? -1 : ftruncate(fd, size))
-#define epoll_create1(flags) (fault() ? -1 : epoll_create1(flags))
-#define epoll_ctl(...) (fault() ? -1 : epoll_ctl(__VA_ARGS__))
-#define timerfd_create(...) (fault() ? -1 : timerfd_create(__VA_ARGS__))
-#define posix_openpt(flags) (fault() ? -1 : posix_openpt(flags))
-#define grantpt(fd) (fault() ? -1 : grantpt(fd))
-#define unlockpt(fd) (fault() ? -1 : unlockpt(fd))
-#define sendmsg(...) (fault() ? -1 : sendmsg(__VA_ARGS__))
-#define getcwd(buffer, size) (fault() ? NULL : getcwd(buffer, size))
+#define open(...) (fault("open") ? -1 : open(__VA_ARGS__))
+#define fork() (fault("fork") ? -1 : fork())
+#define pipe(ends) (fault("pipe") ? -1 : pipe(ends))
+#define socketpair(...) (fault("socketpair") ? -1 : socketpair(__VA_ARGS__))
+#define syscall(...) (fault("syscall") ? -1 : syscall(__VA_ARGS__))
+#define fcntl(...) (fault("fcntl") ? -1 : fcntl(__VA_ARGS__))
+#define ftruncate(fd, size) (fault("ftruncate") ? -1 : ftruncate(fd, size))
+#define epoll_create1(flags) (fault("epoll_create1") ? -1 : epoll_create1(flags))
+#define epoll_ctl(...) (fault("epoll_ctl") ? -1 : epoll_ctl(__VA_ARGS__))
+#define timerfd_create(...) (fault("timerfd_create") ? -1 : timerfd_create(__VA_ARGS__))
+#define posix_openpt(flags) (fault("posix_openpt") ? -1 : posix_openpt(flags))
+#define grantpt(fd) (fault("grantpt") ? -1 : grantpt(fd))
+#define unlockpt(fd) (fault("unlockpt") ? -1 : unlockpt(fd))
+#define sendmsg(...) (fault("sendmsg") ? -1 : sendmsg(__VA_ARGS__))
+#define getcwd(buffer, size) (fault("getcwd") ? NULL : getcwd(buffer, size))
+#define socket(...) (fault("socket") ? -1 : socket(__VA_ARGS__))
+#define connect(...) (fault("connect") ? -1 : connect(__VA_ARGS__))
+#define bind(...) (fault("bind") ? -1 : bind(__VA_ARGS__))
+#define listen(...) (fault("listen") ? -1 : listen(__VA_ARGS__))
+#define accept(...) (fault("accept") ? -1 : accept(__VA_ARGS__))
+#define getsockname(...) (fault("getsockname") ? -1 : getsockname(__VA_ARGS__))
+#define send(fd, ...) (fault("send") ? fault_reset(fd) : send(fd, __VA_ARGS__))
+#define mkstemp(path) (fault("mkstemp") ? -1 : mkstemp(path))
+#define rename(from, to) (fault("rename") ? -1 : rename(from, to))
+#define fstat(...) (fault("fstat") ? -1 : fstat(__VA_ARGS__))
+#define mkdir(...) (fault("mkdir") ? -1 : mkdir(__VA_ARGS__))
+#define fdopendir(fd) (fault("fdopendir") ? NULL : fdopendir(fd))
+#define pthread_create(...) (fault("pthread_create") ? EMFILE : pthread_create(__VA_ARGS__))
+#define getaddrinfo far_getaddrinfo
 
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
@@ -58,13 +96,19 @@ static void fault_free(void *block) {
 #undef fcntl
 #undef open
 #undef fork
+#undef mkdir
 #include "test.h"
 
+/** A use of a runtime; true: all of it went well. */
+typedef bool (*scenario)(swerex_runtime *runtime, swerex_error *err);
+
+static char last_error[400];
 static int clear_errors; /* failures that said nothing */
 
 /** Tell whether a call went well; if not, it must have said why. */
 static bool went(bool ok, swerex_error *err) {
   if (!ok && (err->code == SWEREX_E_OK || err->message == NULL || err->message[0] == '\0')) clear_errors++;
+  if (!ok) snprintf(last_error, sizeof last_error, "%s", err->message == NULL ? "" : err->message);
   if (!ok) swerex_error_clear(err);
   return ok;
 }
@@ -119,7 +163,7 @@ static bool use_commands(swerex_runtime *runtime, swerex_error *err) {
 }
 
 /** One pass over a scenario with a fault somewhere; true: it went as without. */
-static bool pass(bool (*use)(swerex_runtime *runtime, swerex_error *err)) {
+static bool pass(scenario use) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_loop_options options;
   bool ok = false;
@@ -143,24 +187,142 @@ static bool pass(bool (*use)(swerex_runtime *runtime, swerex_error *err)) {
   return ok;
 }
 
+/* --- a server and its client --- */
+
+enum { WIRE_PATIENCE = 2 };
+
+static char wire_folder[64];
+
+static void wire_output(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)user_data, (void)stream, (void)text, (void)size;
+}
+
+static bool use_wire_commands(swerex_runtime *runtime, swerex_error *err) {
+  static const char *const argv[] = {"echo", "x", NULL};
+  swerex_command command;
+  swerex_command_response ran;
+  memset(&command, 0, sizeof command);
+  memset(&ran, 0, sizeof ran);
+  command.argv = argv;
+  command.watch.on_output = wire_output;
+  bool ok = went(swerex_execute(runtime, &command, &ran, err), err);
+  swerex_command_response_clear(&ran);
+  command.argv = NULL;
+  command.command = "nosuchprogram";
+  return !went(swerex_execute(runtime, &command, NULL, err), err) && ok;
+}
+
+static bool use_wire_files(swerex_runtime *runtime, swerex_error *err) {
+  static int passes;
+  char text[70000], path[100], from[100], to[100];
+  swerex_is_alive_response alive;
+  swerex_write_file_request put = {{text, sizeof text - 1}, path};
+  swerex_read_file_request get;
+  swerex_read_file_response got;
+  swerex_upload_request upload = {from, to};
+  memset(&alive, 0, sizeof alive);
+  memset(&get, 0, sizeof get);
+  memset(&got, 0, sizeof got);
+  memset(text, 'a', sizeof text);
+  text[sizeof text - 1] = '\0';
+  snprintf(path, sizeof path, "%s/text%d", wire_folder, ++passes);
+  get.path = path;
+  bool ok = went(swerex_is_alive(runtime, NULL, &alive, err), err) && alive.is_alive;
+  swerex_is_alive_response_clear(&alive);
+  ok = went(swerex_write_file(runtime, &put, NULL, err), err) && ok;
+  if (went(swerex_read_file(runtime, &get, &got, err), err))
+    ok = got.content.size == sizeof text - 1 && ok;
+  else
+    ok = false;
+  swerex_read_file_response_clear(&got);
+  snprintf(from, sizeof from, "%s/from", wire_folder);
+  snprintf(to, sizeof to, "%s/to%d", wire_folder, passes);
+  ok = went(swerex_upload(runtime, &upload, NULL, err), err) && ok;
+  snprintf(from, sizeof from, "%s/file", wire_folder);
+  snprintf(to, sizeof to, "%s/to%d/x", wire_folder, passes);
+  return went(swerex_upload(runtime, &upload, NULL, err), err) && ok;
+}
+
+/** One pass over a scenario by a server in the same loop; true: it went as without a fault. */
+static bool wire_pass(scenario use) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop_options options;
+  swerex_remote_config config;
+  swerex_server *server = NULL;
+  swerex_runtime *runtime = NULL;
+  long fault_then = fault_at, memory_then = memory_at;
+  bool ok = false;
+  if (use == use_wire_files) fault_at = memory_at = -1; /* the start has had its faults */
+  memset(&options, 0, sizeof options);
+  memset(&config, 0, sizeof config);
+  options.logger.level = SWEREX_LOG_OFF;
+  swerex_loop *loop = swerex_loop_new(&options, &err);
+  if (went(loop != NULL, &err)) server = swerex_server_new(loop, NULL, &err);
+  if (loop != NULL && went(server != NULL, &err)) {
+    config.auth_token = "";
+    config.host = FAR_NAME;
+    config.port = atoi(strrchr(swerex_server_address(server), ':') + 1);
+    config.timeout = config.request_timeout = WIRE_PATIENCE;
+    config.num_retries = -1;
+    runtime = swerex_remote_runtime_new(loop, &config, &err);
+    fault_at = fault_then;
+    memory_at = memory_then;
+    if (went(runtime != NULL, &err)) ok = use(runtime, &err);
+  }
+  fault_at = memory_at = -1;
+  if (runtime != NULL) {
+    CHECK(swerex_wait_until_alive(runtime, WIRE_PATIENCE, &err)); /* it is as good as before */
+    if (err.code != SWEREX_E_OK) printf("# %s\n", err.message);
+  }
+  swerex_loop_free(loop);
+  swerex_error_clear(&err);
+  return ok;
+}
+
+static void wire_make(void) {
+  char line[300];
+  snprintf(wire_folder, sizeof wire_folder, "/tmp/swerex-faults-%ld", (long)getpid());
+  snprintf(line, sizeof line, "mkdir -p %s/from/a && cd %s && seq 20000 >file && seq 999 >from/a/b && ln -s b from/a/c",
+           wire_folder, wire_folder);
+  CHECK(system(line) == 0);
+}
+
+static void wire_clean(void) {
+  char line[100];
+  snprintf(line, sizeof line, "rm -rf %s", wire_folder);
+  CHECK(system(line) == 0);
+}
+
+/** Wait for the thread that looked a name up to let go of what it has. */
+static void settle(long live) {
+  for (int i = 0; i < 1000 && memory_live > live; i++) usleep(1000);
+}
+
 /** Fail each call in turn until nothing is left to fail. */
-static void every_fault(bool (*use)(swerex_runtime *runtime, swerex_error *err), long *at, long *count, int least) {
+static void every_fault(bool (*run)(scenario use), scenario use, long *at, long *count, int least) {
   int passes = 0;
   setenv("HOME", "/nonexistent", 1);
   fault_host = getpid();
   clear_errors = 0;
   for (long n = 0; n < 5000; n++, passes++) {
     int fds = test_count_fds();
+    long live = memory_live;
+    double start = swerex__util_now();
     *at = n;
     *count = 0;
-    long live = memory_live;
-    bool ok = pass(use);
+    bool ok = run(use);
+    settle(live);
     if (test_count_fds() != fds || memory_live != live) {
-      printf("# fault %ld: %d descriptors and %ld blocks too many\n", n, test_count_fds() - fds, memory_live - live);
+      printf("# fault %ld, %s: %d descriptors and %ld blocks too many\n", n, fault_name, test_count_fds() - fds, memory_live - live);
+      test_faults++;
+    }
+    if (run == wire_pass && swerex__util_now() - start > WIRE_PATIENCE) {
+      printf("# fault %ld, %s: nobody noticed for %.1f s\n", n, fault_name, swerex__util_now() - start);
       test_faults++;
     }
     if (*count <= n) { /* the fault was not reached */
       CHECK(ok);
+      if (!ok) printf("# %s\n", last_error);
       break;
     }
   }
@@ -169,10 +331,25 @@ static void every_fault(bool (*use)(swerex_runtime *runtime, swerex_error *err),
   CHECK_INT(clear_errors, 0);
 }
 
-TEST(allocations_of_commands) { every_fault(use_commands, &memory_at, &memory_count, 30); }
-TEST(allocations_of_a_session) { every_fault(use_session, &memory_at, &memory_count, 60); }
-TEST(system_calls_of_commands) { every_fault(use_commands, &fault_at, &fault_count, 30); }
-TEST(system_calls_of_a_session) { every_fault(use_session, &fault_at, &fault_count, 60); }
+TEST(allocations_of_commands) { every_fault(pass, use_commands, &memory_at, &memory_count, 30); }
+TEST(allocations_of_a_session) { every_fault(pass, use_session, &memory_at, &memory_count, 60); }
+TEST(system_calls_of_commands) { every_fault(pass, use_commands, &fault_at, &fault_count, 30); }
+TEST(system_calls_of_a_session) { every_fault(pass, use_session, &fault_at, &fault_count, 60); }
+
+TEST(allocations_over_the_wire) { every_fault(wire_pass, use_wire_commands, &memory_at, &memory_count, 60); }
+TEST(system_calls_over_the_wire) { every_fault(wire_pass, use_wire_commands, &fault_at, &fault_count, 60); }
+
+TEST(allocations_of_files_over_the_wire) {
+  wire_make();
+  every_fault(wire_pass, use_wire_files, &memory_at, &memory_count, 60);
+  wire_clean();
+}
+
+TEST(system_calls_of_files_over_the_wire) {
+  wire_make();
+  every_fault(wire_pass, use_wire_files, &fault_at, &fault_count, 60);
+  wire_clean();
+}
 
 /** What to try where only a few processes may exist. */
 enum { CROWDED_COMMAND, CROWDED_LIMITED, CROWDED_SESSION, CROWDED_CHECK, CROWDED_COUNT };

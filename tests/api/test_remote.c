@@ -568,4 +568,216 @@ TEST(uploads_come_whole) {
   stop_server(&s);
 }
 
+/** What cannot be read stops an upload with a clear word, also by a connection in use again. */
+TEST(uploads_that_end_early) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  char folder[64], path[100], target[100];
+  snprintf(folder, sizeof folder, "/tmp/swerex-odd-%ld", (long)getpid());
+  snprintf(path, sizeof path, "%s/pipe", folder);
+  snprintf(target, sizeof target, "%s-to", folder);
+  CHECK(mkdir(folder, 0755) == 0 && mkfifo(path, 0600) == 0);
+  server s = start_server(NULL);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex_upload_request upload = {folder, target};
+  swerex_is_alive_response alive;
+  memset(&alive, 0, sizeof alive);
+  for (int i = 0; i < 3; i++) {
+    CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_VALUE);
+    CHECK(has(err.message, "pipe is neither a file nor a folder nor a link"));
+    CHECK(swerex_is_alive(runtime, NULL, &alive, &err) && alive.is_alive);
+    swerex_is_alive_response_clear(&alive);
+  }
+  CHECK(access(target, F_OK) != 0);
+  unlink(path);
+  rmdir(folder);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  stop_server(&s);
+}
+
+/** Start a server with a limit, which its programs have too. */
+static server start_limited(int resource, rlim_t most) {
+  struct rlimit before, limit;
+  void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+  getrlimit(resource, &before);
+  limit = before;
+  limit.rlim_cur = most;
+  setrlimit(resource, &limit);
+  server s = start_server(NULL);
+  setrlimit(resource, &before);
+  signal(SIGXFSZ, handler);
+  return s;
+}
+
+TEST(a_server_whose_disk_is_full) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  char folder[64], source[100], target[100], small[100];
+  static char text[200000];
+  memset(text, 'x', sizeof text);
+  snprintf(folder, sizeof folder, "/tmp/swerex-full-%ld", (long)getpid());
+  snprintf(source, sizeof source, "%s/large", folder);
+  snprintf(target, sizeof target, "%s-to", folder);
+  snprintf(small, sizeof small, "%s-small", folder);
+  CHECK(mkdir(folder, 0755) == 0);
+  FILE *file = fopen(source, "w");
+  CHECK(fwrite(text, 1, sizeof text, file) == sizeof text && fclose(file) == 0);
+  server s = start_limited(RLIMIT_FSIZE, 100000);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex_upload_request upload = {source, target};
+  swerex_write_file_request put = {{text, sizeof text}, small};
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err));
+  CHECK(has(err.message, "[Errno 27] File too large"));
+  upload.source_path = folder;
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err));
+  CHECK(has(err.message, "[Errno 27] File too large"));
+  CHECK(!swerex_write_file(runtime, &put, NULL, &err));
+  CHECK(has(err.message, "[Errno 27] File too large"));
+  put.content.size = 5;
+  CHECK(swerex_write_file(runtime, &put, NULL, &err));
+  upload.source_path = small; /* where no folder can be */
+  upload.target_path = "/dev/null/x/y";
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_NOT_A_DIRECTORY);
+  upload.target_path = "/proc/x"; /* only when it is brought to its place */
+  CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code != SWEREX_E_OK);
+  upload.target_path = folder; /* takes the file under its own name */
+  CHECK(swerex_upload(runtime, &upload, NULL, &err));
+  snprintf(source, sizeof source, "%s%s", folder, strrchr(small, '/'));
+  CHECK(access(source, F_OK) == 0);
+  snprintf(text, sizeof text, "rm -rf %s %s %s", folder, target, small);
+  CHECK(system(text) == 0);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  stop_server(&s);
+}
+
+/** A server that may open no more files serves those that it has, and others when some have gone. */
+TEST(a_server_without_descriptors) {
+  enum { COUNT = 40 };
+  int fds[COUNT];
+  server s = start_limited(RLIMIT_NOFILE, 30);
+  for (int i = 0; i < COUNT; i++) fds[i] = dial(&s);
+  say(fds[0], GET_ALIVE);
+  CHECK(has(hear(fds[0], "true"), "200 OK"));
+  for (int i = 0; i < COUNT - 1; i++) close(fds[i]);
+  say(fds[COUNT - 1], GET_ALIVE);
+  CHECK(has(hear(fds[COUNT - 1], "true"), "200 OK"));
+  close(fds[COUNT - 1]);
+  stop_server(&s);
+}
+
+/* --- servers that are none --- */
+
+typedef struct fake {
+  pid_t pid;
+  int port;
+} fake;
+
+/** Answer each connection with a text once its request has come, then close it. */
+static fake start_fake(const char *answer, size_t size) {
+  struct sockaddr_in address;
+  socklen_t length = sizeof address;
+  fake f = {-1, 0};
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof address);
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 5) == 0);
+  CHECK(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+  f.port = ntohs(address.sin_port);
+  f.pid = fork();
+  while (f.pid == 0) {
+    char request[65536];
+    int client = accept(fd, NULL, NULL);
+    if (read(client, request, sizeof request) > 0 && write(client, answer, size) < 0) _exit(1);
+    close(client);
+  }
+  close(fd);
+  return f;
+}
+
+TEST(answers_that_are_none) {
+  static const struct {
+    const char *answer, *said;
+    int status;
+  } rows[] = {
+    {"", "the connection closed without an answer from 127.0.0.1:", 0},
+    {"nonsense\r\n\r\n", " from 127.0.0.1:", 0},
+    {"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}", "the connection closed in the middle of the answer", 0},
+    {"HTTP/1.1 200 OK\r\n\r\n[]", "cannot be read", 0},
+    {"HTTP/1.1 200 OK\r\n\r\nno json", "cannot be read", 0},
+    {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n{\"detail\":\"Not Found\"}",
+     "Message: Not Found", 404},
+    {"HTTP/1.1 422 No\r\n\r\n{\"detail\":[{\"msg\":\"odd\"}]}", "Message: [{\"msg\":\"odd\"}]", 422},
+    {"HTTP/1.1 502 Bad Gateway\r\n\r\n<html>\tsorry", "Message: <html> sorry", 502},
+    {"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "Message: none", 500},
+    {"HTTP/1.1 511 X\r\n\r\n{\"swerexception\":3}", "", 511}};
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_remote_config config;
+  swerex_command command;
+  memset(&config, 0, sizeof config);
+  memset(&command, 0, sizeof command);
+  command.command = "true";
+  config.auth_token = "";
+  config.num_retries = -1;
+  config.request_timeout = 10;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    fake f = start_fake(rows[i].answer, strlen(rows[i].answer));
+    swerex_loop *loop = swerex_loop_new(NULL, &err);
+    config.port = f.port;
+    swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
+    CHECK(!swerex_execute(runtime, &command, NULL, &err));
+    CHECK(has(err.message, rows[i].said) && err.code != SWEREX_E_TIMEOUT);
+    CHECK_INT(err.http_status, rows[i].status);
+    swerex_loop_free(loop);
+    kill(f.pid, SIGKILL);
+    waitpid(f.pid, NULL, 0);
+  }
+  swerex_error_clear(&err);
+}
+
+static void hear_output(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  char *heard = (char *)user_data;
+  if (strlen(heard) + size < 90)
+    sprintf(heard + strlen(heard), "%s%.*s", stream == SWEREX_STDOUT ? "" : "!", (int)size, text);
+}
+
+/** A server that does not stream gives the output at the end; a stream may end too early. */
+TEST(output_without_a_stream) {
+  static const struct {
+    const char *answer, *heard, *said;
+  } rows[] = {
+    {"HTTP/1.1 200 OK\r\n\r\n{\"stdout\":\"a\",\"stderr\":\"b\",\"exit_code\":0}", "a!b", NULL},
+    {"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"stdout\":\"a\"}\n", "a",
+     "ended without an answer"},
+    {"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"stdout\":\n", "", "cannot be read"}};
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_remote_config config;
+  swerex_command command;
+  char heard[100];
+  memset(&config, 0, sizeof config);
+  memset(&command, 0, sizeof command);
+  command.command = "true";
+  command.watch.on_output = hear_output;
+  command.watch.user_data = heard;
+  config.auth_token = "";
+  config.num_retries = -1;
+  config.request_timeout = 10;
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    fake f = start_fake(rows[i].answer, strlen(rows[i].answer));
+    swerex_loop *loop = swerex_loop_new(NULL, &err);
+    config.port = f.port;
+    heard[0] = '\0';
+    swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
+    bool ok = swerex_execute(runtime, &command, NULL, &err);
+    CHECK(ok == (rows[i].said == NULL) && (ok || has(err.message, rows[i].said)));
+    CHECK_STR(heard, rows[i].heard);
+    swerex_loop_free(loop);
+    kill(f.pid, SIGKILL);
+    waitpid(f.pid, NULL, 0);
+  }
+  swerex_error_clear(&err);
+}
+
 TEST_MAIN()

@@ -231,6 +231,102 @@ TEST(a_deployment_freed_in_a_callback_stops_first) {
   swerex_loop_free(loop);
 }
 
+/** A hook that ends the start which it hears of: at the step with this first letter. */
+static struct {
+  swerex_deployment *box;
+  swerex_future *start;
+  const char *message;
+  int way;
+} spoiler;
+
+static void spoil(void *user_data, const char *message) {
+  (void)user_data;
+  if (spoiler.message == NULL || strcmp(message, spoiler.message) != 0) return;
+  spoiler.message = NULL;
+  if (spoiler.way == 0) swerex_future_free(swerex_deployment_stop_async(spoiler.box, NULL));
+  if (spoiler.way == 1) swerex_future_cancel(spoiler.start);
+}
+
+TEST(a_hook_may_end_the_start_it_hears_of) {
+  static const swerex_deployment_hook hook = {spoil, NULL};
+  static const char *const messages[] = {"Making a", "Making b"};
+  for (int i = 0; i < 2; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    swerex_loop *loop = swerex_loop_new(NULL, NULL);
+    swerex_deployment *box = make(loop);
+    plan.time = 0.01;
+    CHECK(swerex_deployment_add_hook(box, hook, NULL));
+    spoiler.box = box;
+    spoiler.message = messages[i];
+    spoiler.way = 0;
+    CHECK(!swerex_deployment_start(box, &err));
+    CHECK_STR(err.message, "the deployment was stopped while it was starting");
+    for (int k = 0; k < 200 && !box->idle; k++) CHECK(swerex_loop_run(loop, 0.02, NULL));
+    CHECK(box->idle && box->runtime == NULL);
+    swerex_error_clear(&err);
+    swerex_loop_free(loop);
+  }
+}
+
+TEST(a_stop_that_is_given_up_goes_on) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = make(loop);
+  plan.time = 0.02;
+  CHECK(swerex_deployment_start(box, NULL));
+  swerex_future *stop = swerex_deployment_stop_async(box, NULL);
+  CHECK(!swerex_deployment_stop(box, &err));
+  CHECK_STR(err.message, "the deployment is being stopped already");
+  swerex_future_free(stop);
+  for (int i = 0; i < 200 && !box->idle; i++) CHECK(swerex_loop_run(loop, 0.02, NULL));
+  CHECK(box->idle);
+  CHECK_STR(of(box)->log, "abBc-b-a");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+TEST(a_hook_without_a_function) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_deployment_hook hook = {NULL, NULL};
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = make(loop);
+  CHECK(!swerex_deployment_add_hook(box, hook, &err));
+  CHECK_STR(err.message, "on_custom_step is NULL");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+/** Steps that are not cut off, and a runtime that does not close. */
+static const swerex__dep_step whole_steps[] = {{"Making a", run_a, NULL, undo_a, false},
+                                               {"Making b", run_b, took_b, undo_b, false, true},
+                                               {NULL, run_c, NULL, undo_kept, true}};
+static const swerex__dep_kind whole_kind = {"test", sizeof(state), whole_steps, 3, 1.0, NULL, ask,
+                                            release};
+
+TEST(a_step_that_is_not_cut_off) {
+  static const swerex_deployment_config config = {SWEREX_DEPLOYMENT_DUMMY, {{0}}};
+  for (int late = 0; late < 2; late++) {
+    swerex_loop *loop = swerex_loop_new(NULL, NULL);
+    make(loop);
+    swerex_deployment *box = swerex__dep_new(loop, &whole_kind, &config, NULL);
+    plan.time = late ? 60 : 0.05;
+    plan.end = NULL;
+    swerex_future *start = swerex_deployment_start_async(box, NULL);
+    CHECK(swerex_loop_run(loop, 0, NULL));
+    swerex_future_free(start);
+    CHECK(box->ending);
+    if (late) { /* its time is over */
+      swerex__loop_arm(loop, &box->timer, 0, swerex__dep_on_late_step, box);
+      while (box->ending) CHECK(swerex_loop_run(loop, 0.02, NULL));
+      plan.time = 0;
+      swerex__loop_arm(loop, &of(box)->timer, 0, ring, of(box));
+    }
+    for (int i = 0; i < 200 && !box->idle; i++) CHECK(swerex_loop_run(loop, 0.02, NULL));
+    CHECK_STR(of(box)->log, late ? "ab-b-a" : "abB-b-a");
+    swerex_loop_free(loop);
+  }
+}
+
 TEST(is_alive_asks_the_box_before_the_runtime) {
   swerex_is_alive_response answer;
   swerex_loop *loop = swerex_loop_new(NULL, NULL);

@@ -578,10 +578,16 @@ TEST(uploads_that_end_early) {
   CHECK(mkdir(folder, 0755) == 0 && mkfifo(path, 0600) == 0);
   server s = start_server(NULL);
   swerex_loop *loop = swerex_loop_new(NULL, &err);
-  swerex_runtime *runtime = connect_to(loop, &s, "", &err);
+  swerex_remote_config config;
   swerex_upload_request upload = {folder, target};
   swerex_is_alive_response alive;
+  memset(&config, 0, sizeof config);
   memset(&alive, 0, sizeof alive);
+  config.auth_token = "";
+  config.port = s.port;
+  config.timeout = 5;
+  config.num_retries = -1;
+  swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
   for (int i = 0; i < 3; i++) {
     CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_VALUE);
     CHECK(has(err.message, "pipe is neither a file nor a folder nor a link"));

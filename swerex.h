@@ -188,9 +188,9 @@
  *                                                                 kinds
  */
 
-#if defined(SWEREX_IMPLEMENTATION) && !defined(SWEREX_H)
+#ifdef SWEREX_IMPLEMENTATION
 #if defined(__GLIBC__) && !(defined(__USE_XOPEN2K8) && defined(__USE_XOPEN) && defined(__USE_MISC))
-#error "Put #define SWEREX_IMPLEMENTATION and #include \"swerex.h\" before any other #include."
+#error "An earlier #include has hidden parts of POSIX: put SWEREX_IMPLEMENTATION and swerex.h first"
 #endif
 #ifndef _XOPEN_SOURCE
 #define _XOPEN_SOURCE 700 /* posix_openpt, strerror_r, ... */
@@ -251,6 +251,8 @@ extern "C" {
 
 #ifndef SWEREX_USE_CURL
 #define SWEREX_USE_CURL 0
+#elif SWEREX_USE_CURL < 0 || SWEREX_USE_CURL > 2
+#error "SWEREX_USE_CURL is 0 (none), 1 (link with -lcurl) or 2 (load libcurl when it is needed)."
 #endif
 
 #define SWEREX_POLLER_AUTO 0   /**< epoll on Linux, kqueue on macOS and the BSDs, else poll. */
@@ -867,7 +869,7 @@ typedef struct swerex_modal_config {
                                   is there. Default 180. */
   double runtime_timeout;    /**< Of the runtime's is_alive. Default 60. */
   double deployment_timeout; /**< After which Modal ends the sandbox, whatever happens here. Default
-                                  3600, at most 86400. */
+                                  3600, at least 1, at most 86400. */
   const char *modal_sandbox_kwargs; /**< A JSON object of what modal.Sandbox.create takes: cpu,
                                          memory, gpu, region, cloud, workdir, env, secrets, volumes,
                                          encrypted_ports, ...; an unknown one is refused with the
@@ -4312,6 +4314,46 @@ static void swerex__model_read_union(swerex__valid_reader *reader, const swerex_
                        rows[i].kind == SWEREX__MODEL_LIST ? "list[str]" : "str", node, value);
 }
 
+/** Count the letters by which two names differ: changed, missing, or swapped with the next. */
+static size_t swerex__model_distance(const char *a, size_t size, const char *b) {
+  enum { LONGEST = 40 };
+  size_t rows[3][LONGEST + 1], *above = rows[0], *last = rows[1], *row = rows[2];
+  size_t width = strlen(b);
+  if (size > LONGEST || width > LONGEST) return LONGEST;
+  for (size_t k = 0; k <= width; k++) above[k] = last[k] = k;
+  for (size_t i = 1; i <= size; i++) {
+    row[0] = i;
+    for (size_t k = 1; k <= width; k++) {
+      size_t best = last[k - 1] + (a[i - 1] != b[k - 1]);
+      if (last[k] < best) best = last[k] + 1;
+      if (row[k - 1] < best) best = row[k - 1] + 1;
+      bool swapped = i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1];
+      row[k] = swapped && above[k - 2] < best ? above[k - 2] + 1 : best;
+    }
+    size_t *free_row = above;
+    above = last;
+    last = row;
+    row = free_row;
+  }
+  return last[width];
+}
+
+/** Name the field that was perhaps meant, behind the words that refuse another. */
+static void swerex__model_suggest(swerex__valid_reader *reader, const swerex__model *model,
+                                  const swerex__json *member) {
+  size_t best = 2; /* letters apart: no more is a slip of the hand */
+  const char *meant = NULL;
+  for (size_t i = 0; i < model->count; i++) {
+    size_t distance =
+      swerex__model_distance(member->key, member->key_size, model->rows[i].name);
+    if (distance > best || distance * 2 >= member->key_size) continue;
+    meant = model->rows[i].name;
+    best = distance;
+  }
+  if (meant != NULL && reader->problems <= SWEREX__VALID_PROBLEMS)
+    swerex__str_printf(&reader->message, " (is %s meant?)", meant);
+}
+
 /** Report the members of an object that no row names. */
 static void swerex__model_refuse_extras(swerex__valid_reader *reader, const swerex__model *model,
                                         const swerex__json *node) {
@@ -4321,7 +4363,9 @@ static void swerex__model_refuse_extras(swerex__valid_reader *reader, const swer
            !swerex__json_same(member->key, member->key_size, model->rows[i].name))
       i++;
     swerex__valid_place place = {member->key, member->key_size, false, NULL, NULL, 0};
-    if (i == model->count) swerex__valid_report(reader, &place, SWEREX__VALID_EXTRA, member);
+    if (i < model->count) continue;
+    swerex__valid_report(reader, &place, SWEREX__VALID_EXTRA, member);
+    if (!reader->quiet) swerex__model_suggest(reader, model, member);
   }
 }
 
@@ -20883,8 +20927,8 @@ static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *e
                            "remote_binary, or build it with `make -C tools static`",
                            arch);
   swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
-              "no static swerex-remote for %s is here (see remote_binary): counting on the one in "
-              "the image, or on pipx there",
+              "no static swerex-remote for %s is here: counting on the image's own, or on pipx "
+              "there; build one with `make -C tools static`, and name it in SWEREX_REMOTE_BINARY",
               arch);
   return true;
 }
@@ -21204,8 +21248,9 @@ static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex
   bool refused = strncmp(said, "Error", 5) == 0 || /* the engine's own words */
                  (docker->exit_code == 125 && strstr(said, "\nError: ") != NULL);
   snprintf(what, sizeof what, refused ? "container %.100s could not be started"
-                                      : "container %.100s ended with exit code %d",
-           docker->name, docker->exit_code);
+                                      : "container %.100s ended with exit code %d%s",
+           docker->name, docker->exit_code,
+           docker->binary[0] != '\0' ? "" : " (no static swerex-remote was here to put into it)");
   swerex__engine_fail(error, SWEREX_E_DEPLOYMENT_STARTUP, what, &docker->output);
 }
 
@@ -28744,9 +28789,9 @@ static void swerex__modal_on_limit(swerex__loop_timer *timer) {
   swerex__modal_run *run = (swerex__modal_run *)timer->owner;
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_future *future = run->future;
-  swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
-                  "%s at %s: not done within %g seconds (%s)", run->name,
-                  swerex__grpc_address(swerex__modal_channel(run)), run->seconds, run->limited_by);
+  swerex__err_set(&error, run->modal->grpc.code, "%s at %s: not done within %g seconds (%s)",
+                  run->name, swerex__grpc_address(swerex__modal_channel(run)), run->seconds,
+                  run->limited_by);
   if (future != NULL) {
     swerex__modal_leave(run);
     swerex__loop_fail(future, &error);
@@ -28929,7 +28974,7 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
     bool idle = !run->heard && swerex__util_now() - run->since < 1;
     run->idle_ends = idle ? run->idle_ends + 1 : 0;
     if (run->idle_ends > SWEREX__MODAL_IDLE_ENDS) {
-      swerex__err_set(error, SWEREX_E_DEPLOYMENT_STARTUP,
+      swerex__err_set(error, run->modal->grpc.code,
                       "%s at %s: the stream ends at once and without a word, again and again",
                       run->name, swerex__grpc_address(swerex__modal_channel(run)));
       swerex__modal_end(run, error);
@@ -29682,8 +29727,6 @@ static bool swerex__sandbox_fill_create(swerex__modal_run *run, void *request, s
     (swerex__sandbox_parts *)swerex__pb_take(&run->doc, sizeof *parts);
   if (parts == NULL) return swerex__err_memory(err);
   if (lifetime == 0) lifetime = SWEREX__SANDBOX_LIFETIME;
-  if (lifetime < 0 || lifetime > SWEREX__SANDBOX_LIFETIME_MAX)
-    lifetime = SWEREX__SANDBOX_LIFETIME_MAX;
   parts->spec = modal->spec;
   swerex__sandbox_fill_argv(modal, parts);
   if (!swerex__sandbox_fill_ports(run, parts) || !swerex__sandbox_fill_needs(run, &parts->spec))
@@ -30159,8 +30202,9 @@ static bool swerex__sandbox_plan_server(swerex__modal *modal, swerex_error *err)
     return swerex__context_add(&modal->binary, path, SWEREX__MODAL_BINARY, 0755, err);
   if (!config->skip_pipx) modal->layers = SWEREX__MODAL_LAYERS;
   swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO,
-              "no static swerex-remote for amd64 is here (see remote_binary): counting on the one "
-              "in the image, or on pipx there");
+              "no static swerex-remote for amd64 is here: counting on the one in the image, or on "
+              "pipx there; build one with `make -C tools static`, and name it in "
+              "SWEREX_REMOTE_BINARY");
   return true;
 }
 
@@ -30194,13 +30238,16 @@ static swerex_future *swerex__sandbox_unmake(swerex_deployment *deployment, swer
   swerex__modal *modal = swerex__modal_of(deployment);
   swerex__loop_free_future(modal->addressing);
   modal->addressing = NULL;
+  modal->grpc.code = SWEREX_E_RUNTIME;
   if (modal->sandbox[0] == '\0' && swerex__modal_find_orphan(modal) == NULL) return NULL;
   return swerex__modal_start(modal, swerex__sandbox_end_rows, 1, SWEREX__SANDBOX_STOP_TIME,
                              "the sandbox may run on until its deployment_timeout", NULL, err);
 }
 
 static swerex_future *swerex__sandbox_is_alive(swerex_deployment *deployment, swerex_error *err) {
-  return swerex__modal_start(swerex__modal_of(deployment), swerex__sandbox_alive_rows,
+  swerex__modal *modal = swerex__modal_of(deployment);
+  modal->grpc.code = SWEREX_E_RUNTIME;
+  return swerex__modal_start(modal, swerex__sandbox_alive_rows,
                              SWEREX__SYS_COUNT(swerex__sandbox_alive_rows),
                              SWEREX__SANDBOX_STOP_TIME, "the limit of is_alive",
                              swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
@@ -30230,9 +30277,14 @@ static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swere
 
 static bool swerex__sandbox_check(swerex_deployment *deployment, swerex_error *err) {
   swerex__modal *modal = swerex__modal_of(deployment);
+  double lifetime = deployment->config.u.modal.deployment_timeout;
   modal->deployment = deployment;
   swerex__loop_link_init(&modal->runs);
-  return swerex__modal_read_kwargs(modal, err);
+  if (!swerex__modal_read_kwargs(modal, err)) return false;
+  if (lifetime == 0 || (lifetime >= 1 && lifetime <= SWEREX__SANDBOX_LIFETIME_MAX)) return true;
+  return swerex__err_set(err, SWEREX_E_VALIDATION,
+                         "deployment_timeout: Modal ends a sandbox after 1 to %g seconds",
+                         SWEREX__SANDBOX_LIFETIME_MAX);
 }
 
 static void swerex__sandbox_release(swerex_deployment *deployment) {

@@ -520,7 +520,12 @@ static bool describe_config(job *j, const char *config, swerex_bytes *json) {
   if (out.size > 0 || out.failed) return swerex__str_take(&out, json, &j->err);
   int fd = open(config, O_RDONLY | O_CLOEXEC);
   char *text = fd < 0 ? NULL : read_all(j, fd, config, &size);
-  if (fd < 0) swerex__err_system(&j->err, errno, config);
+  if (fd < 0 && errno == ENOENT && strpbrk(config, "./") == NULL)
+    swerex__err_set(&j->err, SWEREX_E_FILE_NOT_FOUND,
+                    "--config %s: that is no type (local, dummy, remote, docker, fargate, modal), no JSON and no file",
+                    config);
+  else if (fd < 0)
+    swerex__err_system(&j->err, errno, config);
   if (fd >= 0) close(fd);
   if (text != NULL) swerex__str_add(&out, text, size);
   free(text);

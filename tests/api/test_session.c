@@ -283,8 +283,8 @@ TEST(shell_ends) {
 }
 
 TEST(shell_replaced) {
-  world w = world_with_session();
   if (!installed("dash")) SKIP("no dash");
+  world w = world_with_session();
   CHECK(run_for(&w, "exec dash", 5));
   CHECK(w.seen.exit_code != 0);
   CHECK(!run(&w, "echo x"));

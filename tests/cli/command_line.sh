@@ -66,6 +66,10 @@ holds "read of bad bytes" "$err" "'utf-8' codec can't decode byte 0xe9"
 
 s --config '{"type":"local","nope":1}' exec -- true
 is "unknown field" "$err/$code" "swerex: nope: Extra inputs are not permitted/125"
+s --config '{"type":"docker","imaeg":"x"}' exec -- true
+is "a slip of the hand" "$err" "swerex: imaeg: Extra inputs are not permitted (is image meant?)"
+s --config lokal exec -- true
+holds "no type, JSON or file" "$err" "--config lokal: that is no type (local,"
 s --config '{"type":"local"' exec -- true
 holds "malformed JSON" "$err" "line 1 column"
 echo '{"type":"dummy","outputs":["scripted"]}' >dummy.json

@@ -140,7 +140,10 @@ for cc in gcc clang; do
   ok "$cc SWEREX_NO_FARGATE adds no byte" no_fargate $cc
   ok "$cc own memory" $cc -std=c99 $WARN_C -I../.. -c -o $out/x.o own_memory.c
   ok "$cc after other headers with _GNU_SOURCE" $cc -std=c99 -D_GNU_SOURCE $WARN_C -I../.. -c -o $out/x.o after_headers.c
-  refused "$cc after other headers" "before any other #include" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c
+  refused "$cc after other headers" "put SWEREX_IMPLEMENTATION and swerex.h first" $cc -std=c99 -I../.. -c -o $out/x.o after_headers.c
+  refused "$cc after itself" "put SWEREX_IMPLEMENTATION and swerex.h first" $cc -std=c99 -I../.. -include ../../swerex.h \
+    -c -o $out/x.o implementation.c
+  refused "$cc a way to libcurl that is none" "SWEREX_USE_CURL is 0" $cc -std=c99 -DSWEREX_USE_CURL=3 -I../.. -c -o $out/x.o implementation.c
   refused "$cc two of three memory macros" "Define all of" $cc -std=c99 -DSWEREX_MALLOC=malloc -I../.. -c -o $out/x.o implementation.c
   ok "$cc kqueue sibling" $cc -std=c99 $WARN_C -DSWEREX_POLLER=SWEREX_POLLER_KQUEUE -Ikqueue -I../.. -fsyntax-only implementation.c
 done

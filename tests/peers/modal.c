@@ -402,6 +402,17 @@ TEST(kwargs_that_are_refused) {
     check_has(w.err.message, rows[i].words);
     end(&w);
   }
+  static const char *const times[] = {"-1", "0", "86401", "1e300"};
+  for (size_t i = 0; i < COUNT(times); i++) {
+    char config[80];
+    world w;
+    begin(&w, "");
+    snprintf(config, sizeof config, "{\"type\":\"modal\",\"deployment_timeout\":%s}", times[i]);
+    CHECK(!make(&w, config));
+    CHECK_INT(w.err.code, SWEREX_E_VALIDATION);
+    check_has(w.err.message, "deployment_timeout: Modal ends a sandbox after 1 to 86400 seconds");
+    end(&w);
+  }
   check_fails("", "{\"type\":\"modal\",\"modal_sandbox_kwargs\":{\"secrets\":[\"nosuch\"]}}",
               SWEREX_E_DEPLOYMENT_STARTUP, "SecretGetOrCreate at 127.0.0.1");
   check_fails("", "{\"type\":\"modal\",\"modal_sandbox_kwargs\":{\"volumes\":{\"/a\":\"nosuch\"}}}",

@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
 # What README.md says to type, in an empty folder with a copy of the one file.
 # Usage: readme.sh COMPILER. Ends in `N passed, N failed`.
-set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
-folder=$(mktemp -d) || exit 1
-trap 'rm -rf "$folder"' EXIT
-cd "$folder" || exit 1
-passed=0 failed=0
-
-is() { # WHAT ACTUAL EXPECTED
-  if [ "$2" = "$3" ]; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    printf 'not ok: %s: [%s], not [%s]\n' "$1" "$2" "$3"
-  fi
-}
+. "$(dirname "$0")/../cli/helpers.bash" none
 
 # The n-th block of C in the README.
 block() { # N
@@ -35,5 +22,4 @@ is "the command that tests" "$(grep -cE '^    make -C tests$' "$root/README.md")
 for target in $(grep -oE 'make -C (tests|tools|examples) [a-z]+' "$root/README.md" | awk '{ print $3 ":" $4 }'); do
   is "make -C ${target%:*} ${target#*:}" "$(make -n -C "$root/${target%:*}" "${target#*:}" >/dev/null 2>&1 && echo is there)" "is there"
 done
-printf '%d passed, %d failed\n' "$passed" "$failed"
-[ "$failed" -eq 0 ]
+finish

@@ -4,6 +4,7 @@ checks signatures and permissions): fargate.py SWEREX FOLDER_WITH_SWEREX_REMOTE.
 Between the two stands a proxy, which counts the calls and can answer in AWS's place what it never
 would: throttling, failures, cut off answers. Prints a line per test, then `N passed, N failed`."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -543,11 +544,26 @@ def test_credentials_of_roles():
     expect("/nonexistent" in err, err)
 
 
+@contextlib.contextmanager
+def recorded_dates():
+    """Collect the dates by which requests are signed, while they pass the proxy."""
+    dates, original = [], Proxy.do_POST
+
+    def record(self):
+        dates.append(self.headers["X-Amz-Date"])
+        original(self)
+
+    Proxy.do_POST = record
+    try:
+        yield dates
+    finally:
+        Proxy.do_POST = original
+
+
 def test_sts_is_asked_again():
     """When it is busy, and with its own time where that differs."""
     role = "role_arn = arn:aws:iam::123456789012:role/tester-role\n"
     files = {"credentials": "[base]\n" + key_lines(), "config": "[default]\n" + role + "source_profile = base\n"}
-    dates = []
 
     def script(action, count, body):
         if action == "AssumeRole" and count == 1:
@@ -556,17 +572,9 @@ def test_sts_is_asked_again():
             return (403, {"Date": "Thu, 15 Jan 2026 12:30:45 GMT"},
                     b"<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>")
 
-    original = Proxy.do_POST
-
-    def record(self):
-        dates.append(self.headers["X-Amz-Date"])
-        original(self)
-
-    Proxy.script, Proxy.do_POST = script, record
-    try:
+    Proxy.script = script
+    with recorded_dates() as dates:
         accepted(files)
-    finally:
-        Proxy.do_POST = original
     expect(dates[2].startswith("20260115T1230") and dates[3].startswith("20260115T1230"), dates)
     Proxy.script = lambda action, count, body: (
         400, {}, b"<E><Error><Code>IDPCommunicationError</Code><Message>later</Message></Error></E>")
@@ -680,24 +688,15 @@ def test_expired_credentials_are_renewed():
 
 def test_a_wrong_clock():
     """The signature carries the server's time once it has said that ours is wrong."""
-    dates = []
 
     def script(action, count, body):
         if action == "ListClusters" and count == 1:
             return (403, {"Date": "Thu, 15 Jan 2026 12:30:45 GMT"},
                     b'{"__type":"InvalidSignatureException","message":"Signature not yet current"}')
 
-    original = Proxy.do_POST
-
-    def record(self):
-        dates.append(self.headers["X-Amz-Date"])
-        original(self)
-
-    Proxy.script, Proxy.do_POST = script, record
-    try:
+    Proxy.script = script
+    with recorded_dates() as dates:
         code, out, err = swerex("fargate-teardown", "--dry-run")
-    finally:
-        Proxy.do_POST = original
     expect(code == 0 and dates[1].startswith("20260115T1230"), code, dates[:3], err)
 
 

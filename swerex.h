@@ -141,7 +141,7 @@
  *                                                                 http multi form
  *   dep     Deployments start and stop in steps               uses: sys mem log err util model loop
  *                                                                 rt
- *   elf     The static server, found and packed               uses: sys err str
+ *   elf     The static server, found and packed               uses: sys log err str
  *   engine  Commands of a container engine                    uses: sys mem err model loop text
  *                                                                 keep proc
  *   docker  Docker and Podman                                 uses: sys mem log err util model loop
@@ -1473,6 +1473,14 @@ static void swerex__sys_close(int *fd) {
   errno = saved;
 }
 
+/** Make both ends close-on-exec and the first nonblocking; false: they are closed. */
+static bool swerex__sys_prepare_pair(int ends[2]) {
+  if (swerex__sys_prepare_fd(ends[0], true) && swerex__sys_prepare_fd(ends[1], false)) return true;
+  swerex__sys_close(&ends[0]);
+  swerex__sys_close(&ends[1]);
+  return false;
+}
+
 /** Make a pipe whose ends are close-on-exec; the reading end is nonblocking. */
 static bool swerex__sys_pipe(int ends[2]) {
 #if defined(__linux__) && defined(SYS_pipe2)
@@ -1487,10 +1495,7 @@ static bool swerex__sys_pipe(int ends[2]) {
     ends[0] = ends[1] = -1;
     return false;
   }
-  if (swerex__sys_prepare_fd(ends[0], true) && swerex__sys_prepare_fd(ends[1], false)) return true;
-  swerex__sys_close(&ends[0]);
-  swerex__sys_close(&ends[1]);
-  return false;
+  return swerex__sys_prepare_pair(ends);
 }
 
 /** Make a pair of connected stream sockets, close-on-exec; the first is nonblocking. */
@@ -1509,10 +1514,7 @@ static bool swerex__sys_socketpair(int ends[2]) {
   setsockopt(ends[0], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
   setsockopt(ends[1], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
-  if (swerex__sys_prepare_fd(ends[0], true) && swerex__sys_prepare_fd(ends[1], false)) return true;
-  swerex__sys_close(&ends[0]);
-  swerex__sys_close(&ends[1]);
-  return false;
+  return swerex__sys_prepare_pair(ends);
 }
 
 /** Open a new, empty file that only we can reach; path receives where others may open it. */
@@ -4915,8 +4917,8 @@ static void swerex__loop_disarm(swerex_loop *loop, swerex__loop_timer *timer) {
 
 /** Have `fire` called after `seconds` (< 0: never). An armed timer is moved. */
 static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer,
-                                               double seconds,
-                                               void (*fire)(swerex__loop_timer *), void *owner) {
+                             double seconds,
+                             void (*fire)(swerex__loop_timer *), void *owner) {
   swerex__loop_disarm(loop, timer);
   if (seconds < 0) return;
   timer->at = swerex__util_now() + seconds;
@@ -20398,6 +20400,15 @@ static bool swerex__elf_find(const char *given, const swerex__elf_machine *machi
   return true;
 }
 
+/** Say that no static server was found, and what to do about it. */
+static void swerex__elf_tell_absent(const swerex_logger *logger, swerex_log_level level,
+                                    const char *arch) {
+  swerex__log(logger, level,
+              "no static swerex-remote for %s is here: counting on the image's own, or on pipx "
+              "there; build one with `make -C tools static`, and name it in SWEREX_REMOTE_BINARY",
+              arch);
+}
+
 /** Write the header of one file or folder of a tar archive. */
 static void swerex__elf_add_header(swerex__str *tar, const char *name, char type, size_t size) {
   static const char magic[8] = {'u', 's', 't', 'a', 'r', '\0', '0', '0'};
@@ -20926,10 +20937,7 @@ static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *e
                            "the transport \"stdio\" needs a static swerex-remote for %s: set "
                            "remote_binary, or build it with `make -C tools static`",
                            arch);
-  swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
-              "no static swerex-remote for %s is here: counting on the image's own, or on pipx "
-              "there; build one with `make -C tools static`, and name it in SWEREX_REMOTE_BINARY",
-              arch);
+  swerex__elf_tell_absent(&deployment->logger, SWEREX_LOG_WARNING, arch);
   return true;
 }
 
@@ -24709,7 +24717,7 @@ static const struct {
 
 /** Read the sizes that are wanted. */
 static bool swerex__task_read_sizes(const void *deployment, int *cpu, int *memory, int *disk,
-                                       swerex_error *err) {
+                                    swerex_error *err) {
   const char *vcpus = swerex__task_arg(deployment, "vcpus");
   const char *mib = swerex__task_arg(deployment, "memory");
   const char *gib = swerex__task_arg(deployment, "ephemeral_storage");
@@ -24901,8 +24909,8 @@ static void swerex__task_tell_logs(swerex_deployment *deployment) {
 }
 
 static swerex__aws_verdict swerex__task_ran_task(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
-                                                    swerex_error *err) {
+                                                 const swerex__aws_answer *answer,
+                                                 swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   if (!answer->ok && swerex__aws_has(answer->message, "unable to assume")) return SWEREX__AWS_AGAIN;
   if (!answer->ok) return SWEREX__AWS_FAILED;
@@ -24922,7 +24930,7 @@ static swerex__aws_verdict swerex__task_ran_task(void *owner, const swerex__aws_
 }
 
 static bool swerex__task_describe_task(void *owner, const swerex__aws_row *row,
-                                          swerex__str *body) {
+                                       swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   swerex__str_putc(body, '{');
@@ -24975,7 +24983,7 @@ static void swerex__task_read_interface(swerex__fargate *fargate, const swerex__
 
 /** Fail with why the task cannot be used. */
 static swerex__aws_verdict swerex__task_give_up(const swerex__fargate *fargate, const char *tail,
-                                                   swerex_error *err) {
+                                                swerex_error *err) {
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s%s%s", fargate->why,
                   tail[0] == '\0' ? "" : "\nThe last of its log:\n", tail);
   return SWEREX__AWS_FAILED;
@@ -24983,8 +24991,8 @@ static swerex__aws_verdict swerex__task_give_up(const swerex__fargate *fargate, 
 
 /** Look at a task that is awaited (WAIT), or that should run. */
 static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex__aws_row *row,
-                                                          const swerex__aws_answer *answer,
-                                                          swerex_error *err) {
+                                                       const swerex__aws_answer *answer,
+                                                       swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex__json *task = swerex__aws_first(answer->root, "tasks");
   const char *status = swerex__aws_text(task, "lastStatus");
@@ -25012,7 +25020,7 @@ static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex
 }
 
 static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *row,
-                                               swerex__str *body) {
+                                            swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->stopped || swerex__fargate_config(owner)->no_public_ip) return false;
@@ -25022,9 +25030,9 @@ static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *
 
 /** The address may come a little later than the task. */
 static swerex__aws_verdict swerex__task_described_interface(void *owner,
-                                                               const swerex__aws_row *row,
-                                                               const swerex__aws_answer *answer,
-                                                               swerex_error *err) {
+                                                            const swerex__aws_row *row,
+                                                            const swerex__aws_answer *answer,
+                                                            swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex__json *one = swerex__aws_first(answer->root, "networkInterfaceSet");
   (void)row;
@@ -25057,8 +25065,8 @@ static bool swerex__task_get_logs(void *owner, const swerex__aws_row *row, swere
 
 /** What the log says goes into the error; that there is none is none of its own. */
 static swerex__aws_verdict swerex__task_got_logs(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
-                                                    swerex_error *err) {
+                                                 const swerex__aws_answer *answer,
+                                                 swerex_error *err) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex__str tail = swerex__str_new(&fargate->aws->loop->allocator, 8192);
   (void)row;
@@ -25085,8 +25093,8 @@ static bool swerex__task_list_task(void *owner, const swerex__aws_row *row, swer
 }
 
 static swerex__aws_verdict swerex__task_listed_task(void *owner, const swerex__aws_row *row,
-                                                       const swerex__aws_answer *answer,
-                                                       swerex_error *err) {
+                                                    const swerex__aws_answer *answer,
+                                                    swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex__json *arn = swerex__aws_first(answer->root, "taskArns");
   (void)row, (void)err;
@@ -25109,8 +25117,8 @@ static bool swerex__task_stop_task(void *owner, const swerex__aws_row *row, swer
 }
 
 static swerex__aws_verdict swerex__task_stopped_task(void *owner, const swerex__aws_row *row,
-                                                        const swerex__aws_answer *answer,
-                                                        swerex_error *err) {
+                                                     const swerex__aws_answer *answer,
+                                                     swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row, (void)err;
   if (!answer->ok && !swerex__aws_has(answer->message, "not found")) return SWEREX__AWS_FAILED;
@@ -25301,7 +25309,7 @@ static void swerex__task_settle(swerex__fargate *fargate, swerex_error *error) {
 }
 
 static void swerex__task_await(swerex_deployment *deployment, swerex_future *future,
-                                  void (*then)(swerex_future *, void *), swerex_error *error) {
+                               void (*then)(swerex_future *, void *), swerex_error *error) {
   swerex__fargate *fargate = swerex__fargate_of(deployment);
   fargate->probe = future;
   if (future == NULL) {
@@ -25389,8 +25397,8 @@ static swerex_future *swerex__task_reach(swerex_deployment *deployment, swerex_e
 
 /** Tell what was found out about the task. */
 static swerex__aws_verdict swerex__task_checked(void *owner, const swerex__aws_row *row,
-                                                   const swerex__aws_answer *answer,
-                                                   swerex_error *err) {
+                                                const swerex__aws_answer *answer,
+                                                swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex_is_alive_response *response = (swerex_is_alive_response *)answer->response;
   const swerex__json *task = swerex__aws_first(answer->root, "tasks");
@@ -25435,7 +25443,7 @@ static swerex_future *swerex__task_is_alive(swerex_deployment *deployment, swere
 
 /** Refuse a list that is too long. */
 static bool swerex__task_check_list(const char *name, const char *const *list, size_t most,
-                                       swerex_error *err) {
+                                    swerex_error *err) {
   size_t count = 0;
   while (list != NULL && list[count] != NULL) count++;
   return count <= most ||
@@ -25443,7 +25451,7 @@ static bool swerex__task_check_list(const char *name, const char *const *list, s
 }
 
 static bool swerex__task_check_prefix(const char *name, const char *prefix, size_t most,
-                                         swerex_error *err) {
+                                      swerex_error *err) {
   size_t room = most - 1 - SWEREX__FARGATE_HASH;
   return prefix == NULL || strlen(prefix) <= room ||
          swerex__err_set(err, SWEREX_E_VALIDATION, "%s: it has more than %zu characters", name,
@@ -29108,14 +29116,14 @@ static bool swerex__image_fill_app(swerex__modal_run *run, void *request, swerex
 }
 
 static swerex__modal_verdict swerex__image_took_app(swerex__modal_run *run, const void *message,
-                                                      swerex_error *err) {
+                                                    swerex_error *err) {
   const swerex__modalpb_app_reply *reply = (const swerex__modalpb_app_reply *)message;
   return swerex__modal_keep(run->modal->app, reply->app_id, "app", err) ? SWEREX__MODAL_DONE
                                                                         : SWEREX__MODAL_FAILED;
 }
 
 static bool swerex__image_fill_environment(swerex__modal_run *run, void *request,
-                                             swerex_error *err) {
+                                           swerex_error *err) {
   swerex__modalpb_environment_request *to = (swerex__modalpb_environment_request *)request;
   const char *version = swerex__modalrc_get(&run->modal->rc, "image_builder_version");
   (void)err;
@@ -29126,8 +29134,8 @@ static bool swerex__image_fill_environment(swerex__modal_run *run, void *request
 }
 
 static swerex__modal_verdict swerex__image_took_environment(swerex__modal_run *run,
-                                                              const void *message,
-                                                              swerex_error *err) {
+                                                            const void *message,
+                                                            swerex_error *err) {
   const swerex__modalpb_environment_reply *reply =
     (const swerex__modalpb_environment_reply *)message;
   const swerex__modalpb_environment *environment = reply->metadata;
@@ -29202,7 +29210,7 @@ static bool swerex__image_fill_login(swerex__modal_run *run, void *request, swer
 }
 
 static swerex__modal_verdict swerex__image_took_login(swerex__modal_run *run,
-                                                        const void *message, swerex_error *err) {
+                                                      const void *message, swerex_error *err) {
   const swerex__modalpb_secret_reply *reply = (const swerex__modalpb_secret_reply *)message;
   return swerex__modal_keep(run->modal->login, reply->secret_id, "secret", err)
            ? SWEREX__MODAL_DONE
@@ -29226,14 +29234,14 @@ static swerex__pb_text swerex__image_need_text(const swerex__json *json, const c
 }
 
 static swerex__pb_text swerex__image_need_environment(const swerex__modal *modal,
-                                                        const swerex__json *json) {
+                                                      const swerex__json *json) {
   swerex__pb_text text = swerex__image_need_text(json, "environment_name");
   return text.size > 0 ? text : swerex__pb_str(modal->environment);
 }
 
 /** Add what an object says as a map; room for one more is left. */
 static bool swerex__image_add_env(swerex__modal_run *run, const swerex__json *env,
-                                    swerex__pb_list *map) {
+                                  swerex__pb_list *map) {
   size_t count = env == NULL ? 0 : env->size;
   swerex__pb_pair *pairs =
     (swerex__pb_pair *)swerex__pb_take(&run->doc, (count + 1) * sizeof *pairs);
@@ -29266,14 +29274,14 @@ static bool swerex__image_fill_secret(swerex__modal_run *run, void *request, swe
 
 /** Keep an id; FIRST, while there are more to ask for. */
 static swerex__modal_verdict swerex__image_took_need(swerex__modal *modal, swerex__pb_text id,
-                                                       const char *what, swerex_error *err) {
+                                                     const char *what, swerex_error *err) {
   if (!swerex__modal_keep(swerex__image_need(modal, modal->need)->id, id, what, err))
     return SWEREX__MODAL_FAILED;
   return ++modal->need < modal->need_count ? SWEREX__MODAL_FIRST : SWEREX__MODAL_DONE;
 }
 
 static swerex__modal_verdict swerex__image_took_secret(swerex__modal_run *run,
-                                                         const void *message, swerex_error *err) {
+                                                       const void *message, swerex_error *err) {
   const swerex__modalpb_secret_reply *reply = (const swerex__modalpb_secret_reply *)message;
   return swerex__image_took_need(run->modal, reply->secret_id, "secret", err);
 }
@@ -29293,7 +29301,7 @@ static bool swerex__image_fill_volume(swerex__modal_run *run, void *request, swe
 }
 
 static swerex__modal_verdict swerex__image_took_volume(swerex__modal_run *run,
-                                                         const void *message, swerex_error *err) {
+                                                       const void *message, swerex_error *err) {
   const swerex__modalpb_volume_reply *reply = (const swerex__modalpb_volume_reply *)message;
   return swerex__image_took_need(run->modal, reply->volume_id, "volume", err);
 }
@@ -29306,7 +29314,7 @@ static swerex__context *swerex__image_files(swerex__modal *modal) {
 }
 
 static bool swerex__image_fill_missing(swerex__modal_run *run, void *request,
-                                         swerex_error *err) {
+                                       swerex_error *err) {
   swerex__modalpb_missing_request *to = (swerex__modalpb_missing_request *)request;
   const swerex__context *files = swerex__image_files(run->modal);
   size_t left = files->count - run->modal->file;
@@ -29323,7 +29331,7 @@ static bool swerex__image_fill_missing(swerex__modal_run *run, void *request,
 }
 
 static swerex__modal_verdict swerex__image_took_missing(swerex__modal_run *run,
-                                                          const void *message, swerex_error *err) {
+                                                        const void *message, swerex_error *err) {
   const swerex__modalpb_missing_reply *reply = (const swerex__modalpb_missing_reply *)message;
   const swerex__pb_list *list = &reply->missing_sha256_hex_hashes;
   swerex__modal *modal = run->modal;
@@ -29370,7 +29378,7 @@ static bool swerex__image_fill_put(swerex__modal_run *run, void *request, swerex
 }
 
 static swerex__modal_verdict swerex__image_took_put(swerex__modal_run *run, const void *message,
-                                                      swerex_error *err) {
+                                                    swerex_error *err) {
   const swerex__modalpb_put_reply *reply = (const swerex__modalpb_put_reply *)message;
   swerex__modal *modal = run->modal;
   swerex__context_file *file = swerex__context_at(swerex__image_files(modal), modal->file);
@@ -29403,7 +29411,7 @@ static bool swerex__image_fill_mount(swerex__modal_run *run, void *request, swer
 }
 
 static swerex__modal_verdict swerex__image_took_mount(swerex__modal_run *run,
-                                                        const void *message, swerex_error *err) {
+                                                      const void *message, swerex_error *err) {
   const swerex__modalpb_mount_reply *reply = (const swerex__modalpb_mount_reply *)message;
   swerex__modal *modal = run->modal;
   return swerex__modal_keep(modal->built ? modal->binary_mount : modal->context_mount,
@@ -29523,8 +29531,8 @@ static void swerex__image_take_log(swerex__modal *modal, swerex__pb_text data) {
 
 /** Judge the result of a layer's build. */
 static swerex__modal_verdict swerex__image_judge_image(swerex__modal *modal,
-                                                         const swerex__modalpb_result *result,
-                                                         swerex_error *err) {
+                                                       const swerex__modalpb_result *result,
+                                                       swerex_error *err) {
   static const char *const states[] = {"has no result", "ended well", "failed",
                                        "was ended from outside: try again", "took too long"};
   if (result == NULL || result->status == SWEREX__MODALPB_UNFINISHED) return SWEREX__MODAL_MORE;
@@ -29551,7 +29559,7 @@ static swerex__modal_verdict swerex__image_end_layer(swerex__modal *modal) {
 }
 
 static swerex__modal_verdict swerex__image_took_image(swerex__modal_run *run,
-                                                        const void *message, swerex_error *err) {
+                                                      const void *message, swerex_error *err) {
   const swerex__modalpb_image_reply *reply = (const swerex__modalpb_image_reply *)message;
   swerex__modal *modal = run->modal;
   if (!swerex__modal_keep(modal->image, reply->image_id, "image", err)) return SWEREX__MODAL_FAILED;
@@ -29575,7 +29583,7 @@ static bool swerex__image_fill_join(swerex__modal_run *run, void *request, swere
 }
 
 static swerex__modal_verdict swerex__image_took_join(swerex__modal_run *run,
-                                                       const void *message, swerex_error *err) {
+                                                     const void *message, swerex_error *err) {
   const swerex__modalpb_join_reply *reply = (const swerex__modalpb_join_reply *)message;
   swerex__modal *modal = run->modal;
   bool rest = run->done; /* the result was there: the rest of the log */
@@ -30201,10 +30209,7 @@ static bool swerex__sandbox_plan_server(swerex__modal *modal, swerex_error *err)
   if (path[0] != '\0')
     return swerex__context_add(&modal->binary, path, SWEREX__MODAL_BINARY, 0755, err);
   if (!config->skip_pipx) modal->layers = SWEREX__MODAL_LAYERS;
-  swerex__log(&modal->deployment->logger, SWEREX_LOG_INFO,
-              "no static swerex-remote for amd64 is here: counting on the one in the image, or on "
-              "pipx there; build one with `make -C tools static`, and name it in "
-              "SWEREX_REMOTE_BINARY");
+  swerex__elf_tell_absent(&modal->deployment->logger, SWEREX_LOG_INFO, "amd64");
   return true;
 }
 

@@ -729,4 +729,90 @@ TEST(limits_and_sums_hold) {
   }
 }
 
+TEST(directories_that_lie_are_refused) {
+  static char name[60000];
+  enter();
+  REFUSE("is encrypted", {.name = "a", .data = "x", .flags = 1});
+  REFUSE("compression method 12 is not supported", {.name = "a", .data = "x", .method = 12});
+  REFUSE("its two sizes differ", {.name = "a", .data = "x", .size = 7});
+  REFUSE("a lies outside of the archive", {.name = "a", .data = "x", .offset = 7777});
+  REFUSE("a lies outside of the archive", {.name = "a", .data = "x", .size = 999, .packed = 999});
+  REFUSE("l: a link of 0 bytes", {.name = "l", .mode = 0120777});
+  REFUSE("l: a link of 1 bytes", {.name = "l/", .data = "x", .mode = 0120777});
+  memset(name, 'n', sizeof name);
+  REFUSE("Truncated central directory", {.name = name, .data = "x", .name_size = sizeof name});
+  REFUSE("Overlapped entries", {.name = "a", .data = "xxxxxxxx"}, {.name = "b", .data = "x", .offset = 8});
+  REFUSE("Bad magic number for file header", {.name = "a", .data = "x"},
+         {.name = "l", .data = "xxxxxxxxxxxxxxxxx", .mode = 0120777, .offset = 45});
+  REFUSE("Bad CRC-32 for file 'l'", {.name = "l", .data = "x", .mode = 0120777, .crc = 1});
+  REFUSE("Bad CRC-32 for file 'l'", {.name = "l", .data = "x", .mode = 0120777, .method = 8, .size = 2});
+  leave();
+}
+
+/** Unpack, and expect a message once the data is read. */
+static void spoil(int line, const item *it, const char *why) {
+  swerex__str data = hand_made(it, 1);
+  swerex_error err = SWEREX_ERROR_INIT;
+  enter();
+  bool ok = unpack(data.data, data.size, in("out"), NULL, &err);
+  if (ok || strstr(err.message, why) == NULL || strcmp(err.class_path, "zipfile.BadZipFile") != 0) {
+    test_fault(__FILE__, line, why);
+    printf("#   is %s\n", ok ? "no error" : err.message);
+  }
+  swerex__str_clear(&data);
+  swerex__err_clear(&err);
+  leave();
+}
+
+#define SPOILT(why, ...)                                                                           \
+  do {                                                                                             \
+    const item item_ = {__VA_ARGS__};                                                              \
+    spoil(__LINE__, &item_, why);                                                                  \
+  } while (0)
+
+TEST(data_that_lies_is_refused) {
+  SPOILT("Bad CRC-32 for file 'a'", .name = "a", .data = "x", .crc = 1);
+  SPOILT("Bad CRC-32 for file 'a'", .name = "a", .data = "xxxx", .method = 8, .size = 5);
+  SPOILT("a is larger than the archive says", .name = "a", .data = "xxxx", .method = 8, .size = 3);
+  SPOILT("its compressed data is cut off", .name = "a", .data = "abcdefghij", .method = 8, .packed = 3);
+  SPOILT("a lies outside of the archive", .name = "a", .data = "x", .local_extra = 0, .local_name = "aa",
+         .offset = 0, .method = 8, .packed = 36, .size = 4);
+}
+
+TEST(long_records_are_read) {
+  static const struct {
+    const char *change, *words;
+  } rows[] = {{"", NULL},
+              {"at = d.rfind(b'PK\x06\x06'); d[at] = 0\n", "Corrupt zip64 end of central directory"},
+              {"at = d.rfind(b'PK\x06\x06'); d[at + 16] = 1\n", "that span multiple disks"},
+              {"at = d.rfind(b'PK\x06\x06'); d[at + 45] = 1\n", "Bad offset for central directory"}};
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    char script[2000];
+    enter();
+    snprintf(script, sizeof script,
+             "import zipfile\nzipfile.ZIP64_LIMIT = 3; zipfile.ZIP_FILECOUNT_LIMIT = 1\n"
+             "z = zipfile.ZipFile('a.zip', 'w')\n"
+             "for name in 'one', 'two': z.open(name, 'w', force_zip64=True).write(b'abcdef')\nz.close()\n"
+             "d = bytearray(open('a.zip', 'rb').read())\n%sopen('a.zip', 'wb').write(d)\n",
+             rows[i].change);
+    PYTHON(script);
+    int fd = open(in("a.zip"), O_RDONLY);
+    bool ok = unpack_fd(fd, in("out"), NULL, &err);
+    CHECK(ok == (rows[i].words == NULL));
+    if (ok == (rows[i].words != NULL) || (!ok && strstr(err.message, rows[i].words) == NULL)) {
+      printf("# row %zu: %s\n", i, ok ? "taken" : err.message);
+      test_faults++;
+    }
+    if (ok) {
+      swerex__str text = get("out/two");
+      CHECK_MEM(text.data, text.size, "abcdef");
+      swerex__str_clear(&text);
+    }
+    close(fd);
+    swerex_error_clear(&err);
+    leave();
+  }
+}
+
 TEST_MAIN()

@@ -1,0 +1,108 @@
+/* Container engines that fail, each a short script that stands for the engine: what is said then. */
+#define SWEREX_IMPLEMENTATION
+#include "swerex.h"
+
+#include "test.h"
+
+static char folder[64];
+
+static void quiet(void *user_data, const swerex_log_record *record) {
+  (void)user_data, (void)record;
+}
+
+/** Have a script stand for the engine, or nothing (NULL). */
+static void stand_in(const char *script) {
+  char path[100];
+  snprintf(folder, sizeof folder, "/tmp/swerex-engine-%ld", (long)getpid());
+  mkdir(folder, 0755);
+  snprintf(path, sizeof path, "%s/docker", folder);
+  unlink(path);
+  if (script == NULL) return;
+  FILE *file = fopen(path, "w");
+  fprintf(file, "#!/bin/sh\nPATH=/usr/bin:/bin\n%s\n", script);
+  fclose(file);
+  chmod(path, 0755);
+}
+
+/** Start a deployment with what `more` adds to its configuration; the error is *err. */
+static bool starts(const char *more, swerex_error *err) {
+  char json[400], *before = strdup(getenv("PATH"));
+  swerex_loop_options options;
+  memset(&options, 0, sizeof options);
+  options.logger.write = quiet;
+  snprintf(json, sizeof json, "{\"type\":\"docker\",\"image\":\"x\"%s}", more);
+  unsetenv("SWEREX_REMOTE_BINARY");
+  setenv("PATH", folder, 1); /* nor may a real one be found */
+  swerex_loop *loop = swerex_loop_new(&options, err);
+  swerex_deployment *box = swerex_get_deployment_json(loop, json, 0, err);
+  bool ok = box != NULL && swerex_deployment_start(box, err);
+  swerex_loop_free(loop);
+  setenv("PATH", before, 1);
+  free(before);
+  return ok;
+}
+
+static void remove_stand_in(void) {
+  stand_in(NULL);
+  rmdir(folder);
+}
+
+TEST(what_engines_say_is_passed_on) {
+  static const struct {
+    const char *script, *more, *words;
+  } rows[] = {
+    {"echo 'Cannot connect to the daemon' >&2; exit 1", "", "is the engine running?"},
+    {"echo 'permission denied while trying to connect' >&2; exit 1", "", "add it to the group docker"},
+    {"case $1 in pull) echo 'toomanyrequests' >&2; exit 1;; image) echo 'No such image' >&2; exit 1;; esac",
+     "", "toomanyrequests"},
+    {"case $1 in image) echo 'No such image' >&2; exit 1;; esac", ",\"pull\":\"never\"", "x"},
+    {"exit 7", "", "it said nothing"},
+    {"sleep 60", ",\"startup_timeout\":0.2", "no answer from the engine within 0.2s"},
+    {"exit 1", ",\"image\":\"-x\"", "is no name of an image"},
+    {"exit 1", ",\"port\":70000", "is not a port"},
+    {"case $1 in image) echo s390x;; esac", ",\"transport\":\"stdio\"",
+     "needs a static swerex-remote for s390x"},
+    {"case $1 in image) echo s390x;; esac", "", "create did not give an id"},
+    {"case $1 in image) echo s390x;; create) echo 'port is already allocated' >&2; exit 125;; esac", "",
+     "choose another port, or leave it out"},
+    {"case $1 in image) echo s390x;; create) echo 12ab;; start) echo 'exec format error' >&2; exit 1;; esac", "",
+     "exec format error"},
+    {"case $1 in image) echo s390x;; create) echo 12ab;; start) exit 4;; esac", "", "ended with exit code 4"},
+    {"case $1 in image) echo s390x;; create) echo 12ab;; start) seq 9000; echo last; exit 4;; esac", "",
+     "9000\nlast"},
+    {"case $1 in image) echo s390x;; create) echo 12ab;; rm) exit 1;; esac", "", "docker rm: it said nothing"},
+    {"exit 1", ",\"container_runtime\":\"rkt\"", "container_runtime"},
+    {"exit 1", ",\"docker_args\":\"x\"", "docker_args"},
+  };
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    stand_in(rows[i].script);
+    CHECK(!starts(rows[i].more, &err));
+    CHECK(err.message != NULL && strstr(err.message, rows[i].words) != NULL);
+    if (err.message != NULL && strstr(err.message, rows[i].words) == NULL)
+      printf("# row %zu: %s\n", i, err.message);
+    swerex_error_clear(&err);
+  }
+  remove_stand_in();
+}
+
+TEST(an_engine_that_cannot_be_run) {
+  for (int i = 0; i < 2; i++) { /* there is none; there is one whose interpreter is missing */
+    swerex_error err = SWEREX_ERROR_INIT;
+    char path[100];
+    stand_in(NULL);
+    snprintf(path, sizeof path, "%s/docker", folder);
+    FILE *file = i == 0 ? NULL : fopen(path, "w");
+    if (file != NULL) {
+      fputs("#!/nonexistent/shell\n", file);
+      fclose(file);
+      chmod(path, 0755);
+    }
+    CHECK(!starts("", &err));
+    CHECK(strstr(err.message, "there is no `docker` on PATH") != NULL);
+    swerex_error_clear(&err);
+  }
+  remove_stand_in();
+}
+
+TEST_MAIN()

@@ -7750,6 +7750,7 @@ static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *req
   do n = sendmsg(keep->watch.fd, &message, SWEREX__SYS_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   size_t head = sizeof *request;
+  if (n == (ssize_t)(head + request->text)) return 1; /* all of it; there may be no text */
   if (n >= (ssize_t)head)
     return swerex__keep_send_rest(keep->watch.fd, text + ((size_t)n - head),
                                   head + request->text - (size_t)n) ? 1 : -1;

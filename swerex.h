@@ -101,91 +101,140 @@
  *   err     Errors                                            uses: sys mem
  *   str     Growing strings                                   uses: mem err
  *   util    Clock, random bytes, numbers, Python notation     uses: sys str
- *   json    JSON reader and writer                            uses: sys mem err str util
- *   valid   Values from JSON, and what is wrong with them     uses: sys err str util json
- *   model   Structs as JSON                                   uses: sys mem err str json valid
+ *   json    JSON values, and writing them                     uses: str util
+ *   doc     JSON documents: the reader                        uses: sys mem err str util json
+ *   valid   Values from JSON, and what is wrong with them     uses: sys err str util json doc
+ *   model   Structs: their tables, and copies                 uses: sys mem err
+ *   encode  Structs checked, and written as JSON              uses: err str json doc model
+ *   decode  Structs read from JSON                            uses: mem str json valid model
+ *   union   Unions of structs, told apart by a field          uses: sys err str json valid model
+ *                                                                 decode
  *   poll    Readiness of descriptors: epoll, kqueue, poll     uses: sys mem
  *   loop    Timers, futures, the completion queue             uses: sys mem log err util model poll
- *   rt      Runtimes: one table of verbs                      uses: sys mem err util model loop
- *   text    Encodings and terminal text                       uses: sys mem err str util
+ *   rt      Runtimes: one table of verbs                      uses: sys mem err util model encode
+ *                                                                 loop
+ *   text    Encodings                                         uses: sys err str util
+ *   term    A command's output: filtered, and kept to a cap   uses: mem err util text
  *   fs      Files                                             uses: sys mem err str text
- *   keep    The keeper, which starts and ends children        uses: sys mem err str poll loop
- *   proc    Commands with pipes                               uses: sys mem err poll loop text keep
- *   re      Expect patterns                                   uses: sys mem err
- *   bash    Which commands are surely complete                uses: sys str
+ *   copy    Files and trees, copied in bounded steps          uses: sys mem err str fs
+ *   keeper  The keeper, which starts and ends children        uses: sys
+ *   keep    Children, at the host's end of a keeper           uses: sys mem err str poll loop
+ *                                                                 keeper
+ *   proc    Commands with pipes                               uses: sys mem err poll loop term
+ *                                                                 keeper keep
+ *   re      Expect patterns: characters and sets              uses: sys mem
+ *   pattern Expect patterns: reading them                     uses: mem re
+ *   match   Expect patterns: their program, and running it    uses: mem err re pattern
+ *   word    The words of bash                                 uses: sys
+ *   bash    Which commands are surely complete                uses: sys str word
  *   shell   What is typed at a shell, and its marks           uses: sys str bash
  *   pty     Terminals                                         uses: sys
- *   sess    Live sessions                                     uses: sys mem log err str util json
- *                                                                 model poll loop text keep proc re
- *                                                                 bash shell pty
+ *   sess    Live sessions: what one is, and its answers       uses: sys mem err str util json model
+ *                                                                 poll loop term keep proc re match
+ *                                                                 shell pty
+ *   talk    What a session reads, and what it types           uses: sys mem err str loop re match
+ *                                                                 shell pty sess
+ *   turn    Turns in a session: the queue, limits, interrupts uses: sys mem log err str util json
+ *                                                                 model poll loop term keeper keep
+ *                                                                 proc match bash shell pty sess
+ *                                                                 talk
+ *   open    Sessions opened                                   uses: sys mem err str util poll loop
+ *                                                                 keeper keep shell pty sess turn
  *   local   The local runtime                                 uses: mem err str util json model
- *                                                                 loop rt text fs keep proc pty
- *                                                                 sess
+ *                                                                 loop rt term fs copy keeper keep
+ *                                                                 proc pty sess turn open
  *   dummy   The dummy runtime                                 uses: mem err str util model loop rt
  *   sock    Sockets: names, connecting, listening, streams    uses: sys mem err str poll loop
  *   http    HTTP/1.1: one parser for requests and responses   uses: sys str
  *   multi   multipart/form-data                               uses: str sock http
  *   deflate CRC-32, deflate                                   uses: str
  *   inflate Inflate                                           uses: deflate
- *   zip     Zip archives                                      uses: sys mem err str text fs deflate
- *                                                                 inflate
- *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock
+ *   zip     Zip archives, packed                              uses: sys mem err str text fs deflate
+ *   unzip   Zip archives, unpacked                            uses: sys mem err str fs deflate
+ *                                                                 inflate zip
+ *   lib     libcurl, linked or loaded                         uses: sys err
+ *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock lib
  *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
  *                                                                 http curl
+ *   raised  Exceptions that a server tells of                 uses: mem err str json
  *   remote  The remote runtime                                uses: sys mem log err str util json
- *                                                                 model loop rt fs zip web
+ *                                                                 doc model encode decode loop rt
+ *                                                                 fs zip web raised
  *   form    Files that come as forms                          uses: sys mem err str util json valid
- *                                                                 fs http multi zip
- *   srv     The server                                        uses: sys mem log err str util json
- *                                                                 model poll loop rt fs local sock
- *                                                                 http multi form
- *   dep     Deployments start and stop in steps               uses: sys mem log err util model loop
- *                                                                 rt
+ *                                                                 fs copy http multi unzip
+ *   srv     The server: operations and their answers          uses: mem log err str util json
+ *                                                                 encode poll loop sock http form
+ *   route   Requests to the server                            uses: sys err str json doc model
+ *                                                                 decode union loop rt fs sock http
+ *                                                                 multi form srv
+ *   serve   Connections, and the server as a whole            uses: sys mem log err str util poll
+ *                                                                 loop rt local sock http multi
+ *                                                                 form srv route
+ *   dep     Deployments start and stop in steps               uses: sys mem log err model union
+ *                                                                 loop rt
+ *   reach   Runtimes waited for, with looks at where they run uses: sys mem err util loop rt
  *   elf     The static server, found and packed               uses: sys log err str
- *   engine  Commands of a container engine                    uses: sys mem err model loop text
+ *   engine  Commands of a container engine                    uses: sys mem err model loop term
  *                                                                 keep proc
- *   docker  Docker and Podman                                 uses: sys mem log err util model loop
- *                                                                 rt text keep proc remote dep elf
- *                                                                 engine
+ *   docker  What Docker and Podman are asked for              uses: sys mem err util loop keep proc
+ *                                                                 dep elf engine
+ *   container Containers, and the deployment                  uses: sys mem log err model loop rt
+ *                                                                 term keeper keep proc remote dep
+ *                                                                 elf engine docker
  *   hash    SHA-256 and HMAC                                  uses: util
- *   xml     XML answers                                       uses: sys err str util json
+ *   xml     XML answers                                       uses: sys err str util json doc
  *   sign    Signature Version 4                               uses: sys mem str util http hash
  *   profile AWS settings: shared files, region, endpoints     uses: mem err str fs http
- *   login   AWS credentials                                   uses: sys mem err str json loop text
- *                                                                 fs keep proc http web xml sign
- *                                                                 profile
+ *   login   AWS credentials: calls and roles                  uses: mem err str json doc loop fs
+ *                                                                 proc http web xml sign profile
+ *   creds   Where AWS credentials come from                   uses: sys mem err str json doc loop
+ *                                                                 term fs keep proc web profile
+ *                                                                 login
+ *   answer  What AWS answers                                  uses: json http
  *   aws     Calls to AWS                                      uses: sys mem log err str util json
- *                                                                 model loop http web xml sign
- *                                                                 profile login
+ *                                                                 doc model loop http web xml sign
+ *                                                                 profile login creds answer
  *   fargate What Fargate needs                                uses: sys log err str util json hash
- *                                                                 sign profile aws
- *   task    Tasks in Fargate, and the deployment              uses: sys mem log err str util json
- *                                                                 model loop rt remote dep sign
- *                                                                 profile aws fargate
- *   teardown What Fargate deployments have left                uses: sys mem log err str json loop
- *                                                                 sign profile aws fargate
+ *                                                                 sign profile answer aws
+ *   network The network of tasks: subnets, a security group   uses: sys err str json sign answer
+ *                                                                 aws fargate
+ *   ecs     Tasks in Fargate                                  uses: sys log err str util json doc
+ *                                                                 sign profile answer aws fargate
+ *   task    The deployment in Fargate                         uses: sys mem log err str util json
+ *                                                                 model loop rt remote dep profile
+ *                                                                 answer aws fargate network ecs
+ *   teardown What Fargate deployments have left: looking      uses: mem log err str json sign
+ *                                                                 profile answer aws fargate
+ *   removal What Fargate deployments have left: removing      uses: sys mem err str json loop
+ *                                                                 profile answer aws fargate
+ *                                                                 teardown
  *   pb      Protocol Buffers                                  uses: sys mem err str
- *   grpc    Calls by gRPC                                     uses: sys mem log err str util loop
- *                                                                 http curl web pb
+ *   grpc    Answers by gRPC                                   uses: sys err str http pb
+ *   rpc     Calls by gRPC                                     uses: mem log err str util loop http
+ *                                                                 curl web pb grpc
  *   modalpb Modal's messages                                  uses: pb
  *   modalrc Modal's settings                                  uses: mem err str fs
  *   context The files that a Dockerfile copies                uses: sys mem err str util fs http
  *                                                                 hash
  *   modal   Calls to Modal                                    uses: sys mem log err str util json
- *                                                                 model loop pb grpc modalpb
- *                                                                 modalrc context
+ *                                                                 doc model loop pb grpc rpc
+ *                                                                 modalpb modalrc context
+ *   kwargs  What modal_sandbox_kwargs mean                    uses: sys mem err str json doc pb
+ *                                                                 modalpb modal
  *   image   What a sandbox is made of                         uses: sys mem err str json fs dep pb
  *                                                                 modalpb modalrc context modal
- *   sandbox Sandboxes of Modal, and the deployment            uses: sys mem log err str util json
- *                                                                 model loop fs remote dep elf pb
- *                                                                 grpc modalpb modalrc context
- *                                                                 modal image
- *   kinds   Deployments by type                               uses: sys err json model local dummy
- *                                                                 remote dep docker task sandbox
- *   api     The public functions                              uses: sys mem log err str util json
- *                                                                 model poll loop rt local dummy
- *                                                                 remote srv dep docker teardown
- *                                                                 kinds
+ *   box     Calls about a sandbox of Modal                    uses: sys log err str json pb rpc
+ *                                                                 modalpb modal image
+ *   sandbox The deployment in Modal                           uses: sys mem log err str util doc
+ *                                                                 model loop fs remote dep reach
+ *                                                                 elf pb rpc modalrc context modal
+ *                                                                 kwargs box
+ *   kinds   Deployments by type                               uses: sys err doc union local dummy
+ *                                                                 remote dep container task sandbox
+ *   api     The public functions                              uses: sys mem log err str util doc
+ *                                                                 model encode decode poll loop rt
+ *                                                                 local dummy remote serve dep
+ *                                                                 docker container removal kinds
  */
 
 #ifdef SWEREX_IMPLEMENTATION
@@ -1313,7 +1362,7 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
  * [sys] The system: headers, and what differs
  * ========================================================================================== */
 /* The only includes of the implementation, each with what needs it. Nothing above [poll] and
- * [keep] may test for a system by name outside of this section. */
+ * [keeper] may test for a system by name outside of this section. */
 
 #ifdef __cplusplus
 #error "SWEREX_IMPLEMENTATION is C: put it, and #include \"swerex.h\", into a .c file of its own."
@@ -2456,13 +2505,10 @@ static void swerex__util_add_repr_list(swerex__str *s, const char *const *items)
 }
 
 /* =============================================================================================
- * [json] JSON reader and writer
+ * [json] JSON values, and writing them
  * ========================================================================================== */
-/* Reads a whole text (RFC 8259, strict UTF-8) into nodes that live in one arena, and are gone with
- * one call. Nothing of the text itself is kept. Nesting is bounded by SWEREX_MAX_JSON_DEPTH and
- * costs no stack. A lone \udc80..\udcff stands for the byte 80..ff, which is how Python sends bytes
- * that are not UTF-8; such bytes are written that way too, so that what is written is always valid.
- * Errors have the words and the positions (in characters) of Python's json module. */
+/* Values are nodes, as [doc] reads them. A byte that is not UTF-8 is written the way Python sends
+ * it, as a lone \udc80..\udcff for the byte 80..ff, so that what is written is always valid. */
 
 typedef enum swerex__json_type {
   SWEREX__JSON_NULL,
@@ -2487,46 +2533,6 @@ typedef struct swerex__json {
   struct swerex__json *child; /* first member of an array or object */
   struct swerex__json *next;  /* member after this one */
 } swerex__json;
-
-/** Where and why a text is not JSON. */
-typedef struct swerex__json_fault {
-  const char *reason; /* as Python has it, such as "Expecting value" */
-  size_t byte;        /* offset in bytes */
-  size_t position;    /* offset in characters */
-  size_t line, column;
-} swerex__json_fault;
-
-typedef struct swerex__json_block {
-  struct swerex__json_block *next;
-  size_t used, room; /* of the bytes behind this header */
-} swerex__json_block;
-
-typedef struct swerex__json_doc {
-  const swerex__json *root;  /* NULL after a failure */
-  swerex__json_fault fault;  /* set when the text was malformed */
-  swerex__json_block *block; /* the arena, newest block first */
-} swerex__json_doc;
-
-/** An array or object that is still open. */
-typedef struct swerex__json_frame {
-  swerex__json *node, *last;
-  const char *key; /* of the member to come */
-  size_t key_size;
-} swerex__json_frame;
-
-typedef struct swerex__json_reader {
-  const swerex_allocator *allocator;
-  const char *text;
-  size_t size, at;
-  swerex__json_doc *doc;
-  swerex__json_frame *open;
-  size_t depth, room;
-  bool failed, in_place;
-  swerex__json_fault fault; /* reason NULL: no memory */
-  size_t wide;              /* bytes so far that are not a character's first */
-  size_t string_at, string_wide;  /* where the last string begins, and how many came before it */
-  size_t line, line_position;     /* where this line begins, in characters */
-} swerex__json_reader;
 
 /** Compare a counted text with a name. */
 static bool swerex__json_same(const char *text, size_t size, const char *name) {
@@ -2591,430 +2597,6 @@ static size_t swerex__json_copy_run(char *out, const char *text, size_t size, si
       *wide += step - 1;
     }
     if (step == 0) return n;
-  }
-}
-
-/* --- arena --- */
-
-#define SWEREX__JSON_ALIGN(size) (((size) + 7) & ~(size_t)7)
-
-/** Take bytes from the arena, aligned for a node. */
-static void *swerex__json_take(swerex__json_reader *reader, size_t size) {
-  swerex__json_block *block = reader->doc->block;
-  if (size > SIZE_MAX / 2) return NULL;
-  size_t header = SWEREX__JSON_ALIGN(sizeof *block);
-  size = SWEREX__JSON_ALIGN(size);
-  if (block == NULL || block->room - block->used < size) {
-    size_t room = block == NULL ? 1024 : block->room * 2;
-    if (room > (size_t)1 << 18) room = (size_t)1 << 18;
-    if (room < size) room = size;
-    swerex__json_block *fresh = (swerex__json_block *)swerex__mem_grow(
-      reader->allocator, NULL, header + room, 1);
-    if (fresh == NULL) return NULL;
-    fresh->next = block;
-    fresh->used = 0;
-    fresh->room = room;
-    reader->doc->block = block = fresh;
-  }
-  void *taken = (char *)block + header + block->used;
-  block->used += size;
-  return taken;
-}
-
-/** Release a document; it may be used again. */
-static void swerex__json_free(swerex__json_doc *doc) {
-  for (swerex__json_block *block = doc->block, *next; block != NULL; block = next) {
-    next = block->next;
-    swerex__mem_free(block);
-  }
-  doc->block = NULL;
-  doc->root = NULL;
-}
-
-/* --- reader --- */
-
-/** Note a fault, once: the place is told while all before it is still known. Returns false. */
-static bool swerex__json_fail(swerex__json_reader *reader, const char *reason, size_t at) {
-  swerex__json_fault *fault = &reader->fault;
-  reader->failed = true;
-  fault->reason = reason;
-  fault->byte = at;
-  fault->position = at - (at <= reader->string_at ? reader->string_wide : reader->wide);
-  fault->line = reader->line;
-  fault->column = fault->position - reader->line_position + 1;
-  return false;
-}
-
-/** Skip white space, and return the byte there; -1 at the end. */
-static int swerex__json_peek(swerex__json_reader *reader) {
-  while (reader->at < reader->size) {
-    char c = reader->text[reader->at];
-    if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return (unsigned char)c;
-    reader->at++;
-    if (c != '\n') continue;
-    reader->line++;
-    reader->line_position = reader->at - reader->wide;
-  }
-  return -1;
-}
-
-/** Read the four digits of \uXXXX; at is the place of the u. */
-static bool swerex__json_read_hex(swerex__json_reader *reader, size_t at, uint32_t *unit) {
-  static const char reason[] = "Invalid \\uXXXX escape";
-  *unit = 0;
-  if (reader->size - at < 6) return swerex__json_fail(reader, reason, at);
-  for (size_t i = 1; i <= 4; i++) {
-    char c = reader->text[at + i];
-    char lower = (char)(c | 0x20);
-    if (c >= '0' && c <= '9')
-      *unit = *unit * 16 + (uint32_t)(c - '0');
-    else if (lower >= 'a' && lower <= 'f')
-      *unit = *unit * 16 + (uint32_t)(lower - 'a') + 10;
-    else
-      return swerex__json_fail(reader, reason, at);
-  }
-  return true;
-}
-
-/** Read \uXXXX, a pair of surrogates joined; reader->at is at the u, and moves behind it all. */
-static bool swerex__json_read_unit(swerex__json_reader *reader, char **out) {
-  size_t start = reader->at - 1;
-  uint32_t unit, low;
-  if (!swerex__json_read_hex(reader, reader->at, &unit)) return false;
-  reader->at += 5;
-  if (unit >= 0xDC80 && unit <= 0xDCFF) {
-    *(*out)++ = (char)(unit & 0xFF);
-    return true;
-  }
-  if (unit >= 0xD800 && unit <= 0xDFFF) {
-    const char *text = reader->text + reader->at;
-    bool escape = reader->size - reader->at >= 2 && text[0] == '\\' && text[1] == 'u';
-    if (unit >= 0xDC00 || !escape)
-      return swerex__json_fail(reader, "Unpaired surrogate escape", start);
-    if (!swerex__json_read_hex(reader, reader->at + 1, &low)) return false;
-    if (low < 0xDC00 || low > 0xDFFF)
-      return swerex__json_fail(reader, "Unpaired surrogate escape", start);
-    reader->at += 6;
-    unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
-  }
-  *out += swerex__util_utf8_put(*out, unit);
-  return true;
-}
-
-/** Read one escape; reader->at is at the backslash, and moves behind the escape. */
-static bool swerex__json_read_escape(swerex__json_reader *reader, size_t quote, char **out) {
-  size_t start = reader->at++;
-  if (reader->at == reader->size)
-    return swerex__json_fail(reader, "Unterminated string starting at", quote);
-  char c = reader->text[reader->at];
-  switch (c) {
-  case '"':
-  case '\\':
-  case '/': break;
-  case 'b': c = '\b'; break;
-  case 'f': c = '\f'; break;
-  case 'n': c = '\n'; break;
-  case 'r': c = '\r'; break;
-  case 't': c = '\t'; break;
-  case 'u': return swerex__json_read_unit(reader, out);
-  default: return swerex__json_fail(reader, "Invalid \\escape", start);
-  }
-  *(*out)++ = c;
-  reader->at++;
-  return true;
-}
-
-/** Find the quote that ends a string, or the end of the text: a bound of the string's size. */
-static size_t swerex__json_find_quote(const swerex__json_reader *reader, size_t start) {
-  size_t at = start;
-  while (at < reader->size) {
-    const char *found = (const char *)memchr(reader->text + at, '"', reader->size - at);
-    if (found == NULL) return reader->size;
-    size_t quote = (size_t)(found - reader->text), slash = quote;
-    while (slash > at && reader->text[slash - 1] == '\\') slash--;
-    if ((quote - slash) % 2 == 0) return quote;
-    at = quote + 1;
-  }
-  return reader->size;
-}
-
-/** Read a string; reader->at is at its opening quote, and moves behind the closing one. */
-static bool swerex__json_read_string(swerex__json_reader *reader, const char **string,
-                                     size_t *size) {
-  size_t quote = reader->at++;
-  char *start = (char *)(uintptr_t)reader->text + reader->at, *out;
-  reader->string_at = quote;
-  reader->string_wide = reader->wide;
-  if (!reader->in_place) {
-    size_t bound = swerex__json_find_quote(reader, reader->at) - quote;
-    start = (char *)swerex__json_take(reader, bound);
-    if (start == NULL) return swerex__json_fail(reader, NULL, quote);
-  }
-  out = start;
-  for (;;) {
-    const char *text = reader->text + reader->at;
-    size_t left = reader->size - reader->at;
-    size_t n = swerex__json_copy_run(out, text, left, &reader->wide);
-    if (n > 0) {
-      out += n;
-      reader->at += n;
-    } else if (left == 0) {
-      return swerex__json_fail(reader, "Unterminated string starting at", quote);
-    } else if (text[0] == '"') {
-      break;
-    } else if ((unsigned char)text[0] >= 0x80) {
-      return swerex__json_fail(reader, "Invalid UTF-8 at", reader->at);
-    } else if (text[0] != '\\') {
-      return swerex__json_fail(reader, "Invalid control character at", reader->at);
-    } else if (!swerex__json_read_escape(reader, quote, &out)) {
-      return false;
-    }
-  }
-  reader->at++;
-  *out = '\0';
-  *string = start;
-  *size = (size_t)(out - start);
-  return true;
-}
-
-/** Count the digits at `at`. */
-static size_t swerex__json_digits(const swerex__json_reader *reader, size_t at) {
-  size_t n = 0;
-  while (at + n < reader->size && reader->text[at + n] >= '0' && reader->text[at + n] <= '9') n++;
-  return n;
-}
-
-/** Find where a number's fraction and exponent end; as much as is well-formed. */
-static size_t swerex__json_find_end(const swerex__json_reader *reader, size_t at) {
-  const char *text = reader->text;
-  if (at < reader->size && text[at] == '.') {
-    size_t n = swerex__json_digits(reader, at + 1);
-    if (n > 0) at += 1 + n;
-  }
-  if (at < reader->size && (text[at] | 0x20) == 'e') {
-    size_t sign = at + 1 < reader->size && (text[at + 1] == '+' || text[at + 1] == '-');
-    size_t n = swerex__json_digits(reader, at + 1 + sign);
-    if (n > 0) at += 1 + sign + n;
-  }
-  return at;
-}
-
-/** Read digits as an integer; false if it does not fit. */
-static bool swerex__json_to_integer(const char *digits, size_t count, bool negative,
-                                    int64_t *integer) {
-  uint64_t value = 0, limit = (uint64_t)INT64_MAX + negative;
-  for (size_t i = 0; i < count; i++) {
-    uint64_t digit = (uint64_t)(digits[i] - '0');
-    if (value > (limit - digit) / 10) return false;
-    value = value * 10 + digit;
-  }
-  if (value == (uint64_t)INT64_MAX + 1)
-    *integer = INT64_MIN;
-  else
-    *integer = negative ? -(int64_t)value : (int64_t)value;
-  return true;
-}
-
-static bool swerex__json_read_number(swerex__json_reader *reader, swerex__json *node) {
-  size_t start = reader->at;
-  bool negative = reader->text[start] == '-';
-  size_t first = start + negative, count = swerex__json_digits(reader, first);
-  if (count == 0) return swerex__json_fail(reader, "Expecting value", start);
-  if (reader->text[first] == '0') count = 1; /* a leading zero stands alone */
-  size_t end = swerex__json_find_end(reader, first + count);
-  node->type = SWEREX__JSON_NUMBER;
-  node->is_integer =
-    end == first + count &&
-    swerex__json_to_integer(reader->text + first, count, negative, &node->integer);
-  if (node->is_integer)
-    node->number = (double)node->integer;
-  else if (!swerex__util_parse_double(reader->text + start, end - start, &node->number))
-    return swerex__json_fail(reader, "Number out of range at", start);
-  reader->at = end;
-  return true;
-}
-
-static bool swerex__json_read_scalar(swerex__json_reader *reader, swerex__json *node) {
-  static const struct {
-    const char *name;
-    size_t size;
-    swerex__json_type type;
-  } words[] = {{"null", 4, SWEREX__JSON_NULL},
-               {"true", 4, SWEREX__JSON_BOOL},
-               {"false", 5, SWEREX__JSON_BOOL}};
-  const char *text = reader->text + reader->at;
-  size_t left = reader->size - reader->at;
-  if (left > 0 && text[0] == '"') {
-    node->type = SWEREX__JSON_STRING;
-    return swerex__json_read_string(reader, &node->string, &node->size);
-  }
-  if (left > 0 && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')))
-    return swerex__json_read_number(reader, node);
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(words); i++) {
-    if (left < words[i].size || memcmp(text, words[i].name, words[i].size) != 0) continue;
-    node->type = words[i].type;
-    node->boolean = text[0] == 't';
-    reader->at += words[i].size;
-    return true;
-  }
-  return swerex__json_fail(reader, "Expecting value", reader->at);
-}
-
-/** Read a member's key and the colon behind it, into the frame of the open object. */
-static bool swerex__json_read_key(swerex__json_reader *reader) {
-  swerex__json_frame *frame = &reader->open[reader->depth - 1];
-  if (swerex__json_peek(reader) != '"')
-    return swerex__json_fail(reader, "Expecting property name enclosed in double quotes",
-                             reader->at);
-  if (!swerex__json_read_string(reader, &frame->key, &frame->key_size)) return false;
-  if (swerex__json_peek(reader) != ':')
-    return swerex__json_fail(reader, "Expecting ':' delimiter", reader->at);
-  reader->at++;
-  return true;
-}
-
-/** Make a node, as the next member of what is open. */
-static swerex__json *swerex__json_add_child(swerex__json_reader *reader) {
-  swerex__json *node = (swerex__json *)swerex__json_take(reader, sizeof *node);
-  if (node == NULL) return NULL;
-  memset(node, 0, sizeof *node);
-  if (reader->depth == 0) {
-    reader->doc->root = node;
-    return node;
-  }
-  swerex__json_frame *frame = &reader->open[reader->depth - 1];
-  node->key = frame->key;
-  node->key_size = frame->key_size;
-  if (frame->last == NULL)
-    frame->node->child = node;
-  else
-    frame->last->next = node;
-  frame->last = node;
-  frame->node->size++;
-  return node;
-}
-
-/** Enter an array or object. */
-static bool swerex__json_open(swerex__json_reader *reader, swerex__json *node) {
-  void *open = reader->open;
-  if (reader->depth >= SWEREX_MAX_JSON_DEPTH)
-    return swerex__json_fail(reader, "Nested too deeply at", reader->at);
-  if (!swerex__mem_reserve(reader->allocator, &open, &reader->room, reader->depth,
-                           sizeof *reader->open))
-    return swerex__json_fail(reader, NULL, reader->at);
-  reader->open = (swerex__json_frame *)open;
-  swerex__json_frame *frame = &reader->open[reader->depth++];
-  memset(frame, 0, sizeof *frame);
-  frame->node = node;
-  node->type =
-    reader->text[reader->at] == '{' ? SWEREX__JSON_OBJECT : SWEREX__JSON_ARRAY;
-  reader->at++;
-  return true;
-}
-
-/** A member and its place, for sorting by key. */
-typedef struct swerex__json_member {
-  swerex__json *node;
-  size_t place;
-} swerex__json_member;
-
-/** Compare two keys; by length first, as only equality matters. */
-static int swerex__json_compare_keys(const swerex__json *a, const swerex__json *b) {
-  if (a->key_size != b->key_size) return a->key_size < b->key_size ? -1 : 1;
-  return memcmp(a->key, b->key, a->key_size);
-}
-
-static int swerex__json_compare_members(const void *left, const void *right) {
-  const swerex__json_member *a = (const swerex__json_member *)left;
-  const swerex__json_member *b = (const swerex__json_member *)right;
-  int order = swerex__json_compare_keys(a->node, b->node);
-  if (order != 0) return order;
-  return a->place < b->place ? -1 : 1;
-}
-
-/** Mark all but the last member of each name, by sorting: a peer chooses keys and number. */
-static bool swerex__json_mark_many(swerex__json_reader *reader, const swerex__json *object) {
-  size_t n = 0;
-  swerex__json_member *members = (swerex__json_member *)swerex__mem_grow(
-    reader->allocator, NULL, object->size, sizeof *members);
-  if (members == NULL) return swerex__json_fail(reader, NULL, reader->at);
-  for (swerex__json *node = object->child; node != NULL; node = node->next, n++) {
-    members[n].node = node;
-    members[n].place = n;
-  }
-  qsort(members, n, sizeof *members, swerex__json_compare_members);
-  for (size_t i = 0; i + 1 < n; i++)
-    if (swerex__json_compare_keys(members[i].node, members[i + 1].node) == 0)
-      members[i].node->key = NULL;
-  swerex__mem_free(members);
-  return true;
-}
-
-/** Mark all but the last member of each name, where they are few. */
-static void swerex__json_mark_few(swerex__json *object) {
-  for (swerex__json *node = object->child; node != NULL; node = node->next) {
-    const swerex__json *other = node->next;
-    while (other != NULL && swerex__json_compare_keys(node, other) != 0) other = other->next;
-    if (other != NULL) node->key = NULL;
-  }
-}
-
-/** Drop all but the last member of each name. */
-static bool swerex__json_drop_duplicates(swerex__json_reader *reader, swerex__json *object) {
-  swerex__json **link = &object->child;
-  if (object->size <= 16)
-    swerex__json_mark_few(object);
-  else if (!swerex__json_mark_many(reader, object))
-    return false;
-  while (*link != NULL) {
-    if ((*link)->key != NULL) {
-      link = &(*link)->next;
-    } else {
-      *link = (*link)->next;
-      object->size--;
-    }
-  }
-  return true;
-}
-
-/** Behind a value: leave what ends here, up to the next member. False at the end or on failure. */
-static bool swerex__json_go_on(swerex__json_reader *reader) {
-  while (reader->depth > 0) {
-    swerex__json *node = reader->open[reader->depth - 1].node;
-    bool object = node->type == SWEREX__JSON_OBJECT;
-    int c = swerex__json_peek(reader);
-    if (c == ',') {
-      reader->at++;
-      return !object || swerex__json_read_key(reader);
-    }
-    if (c != (object ? '}' : ']'))
-      return swerex__json_fail(reader, "Expecting ',' delimiter", reader->at);
-    if (object && !swerex__json_drop_duplicates(reader, node)) return false;
-    reader->depth--;
-    reader->at++;
-  }
-  return false;
-}
-
-/** Read one value with all that is in it. */
-static void swerex__json_read_value(swerex__json_reader *reader) {
-  bool more = true;
-  while (more) {
-    int c = swerex__json_peek(reader);
-    swerex__json *node = swerex__json_add_child(reader);
-    if (node == NULL) {
-      swerex__json_fail(reader, NULL, reader->at);
-      return;
-    }
-    if (c != '{' && c != '[') {
-      more = swerex__json_read_scalar(reader, node) && swerex__json_go_on(reader);
-      continue;
-    }
-    if (!swerex__json_open(reader, node)) return;
-    if (swerex__json_peek(reader) == (c == '{' ? '}' : ']'))
-      more = swerex__json_go_on(reader);
-    else
-      more = c == '[' || swerex__json_read_key(reader);
   }
 }
 
@@ -3111,10 +2693,481 @@ static void swerex__json_add_node(swerex__str *s, const swerex__json *node) {
   }
 }
 
+/* =============================================================================================
+ * [doc] JSON documents: the reader
+ * ========================================================================================== */
+/* Reads a whole text (RFC 8259, strict UTF-8) into nodes that live in one arena, and are gone with
+ * one call. Nothing of the text itself is kept. Nesting is bounded by SWEREX_MAX_JSON_DEPTH and
+ * costs no stack. A lone \udc80..\udcff stands for the byte 80..ff, as it is written. Errors have
+ * the words and the positions (in characters) of Python's json module. */
+
+/** Where and why a text is not JSON. */
+typedef struct swerex__doc_fault {
+  const char *reason; /* as Python has it, such as "Expecting value" */
+  size_t byte;        /* offset in bytes */
+  size_t position;    /* offset in characters */
+  size_t line, column;
+} swerex__doc_fault;
+
+typedef struct swerex__doc_block {
+  struct swerex__doc_block *next;
+  size_t used, room; /* of the bytes behind this header */
+} swerex__doc_block;
+
+typedef struct swerex__doc {
+  const swerex__json *root; /* NULL after a failure */
+  swerex__doc_fault fault;  /* set when the text was malformed */
+  swerex__doc_block *block; /* the arena, newest block first */
+} swerex__doc;
+
+/** An array or object that is still open. */
+typedef struct swerex__doc_frame {
+  swerex__json *node, *last;
+  const char *key; /* of the member to come */
+  size_t key_size;
+} swerex__doc_frame;
+
+typedef struct swerex__doc_reader {
+  const swerex_allocator *allocator;
+  const char *text;
+  size_t size, at;
+  swerex__doc *doc;
+  swerex__doc_frame *open;
+  size_t depth, room;
+  bool failed, in_place;
+  swerex__doc_fault fault; /* reason NULL: no memory */
+  size_t wide;             /* bytes so far that are not a character's first */
+  size_t string_at, string_wide;  /* where the last string begins, and how many came before it */
+  size_t line, line_position;     /* where this line begins, in characters */
+} swerex__doc_reader;
+
+/* --- arena --- */
+
+#define SWEREX__DOC_ALIGN(size) (((size) + 7) & ~(size_t)7)
+
+/** Take bytes from the arena, aligned for a node. */
+static void *swerex__doc_take(swerex__doc_reader *reader, size_t size) {
+  swerex__doc_block *block = reader->doc->block;
+  if (size > SIZE_MAX / 2) return NULL;
+  size_t header = SWEREX__DOC_ALIGN(sizeof *block);
+  size = SWEREX__DOC_ALIGN(size);
+  if (block == NULL || block->room - block->used < size) {
+    size_t room = block == NULL ? 1024 : block->room * 2;
+    if (room > (size_t)1 << 18) room = (size_t)1 << 18;
+    if (room < size) room = size;
+    swerex__doc_block *fresh = (swerex__doc_block *)swerex__mem_grow(
+      reader->allocator, NULL, header + room, 1);
+    if (fresh == NULL) return NULL;
+    fresh->next = block;
+    fresh->used = 0;
+    fresh->room = room;
+    reader->doc->block = block = fresh;
+  }
+  void *taken = (char *)block + header + block->used;
+  block->used += size;
+  return taken;
+}
+
+/** Release a document; it may be used again. */
+static void swerex__doc_free(swerex__doc *doc) {
+  for (swerex__doc_block *block = doc->block, *next; block != NULL; block = next) {
+    next = block->next;
+    swerex__mem_free(block);
+  }
+  doc->block = NULL;
+  doc->root = NULL;
+}
+
+/* --- reader --- */
+
+/** Note a fault, once: the place is told while all before it is still known. Returns false. */
+static bool swerex__doc_fail(swerex__doc_reader *reader, const char *reason, size_t at) {
+  swerex__doc_fault *fault = &reader->fault;
+  reader->failed = true;
+  fault->reason = reason;
+  fault->byte = at;
+  fault->position = at - (at <= reader->string_at ? reader->string_wide : reader->wide);
+  fault->line = reader->line;
+  fault->column = fault->position - reader->line_position + 1;
+  return false;
+}
+
+/** Skip white space, and return the byte there; -1 at the end. */
+static int swerex__doc_peek(swerex__doc_reader *reader) {
+  while (reader->at < reader->size) {
+    char c = reader->text[reader->at];
+    if (c != ' ' && c != '\n' && c != '\r' && c != '\t') return (unsigned char)c;
+    reader->at++;
+    if (c != '\n') continue;
+    reader->line++;
+    reader->line_position = reader->at - reader->wide;
+  }
+  return -1;
+}
+
+/** Read the four digits of \uXXXX; at is the place of the u. */
+static bool swerex__doc_read_hex(swerex__doc_reader *reader, size_t at, uint32_t *unit) {
+  static const char reason[] = "Invalid \\uXXXX escape";
+  *unit = 0;
+  if (reader->size - at < 6) return swerex__doc_fail(reader, reason, at);
+  for (size_t i = 1; i <= 4; i++) {
+    char c = reader->text[at + i];
+    char lower = (char)(c | 0x20);
+    if (c >= '0' && c <= '9')
+      *unit = *unit * 16 + (uint32_t)(c - '0');
+    else if (lower >= 'a' && lower <= 'f')
+      *unit = *unit * 16 + (uint32_t)(lower - 'a') + 10;
+    else
+      return swerex__doc_fail(reader, reason, at);
+  }
+  return true;
+}
+
+/** Read \uXXXX, a pair of surrogates joined; reader->at is at the u, and moves behind it all. */
+static bool swerex__doc_read_unit(swerex__doc_reader *reader, char **out) {
+  size_t start = reader->at - 1;
+  uint32_t unit, low;
+  if (!swerex__doc_read_hex(reader, reader->at, &unit)) return false;
+  reader->at += 5;
+  if (unit >= 0xDC80 && unit <= 0xDCFF) {
+    *(*out)++ = (char)(unit & 0xFF);
+    return true;
+  }
+  if (unit >= 0xD800 && unit <= 0xDFFF) {
+    const char *text = reader->text + reader->at;
+    bool escape = reader->size - reader->at >= 2 && text[0] == '\\' && text[1] == 'u';
+    if (unit >= 0xDC00 || !escape)
+      return swerex__doc_fail(reader, "Unpaired surrogate escape", start);
+    if (!swerex__doc_read_hex(reader, reader->at + 1, &low)) return false;
+    if (low < 0xDC00 || low > 0xDFFF)
+      return swerex__doc_fail(reader, "Unpaired surrogate escape", start);
+    reader->at += 6;
+    unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+  }
+  *out += swerex__util_utf8_put(*out, unit);
+  return true;
+}
+
+/** Read one escape; reader->at is at the backslash, and moves behind the escape. */
+static bool swerex__doc_read_escape(swerex__doc_reader *reader, size_t quote, char **out) {
+  size_t start = reader->at++;
+  if (reader->at == reader->size)
+    return swerex__doc_fail(reader, "Unterminated string starting at", quote);
+  char c = reader->text[reader->at];
+  switch (c) {
+  case '"':
+  case '\\':
+  case '/': break;
+  case 'b': c = '\b'; break;
+  case 'f': c = '\f'; break;
+  case 'n': c = '\n'; break;
+  case 'r': c = '\r'; break;
+  case 't': c = '\t'; break;
+  case 'u': return swerex__doc_read_unit(reader, out);
+  default: return swerex__doc_fail(reader, "Invalid \\escape", start);
+  }
+  *(*out)++ = c;
+  reader->at++;
+  return true;
+}
+
+/** Find the quote that ends a string, or the end of the text: a bound of the string's size. */
+static size_t swerex__doc_find_quote(const swerex__doc_reader *reader, size_t start) {
+  size_t at = start;
+  while (at < reader->size) {
+    const char *found = (const char *)memchr(reader->text + at, '"', reader->size - at);
+    if (found == NULL) return reader->size;
+    size_t quote = (size_t)(found - reader->text), slash = quote;
+    while (slash > at && reader->text[slash - 1] == '\\') slash--;
+    if ((quote - slash) % 2 == 0) return quote;
+    at = quote + 1;
+  }
+  return reader->size;
+}
+
+/** Read a string; reader->at is at its opening quote, and moves behind the closing one. */
+static bool swerex__doc_read_string(swerex__doc_reader *reader, const char **string, size_t *size) {
+  size_t quote = reader->at++;
+  char *start = (char *)(uintptr_t)reader->text + reader->at, *out;
+  reader->string_at = quote;
+  reader->string_wide = reader->wide;
+  if (!reader->in_place) {
+    size_t bound = swerex__doc_find_quote(reader, reader->at) - quote;
+    start = (char *)swerex__doc_take(reader, bound);
+    if (start == NULL) return swerex__doc_fail(reader, NULL, quote);
+  }
+  out = start;
+  for (;;) {
+    const char *text = reader->text + reader->at;
+    size_t left = reader->size - reader->at;
+    size_t n = swerex__json_copy_run(out, text, left, &reader->wide);
+    if (n > 0) {
+      out += n;
+      reader->at += n;
+    } else if (left == 0) {
+      return swerex__doc_fail(reader, "Unterminated string starting at", quote);
+    } else if (text[0] == '"') {
+      break;
+    } else if ((unsigned char)text[0] >= 0x80) {
+      return swerex__doc_fail(reader, "Invalid UTF-8 at", reader->at);
+    } else if (text[0] != '\\') {
+      return swerex__doc_fail(reader, "Invalid control character at", reader->at);
+    } else if (!swerex__doc_read_escape(reader, quote, &out)) {
+      return false;
+    }
+  }
+  reader->at++;
+  *out = '\0';
+  *string = start;
+  *size = (size_t)(out - start);
+  return true;
+}
+
+/** Count the digits at `at`. */
+static size_t swerex__doc_digits(const swerex__doc_reader *reader, size_t at) {
+  size_t n = 0;
+  while (at + n < reader->size && reader->text[at + n] >= '0' && reader->text[at + n] <= '9') n++;
+  return n;
+}
+
+/** Find where a number's fraction and exponent end; as much as is well-formed. */
+static size_t swerex__doc_find_end(const swerex__doc_reader *reader, size_t at) {
+  const char *text = reader->text;
+  if (at < reader->size && text[at] == '.') {
+    size_t n = swerex__doc_digits(reader, at + 1);
+    if (n > 0) at += 1 + n;
+  }
+  if (at < reader->size && (text[at] | 0x20) == 'e') {
+    size_t sign = at + 1 < reader->size && (text[at + 1] == '+' || text[at + 1] == '-');
+    size_t n = swerex__doc_digits(reader, at + 1 + sign);
+    if (n > 0) at += 1 + sign + n;
+  }
+  return at;
+}
+
+/** Read digits as an integer; false if it does not fit. */
+static bool swerex__doc_to_integer(const char *digits, size_t count, bool negative,
+                                   int64_t *integer) {
+  uint64_t value = 0, limit = (uint64_t)INT64_MAX + negative;
+  for (size_t i = 0; i < count; i++) {
+    uint64_t digit = (uint64_t)(digits[i] - '0');
+    if (value > (limit - digit) / 10) return false;
+    value = value * 10 + digit;
+  }
+  if (value == (uint64_t)INT64_MAX + 1)
+    *integer = INT64_MIN;
+  else
+    *integer = negative ? -(int64_t)value : (int64_t)value;
+  return true;
+}
+
+static bool swerex__doc_read_number(swerex__doc_reader *reader, swerex__json *node) {
+  size_t start = reader->at;
+  bool negative = reader->text[start] == '-';
+  size_t first = start + negative, count = swerex__doc_digits(reader, first);
+  if (count == 0) return swerex__doc_fail(reader, "Expecting value", start);
+  if (reader->text[first] == '0') count = 1; /* a leading zero stands alone */
+  size_t end = swerex__doc_find_end(reader, first + count);
+  node->type = SWEREX__JSON_NUMBER;
+  node->is_integer =
+    end == first + count &&
+    swerex__doc_to_integer(reader->text + first, count, negative, &node->integer);
+  if (node->is_integer)
+    node->number = (double)node->integer;
+  else if (!swerex__util_parse_double(reader->text + start, end - start, &node->number))
+    return swerex__doc_fail(reader, "Number out of range at", start);
+  reader->at = end;
+  return true;
+}
+
+static bool swerex__doc_read_scalar(swerex__doc_reader *reader, swerex__json *node) {
+  static const struct {
+    const char *name;
+    size_t size;
+    swerex__json_type type;
+  } words[] = {{"null", 4, SWEREX__JSON_NULL},
+               {"true", 4, SWEREX__JSON_BOOL},
+               {"false", 5, SWEREX__JSON_BOOL}};
+  const char *text = reader->text + reader->at;
+  size_t left = reader->size - reader->at;
+  if (left > 0 && text[0] == '"') {
+    node->type = SWEREX__JSON_STRING;
+    return swerex__doc_read_string(reader, &node->string, &node->size);
+  }
+  if (left > 0 && (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')))
+    return swerex__doc_read_number(reader, node);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(words); i++) {
+    if (left < words[i].size || memcmp(text, words[i].name, words[i].size) != 0) continue;
+    node->type = words[i].type;
+    node->boolean = text[0] == 't';
+    reader->at += words[i].size;
+    return true;
+  }
+  return swerex__doc_fail(reader, "Expecting value", reader->at);
+}
+
+/** Read a member's key and the colon behind it, into the frame of the open object. */
+static bool swerex__doc_read_key(swerex__doc_reader *reader) {
+  swerex__doc_frame *frame = &reader->open[reader->depth - 1];
+  if (swerex__doc_peek(reader) != '"')
+    return swerex__doc_fail(reader, "Expecting property name enclosed in double quotes",
+                            reader->at);
+  if (!swerex__doc_read_string(reader, &frame->key, &frame->key_size)) return false;
+  if (swerex__doc_peek(reader) != ':')
+    return swerex__doc_fail(reader, "Expecting ':' delimiter", reader->at);
+  reader->at++;
+  return true;
+}
+
+/** Make a node, as the next member of what is open. */
+static swerex__json *swerex__doc_add_child(swerex__doc_reader *reader) {
+  swerex__json *node = (swerex__json *)swerex__doc_take(reader, sizeof *node);
+  if (node == NULL) return NULL;
+  memset(node, 0, sizeof *node);
+  if (reader->depth == 0) {
+    reader->doc->root = node;
+    return node;
+  }
+  swerex__doc_frame *frame = &reader->open[reader->depth - 1];
+  node->key = frame->key;
+  node->key_size = frame->key_size;
+  if (frame->last == NULL)
+    frame->node->child = node;
+  else
+    frame->last->next = node;
+  frame->last = node;
+  frame->node->size++;
+  return node;
+}
+
+/** Enter an array or object. */
+static bool swerex__doc_open(swerex__doc_reader *reader, swerex__json *node) {
+  void *open = reader->open;
+  if (reader->depth >= SWEREX_MAX_JSON_DEPTH)
+    return swerex__doc_fail(reader, "Nested too deeply at", reader->at);
+  if (!swerex__mem_reserve(reader->allocator, &open, &reader->room, reader->depth,
+                           sizeof *reader->open))
+    return swerex__doc_fail(reader, NULL, reader->at);
+  reader->open = (swerex__doc_frame *)open;
+  swerex__doc_frame *frame = &reader->open[reader->depth++];
+  memset(frame, 0, sizeof *frame);
+  frame->node = node;
+  node->type =
+    reader->text[reader->at] == '{' ? SWEREX__JSON_OBJECT : SWEREX__JSON_ARRAY;
+  reader->at++;
+  return true;
+}
+
+/** A member and its place, for sorting by key. */
+typedef struct swerex__doc_member {
+  swerex__json *node;
+  size_t place;
+} swerex__doc_member;
+
+/** Compare two keys; by length first, as only equality matters. */
+static int swerex__doc_compare_keys(const swerex__json *a, const swerex__json *b) {
+  if (a->key_size != b->key_size) return a->key_size < b->key_size ? -1 : 1;
+  return memcmp(a->key, b->key, a->key_size);
+}
+
+static int swerex__doc_compare_members(const void *left, const void *right) {
+  const swerex__doc_member *a = (const swerex__doc_member *)left;
+  const swerex__doc_member *b = (const swerex__doc_member *)right;
+  int order = swerex__doc_compare_keys(a->node, b->node);
+  if (order != 0) return order;
+  return a->place < b->place ? -1 : 1;
+}
+
+/** Mark all but the last member of each name, by sorting: a peer chooses keys and number. */
+static bool swerex__doc_mark_many(swerex__doc_reader *reader, const swerex__json *object) {
+  size_t n = 0;
+  swerex__doc_member *members = (swerex__doc_member *)swerex__mem_grow(
+    reader->allocator, NULL, object->size, sizeof *members);
+  if (members == NULL) return swerex__doc_fail(reader, NULL, reader->at);
+  for (swerex__json *node = object->child; node != NULL; node = node->next, n++) {
+    members[n].node = node;
+    members[n].place = n;
+  }
+  qsort(members, n, sizeof *members, swerex__doc_compare_members);
+  for (size_t i = 0; i + 1 < n; i++)
+    if (swerex__doc_compare_keys(members[i].node, members[i + 1].node) == 0)
+      members[i].node->key = NULL;
+  swerex__mem_free(members);
+  return true;
+}
+
+/** Mark all but the last member of each name, where they are few. */
+static void swerex__doc_mark_few(swerex__json *object) {
+  for (swerex__json *node = object->child; node != NULL; node = node->next) {
+    const swerex__json *other = node->next;
+    while (other != NULL && swerex__doc_compare_keys(node, other) != 0) other = other->next;
+    if (other != NULL) node->key = NULL;
+  }
+}
+
+/** Drop all but the last member of each name. */
+static bool swerex__doc_drop_duplicates(swerex__doc_reader *reader, swerex__json *object) {
+  swerex__json **link = &object->child;
+  if (object->size <= 16)
+    swerex__doc_mark_few(object);
+  else if (!swerex__doc_mark_many(reader, object))
+    return false;
+  while (*link != NULL) {
+    if ((*link)->key != NULL) {
+      link = &(*link)->next;
+    } else {
+      *link = (*link)->next;
+      object->size--;
+    }
+  }
+  return true;
+}
+
+/** Behind a value: leave what ends here, up to the next member. False at the end or on failure. */
+static bool swerex__doc_go_on(swerex__doc_reader *reader) {
+  while (reader->depth > 0) {
+    swerex__json *node = reader->open[reader->depth - 1].node;
+    bool object = node->type == SWEREX__JSON_OBJECT;
+    int c = swerex__doc_peek(reader);
+    if (c == ',') {
+      reader->at++;
+      return !object || swerex__doc_read_key(reader);
+    }
+    if (c != (object ? '}' : ']'))
+      return swerex__doc_fail(reader, "Expecting ',' delimiter", reader->at);
+    if (object && !swerex__doc_drop_duplicates(reader, node)) return false;
+    reader->depth--;
+    reader->at++;
+  }
+  return false;
+}
+
+/** Read one value with all that is in it. */
+static void swerex__doc_read_value(swerex__doc_reader *reader) {
+  bool more = true;
+  while (more) {
+    int c = swerex__doc_peek(reader);
+    swerex__json *node = swerex__doc_add_child(reader);
+    if (node == NULL) {
+      swerex__doc_fail(reader, NULL, reader->at);
+      return;
+    }
+    if (c != '{' && c != '[') {
+      more = swerex__doc_read_scalar(reader, node) && swerex__doc_go_on(reader);
+      continue;
+    }
+    if (!swerex__doc_open(reader, node)) return;
+    if (swerex__doc_peek(reader) == (c == '{' ? '}' : ']'))
+      more = swerex__doc_go_on(reader);
+    else
+      more = c == '[' || swerex__doc_read_key(reader);
+  }
+}
+
 /* --- the whole --- */
 
 /** Report a malformed text; extra_info is the body of FastAPI's answer 422. Returns false. */
-static bool swerex__json_report(const swerex__json_fault *fault, swerex_error *err) {
+static bool swerex__doc_report(const swerex__doc_fault *fault, swerex_error *err) {
   char message[160];
   swerex__str detail = swerex__str_new(NULL, 1024);
   snprintf(message, sizeof message, "%s: line %zu column %zu (char %zu)", fault->reason,
@@ -3135,45 +3188,45 @@ static bool swerex__json_report(const swerex__json_fault *fault, swerex_error *e
   return false;
 }
 
-static bool swerex__json_parse_with(swerex__json_reader *reader, const char *text, size_t size,
-                                    swerex_error *err) {
+static bool swerex__doc_parse_with(swerex__doc_reader *reader, const char *text, size_t size,
+                                   swerex_error *err) {
   memset(reader->doc, 0, sizeof *reader->doc);
   reader->text = text != NULL ? text : "";
   reader->size = size;
   reader->line = 1;
   if (size >= 3 && memcmp(reader->text, "\xEF\xBB\xBF", 3) == 0)
-    swerex__json_fail(reader, "Unexpected UTF-8 byte order mark", 0);
+    swerex__doc_fail(reader, "Unexpected UTF-8 byte order mark", 0);
   else
-    swerex__json_read_value(reader);
-  if (!reader->failed && swerex__json_peek(reader) >= 0)
-    swerex__json_fail(reader, "Extra data", reader->at);
+    swerex__doc_read_value(reader);
+  if (!reader->failed && swerex__doc_peek(reader) >= 0)
+    swerex__doc_fail(reader, "Extra data", reader->at);
   swerex__mem_free(reader->open);
   if (!reader->failed) return true;
-  swerex__json_free(reader->doc);
+  swerex__doc_free(reader->doc);
   if (reader->fault.reason == NULL) return swerex__err_memory(err);
   reader->doc->fault = reader->fault;
-  return swerex__json_report(&reader->fault, err);
+  return swerex__doc_report(&reader->fault, err);
 }
 
 /** Read a text into a document, which is then to be freed; it is empty after a failure. */
-static bool swerex__json_parse(const swerex_allocator *allocator, const char *text, size_t size,
-                               swerex__json_doc *doc, swerex_error *err) {
-  swerex__json_reader reader;
+static bool swerex__doc_parse(const swerex_allocator *allocator, const char *text, size_t size,
+                              swerex__doc *doc, swerex_error *err) {
+  swerex__doc_reader reader;
   memset(&reader, 0, sizeof reader);
   reader.allocator = allocator;
   reader.doc = doc;
-  return swerex__json_parse_with(&reader, text, size, err);
+  return swerex__doc_parse_with(&reader, text, size, err);
 }
 
 /** The same, with the strings in the text itself, which is used up and must outlive doc. */
-static bool swerex__json_parse_in_place(const swerex_allocator *allocator, char *text, size_t size,
-                                        swerex__json_doc *doc, swerex_error *err) {
-  swerex__json_reader reader;
+static bool swerex__doc_parse_in_place(const swerex_allocator *allocator, char *text, size_t size,
+                                       swerex__doc *doc, swerex_error *err) {
+  swerex__doc_reader reader;
   memset(&reader, 0, sizeof reader);
   reader.allocator = allocator;
   reader.doc = doc;
   reader.in_place = true;
-  return swerex__json_parse_with(&reader, text, size, err);
+  return swerex__doc_parse_with(&reader, text, size, err);
 }
 
 /* =============================================================================================
@@ -3450,7 +3503,7 @@ static swerex__valid_fault swerex__valid_text_to_integer(const swerex__json *nod
     while (rest < size && text[rest] == '0') rest++;
   }
   if (end == start || rest < size) return SWEREX__VALID_BAD_INT;
-  return swerex__json_to_integer(text + start, end - start, negative, out)
+  return swerex__doc_to_integer(text + start, end - start, negative, out)
            ? SWEREX__VALID_FINE
            : SWEREX__VALID_BIG_INT;
 }
@@ -3476,13 +3529,13 @@ static swerex__valid_fault swerex__valid_to_seconds(const swerex__json *node, do
 }
 
 /* =============================================================================================
- * [model] Structs as JSON
+ * [model] Structs: their tables, and copies
  * ========================================================================================== */
-/* One table of rows per struct; all else is one engine: encode, decode with defaults and checks,
- * copy, clear. Rows are in the order of the wire. Two rows with one name are a union: the value
- * takes the first that fits. A row of kind LITERAL has no member. Strings and lists are one block
- * each (a list's pointers and texts together), so that clear needs no lengths. Callbacks are not in
- * JSON, but a copy has them. Errors have pydantic's words; extra_info is FastAPI's body for 422. */
+/* One table of rows per struct; all else is one engine: copy and clear here, [encode], and [decode]
+ * with defaults and checks. Rows are in the order of the wire. Two rows with one name are a union:
+ * the value takes the first that fits. A row of kind LITERAL has no member. Strings and lists are
+ * one block each (a list's pointers and texts together), so that clear needs no lengths. Callbacks
+ * are not in JSON, but a copy has them. */
 
 typedef enum swerex__model_kind {
   SWEREX__MODEL_BOOL,
@@ -3807,206 +3860,6 @@ static const void *swerex__model_pointer(const swerex__model_row *row, const voi
   return pointer;
 }
 
-/* --- check and encode --- */
-
-static bool swerex__model_check_map(const swerex__model_row *row, const void *value,
-                                    swerex_error *err) {
-  const char *const *entry = (const char *const *)swerex__model_pointer(row, value);
-  for (size_t i = 0; entry != NULL && entry[i] != NULL; i++)
-    if (strchr(entry[i], '=') == NULL)
-      return swerex__err_set(err, SWEREX_E_VALUE, "%s.%zu: '%.200s' is not KEY=VALUE", row->name,
-                             i, entry[i]);
-  return true;
-}
-
-static bool swerex__model_check_seconds(const swerex__model_row *row, const void *value,
-                                        swerex_error *err) {
-  double seconds = *(const double *)swerex__model_member(row, value);
-  if (seconds == seconds) return true; /* all but NaN */
-  return swerex__err_set(err, SWEREX_E_VALUE, "%s: NaN is not a number of seconds", row->name);
-}
-
-static bool swerex__model_check_enum(const swerex__model_row *row, const void *value,
-                                     swerex_error *err) {
-  int number, count = 0;
-  memcpy(&number, swerex__model_member(row, value), sizeof number);
-  while (row->names[count] != NULL) count++;
-  if (number >= 0 && number < count) return true;
-  return swerex__err_set(err, SWEREX_E_VALUE, "%s: Input should be %s", row->name, row->text);
-}
-
-static bool swerex__model_check_bytes(const swerex__model_row *row, const void *value,
-                                      swerex_error *err) {
-  const swerex_bytes *bytes = (const swerex_bytes *)swerex__model_member(row, value);
-  if (bytes->data != NULL || bytes->size == 0) return true;
-  return swerex__err_set(err, SWEREX_E_VALUE, "%s: %zu bytes at NULL", row->name, bytes->size);
-}
-
-static bool swerex__model_check_json(const swerex__model_row *row, const void *value,
-                                     swerex_error *err) {
-  const char *text = (const char *)swerex__model_pointer(row, value);
-  swerex_error error = SWEREX_ERROR_INIT;
-  swerex__json_doc doc;
-  if (text == NULL) return true;
-  bool ok = swerex__json_parse(NULL, text, strlen(text), &doc, &error);
-  if (ok && doc.root->type != SWEREX__JSON_OBJECT)
-    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is no JSON object", row->name);
-  else if (!ok)
-    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is not JSON: %s", row->name, error.message);
-  ok = ok && doc.root->type == SWEREX__JSON_OBJECT;
-  if (doc.root != NULL) swerex__json_free(&doc);
-  swerex__err_clear(&error);
-  return ok;
-}
-
-/** Check that what is required is there; of a union, one and no more. */
-static bool swerex__model_check_required(const swerex__model_row *rows, size_t count,
-                                         const void *value, swerex_error *err) {
-  size_t given = 0;
-  if ((rows->flags & SWEREX__MODEL_REQUIRED) == 0 || !swerex__model_is_pointer(rows)) return true;
-  for (size_t i = 0; i < count; i++) given += swerex__model_pointer(&rows[i], value) != NULL;
-  if (given == 1) return true;
-  if (given == 0)
-    return swerex__err_set(err, SWEREX_E_VALIDATION, "%s: Field required", rows->name);
-  return swerex__err_set(err, SWEREX_E_VALUE, "%s: given as text and as list", rows->name);
-}
-
-/** Check a struct that a caller filled. */
-static bool swerex__model_check(const swerex__model *model, const void *value, swerex_error *err) {
-  bool ok = true;
-  for (size_t i = 0; ok && i < model->count; i++) {
-    const swerex__model_row *row = &model->rows[i];
-    bool first = i == 0 || strcmp(row[-1].name, row->name) != 0;
-    if (first)
-      ok = swerex__model_check_required(row, swerex__model_group(model, i), value, err);
-    if (ok && row->kind == SWEREX__MODEL_MAP) ok = swerex__model_check_map(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_JSON) ok = swerex__model_check_json(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_ENUM) ok = swerex__model_check_enum(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_BYTES) ok = swerex__model_check_bytes(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_SECONDS) ok = swerex__model_check_seconds(row, value, err);
-  }
-  return ok;
-}
-
-/** Tell whether a member is as zero would leave it; for rows of our own. */
-static bool swerex__model_is_default(const swerex__model_row *row, const void *value) {
-  const void *member = swerex__model_member(row, value);
-  if (swerex__model_is_pointer(row)) return swerex__model_pointer(row, value) == NULL;
-  switch (row->kind) {
-    case SWEREX__MODEL_BOOL:
-    case SWEREX__MODEL_NOT: return !*(const bool *)member;
-    case SWEREX__MODEL_ENUM: return *(const int *)member == 0;
-    case SWEREX__MODEL_INT: return *(const int *)member == 0;
-    case SWEREX__MODEL_SIZE: return *(const size_t *)member == 0;
-    case SWEREX__MODEL_SECONDS:
-      return *(const double *)member == 0 || (row->number == 0 && *(const double *)member < 0);
-    default: return false;
-  }
-}
-
-static void swerex__model_write_seconds(const swerex__model_row *row, double seconds,
-                                        swerex__str *out) {
-  if (seconds == 0) seconds = row->number > 0 ? row->number : SWEREX_FOREVER;
-  if (seconds < 0 || !swerex__json_is_finite(seconds))
-    swerex__str_puts(out, "null");
-  else
-    swerex__json_add_number(out, seconds <= SWEREX_NOW ? 0 : seconds);
-}
-
-static void swerex__model_write_list(const swerex__model_row *row, const char *const *list,
-                                     swerex__str *out) {
-  bool map = row->kind == SWEREX__MODEL_MAP;
-  if (list == NULL && (row->flags & SWEREX__MODEL_NULLABLE) != 0) {
-    swerex__str_puts(out, "null");
-    return;
-  }
-  swerex__str_putc(out, map ? '{' : '[');
-  for (; list != NULL && *list != NULL; list++) {
-    const char *text = *list, *equals = map ? strchr(text, '=') : NULL;
-    swerex__json_add_comma(out);
-    if (equals != NULL) {
-      swerex__json_add_string(out, text, (size_t)(equals - text));
-      swerex__str_putc(out, ':');
-      text = equals + 1;
-    }
-    swerex__json_add_text(out, text);
-  }
-  swerex__str_putc(out, map ? '}' : ']');
-}
-
-static void swerex__model_write_string(const swerex__model_row *row, const char *text,
-                                       swerex__str *out) {
-  if (text == NULL) text = row->text;
-  if (text == NULL || (text[0] == '\0' && (row->flags & SWEREX__MODEL_NONE) != 0))
-    swerex__str_puts(out, "null");
-  else
-    swerex__json_add_text(out, text);
-}
-
-static void swerex__model_write(const swerex__model_row *row, const void *value,
-                                swerex__str *out) {
-  const void *member = swerex__model_member(row, value);
-  const swerex_bytes *bytes = (const swerex_bytes *)member;
-  int number = 0;
-  swerex__json_add_key(out, row->name);
-  switch (row->kind) {
-    case SWEREX__MODEL_BOOL: swerex__json_add_bool(out, *(const bool *)member); break;
-    case SWEREX__MODEL_NOT: swerex__json_add_bool(out, !*(const bool *)member); break;
-    case SWEREX__MODEL_INT:
-      number = *(const int *)member;
-      if (number == 0 && row->number == 0 && (row->flags & SWEREX__MODEL_NULLABLE) != 0)
-        swerex__str_puts(out, "null");
-      else
-        swerex__json_add_integer(out, number == 0 ? (int)row->number : number < 0 ? 0 : number);
-      break;
-    case SWEREX__MODEL_EXIT_CODE:
-      number = *(const int *)member;
-      if (number == SWEREX_NO_EXIT_CODE)
-        swerex__str_puts(out, "null");
-      else
-        swerex__json_add_integer(out, number);
-      break;
-    case SWEREX__MODEL_SIZE: swerex__str_printf(out, "%zu", *(const size_t *)member); break;
-    case SWEREX__MODEL_SECONDS:
-      swerex__model_write_seconds(row, *(const double *)member, out);
-      break;
-    case SWEREX__MODEL_STRING:
-      swerex__model_write_string(row, (const char *)swerex__model_pointer(row, value), out);
-      break;
-    case SWEREX__MODEL_JSON: {
-      const char *json = (const char *)swerex__model_pointer(row, value);
-      swerex__str_puts(out, json == NULL ? "{}" : json);
-      break;
-    }
-    case SWEREX__MODEL_BYTES: swerex__json_add_string(out, bytes->data, bytes->size); break;
-    case SWEREX__MODEL_LIST:
-    case SWEREX__MODEL_MAP:
-      swerex__model_write_list(row, (const char *const *)swerex__model_pointer(row, value), out);
-      break;
-    case SWEREX__MODEL_ENUM:
-      memcpy(&number, member, sizeof number);
-      swerex__json_add_text(out, row->names[number]);
-      break;
-    case SWEREX__MODEL_LITERAL: swerex__json_add_text(out, row->text); break;
-  }
-}
-
-/** Write a struct as JSON. */
-static bool swerex__model_encode(const swerex__model *model, const void *value, swerex__str *out,
-                                 swerex_error *err) {
-  if (!swerex__model_check(model, value, err)) return false;
-  swerex__str_putc(out, '{');
-  for (size_t i = 0, n; i < model->count; i += n) {
-    const swerex__model_row *row = &model->rows[i];
-    n = swerex__model_group(model, i);
-    for (size_t k = 0; k + 1 < n && swerex__model_pointer(row, value) == NULL; k++) row++;
-    if ((row->flags & SWEREX__MODEL_OURS) != 0 && swerex__model_is_default(row, value)) continue;
-    swerex__model_write(row, value, out);
-  }
-  swerex__str_putc(out, '}');
-  return !out->failed || swerex__err_memory(err);
-}
-
 /* --- copy and clear --- */
 
 /** Release what a struct owns, all of it or all but its BYTES, and reset it to zero. */
@@ -4095,11 +3948,217 @@ static bool swerex__model_copy(const swerex_allocator *allocator, const swerex__
   return swerex__err_memory(err);
 }
 
-/* --- decode --- */
+/* =============================================================================================
+ * [encode] Structs checked, and written as JSON
+ * ========================================================================================== */
+
+static bool swerex__encode_check_map(const swerex__model_row *row, const void *value,
+                                     swerex_error *err) {
+  const char *const *entry = (const char *const *)swerex__model_pointer(row, value);
+  for (size_t i = 0; entry != NULL && entry[i] != NULL; i++)
+    if (strchr(entry[i], '=') == NULL)
+      return swerex__err_set(err, SWEREX_E_VALUE, "%s.%zu: '%.200s' is not KEY=VALUE", row->name,
+                             i, entry[i]);
+  return true;
+}
+
+static bool swerex__encode_check_seconds(const swerex__model_row *row, const void *value,
+                                         swerex_error *err) {
+  double seconds = *(const double *)swerex__model_member(row, value);
+  if (seconds == seconds) return true; /* all but NaN */
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s: NaN is not a number of seconds", row->name);
+}
+
+static bool swerex__encode_check_enum(const swerex__model_row *row, const void *value,
+                                      swerex_error *err) {
+  int number, count = 0;
+  memcpy(&number, swerex__model_member(row, value), sizeof number);
+  while (row->names[count] != NULL) count++;
+  if (number >= 0 && number < count) return true;
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s: Input should be %s", row->name, row->text);
+}
+
+static bool swerex__encode_check_bytes(const swerex__model_row *row, const void *value,
+                                       swerex_error *err) {
+  const swerex_bytes *bytes = (const swerex_bytes *)swerex__model_member(row, value);
+  if (bytes->data != NULL || bytes->size == 0) return true;
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s: %zu bytes at NULL", row->name, bytes->size);
+}
+
+static bool swerex__encode_check_json(const swerex__model_row *row, const void *value,
+                                      swerex_error *err) {
+  const char *text = (const char *)swerex__model_pointer(row, value);
+  swerex_error error = SWEREX_ERROR_INIT;
+  swerex__doc doc;
+  if (text == NULL) return true;
+  bool ok = swerex__doc_parse(NULL, text, strlen(text), &doc, &error);
+  if (ok && doc.root->type != SWEREX__JSON_OBJECT)
+    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is no JSON object", row->name);
+  else if (!ok)
+    swerex__err_set(err, SWEREX_E_VALUE, "%s: it is not JSON: %s", row->name, error.message);
+  ok = ok && doc.root->type == SWEREX__JSON_OBJECT;
+  if (doc.root != NULL) swerex__doc_free(&doc);
+  swerex__err_clear(&error);
+  return ok;
+}
+
+/** Check that what is required is there; of a union, one and no more. */
+static bool swerex__encode_check_required(const swerex__model_row *rows, size_t count,
+                                          const void *value, swerex_error *err) {
+  size_t given = 0;
+  if ((rows->flags & SWEREX__MODEL_REQUIRED) == 0 || !swerex__model_is_pointer(rows)) return true;
+  for (size_t i = 0; i < count; i++) given += swerex__model_pointer(&rows[i], value) != NULL;
+  if (given == 1) return true;
+  if (given == 0)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "%s: Field required", rows->name);
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s: given as text and as list", rows->name);
+}
+
+/** Check a struct that a caller filled. */
+static bool swerex__encode_check(const swerex__model *model, const void *value, swerex_error *err) {
+  bool ok = true;
+  for (size_t i = 0; ok && i < model->count; i++) {
+    const swerex__model_row *row = &model->rows[i];
+    bool first = i == 0 || strcmp(row[-1].name, row->name) != 0;
+    if (first)
+      ok = swerex__encode_check_required(row, swerex__model_group(model, i), value, err);
+    if (ok && row->kind == SWEREX__MODEL_MAP) ok = swerex__encode_check_map(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_JSON) ok = swerex__encode_check_json(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_ENUM) ok = swerex__encode_check_enum(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_BYTES) ok = swerex__encode_check_bytes(row, value, err);
+    if (ok && row->kind == SWEREX__MODEL_SECONDS)
+      ok = swerex__encode_check_seconds(row, value, err);
+  }
+  return ok;
+}
+
+/** Tell whether a member is as zero would leave it; for rows of our own. */
+static bool swerex__encode_is_default(const swerex__model_row *row, const void *value) {
+  const void *member = swerex__model_member(row, value);
+  if (swerex__model_is_pointer(row)) return swerex__model_pointer(row, value) == NULL;
+  switch (row->kind) {
+    case SWEREX__MODEL_BOOL:
+    case SWEREX__MODEL_NOT: return !*(const bool *)member;
+    case SWEREX__MODEL_ENUM: return *(const int *)member == 0;
+    case SWEREX__MODEL_INT: return *(const int *)member == 0;
+    case SWEREX__MODEL_SIZE: return *(const size_t *)member == 0;
+    case SWEREX__MODEL_SECONDS:
+      return *(const double *)member == 0 || (row->number == 0 && *(const double *)member < 0);
+    default: return false;
+  }
+}
+
+static void swerex__encode_write_seconds(const swerex__model_row *row, double seconds,
+                                         swerex__str *out) {
+  if (seconds == 0) seconds = row->number > 0 ? row->number : SWEREX_FOREVER;
+  if (seconds < 0 || !swerex__json_is_finite(seconds))
+    swerex__str_puts(out, "null");
+  else
+    swerex__json_add_number(out, seconds <= SWEREX_NOW ? 0 : seconds);
+}
+
+static void swerex__encode_write_list(const swerex__model_row *row, const char *const *list,
+                                      swerex__str *out) {
+  bool map = row->kind == SWEREX__MODEL_MAP;
+  if (list == NULL && (row->flags & SWEREX__MODEL_NULLABLE) != 0) {
+    swerex__str_puts(out, "null");
+    return;
+  }
+  swerex__str_putc(out, map ? '{' : '[');
+  for (; list != NULL && *list != NULL; list++) {
+    const char *text = *list, *equals = map ? strchr(text, '=') : NULL;
+    swerex__json_add_comma(out);
+    if (equals != NULL) {
+      swerex__json_add_string(out, text, (size_t)(equals - text));
+      swerex__str_putc(out, ':');
+      text = equals + 1;
+    }
+    swerex__json_add_text(out, text);
+  }
+  swerex__str_putc(out, map ? '}' : ']');
+}
+
+static void swerex__encode_write_string(const swerex__model_row *row, const char *text,
+                                        swerex__str *out) {
+  if (text == NULL) text = row->text;
+  if (text == NULL || (text[0] == '\0' && (row->flags & SWEREX__MODEL_NONE) != 0))
+    swerex__str_puts(out, "null");
+  else
+    swerex__json_add_text(out, text);
+}
+
+static void swerex__encode_write(const swerex__model_row *row, const void *value,
+                                 swerex__str *out) {
+  const void *member = swerex__model_member(row, value);
+  const swerex_bytes *bytes = (const swerex_bytes *)member;
+  int number = 0;
+  swerex__json_add_key(out, row->name);
+  switch (row->kind) {
+    case SWEREX__MODEL_BOOL: swerex__json_add_bool(out, *(const bool *)member); break;
+    case SWEREX__MODEL_NOT: swerex__json_add_bool(out, !*(const bool *)member); break;
+    case SWEREX__MODEL_INT:
+      number = *(const int *)member;
+      if (number == 0 && row->number == 0 && (row->flags & SWEREX__MODEL_NULLABLE) != 0)
+        swerex__str_puts(out, "null");
+      else
+        swerex__json_add_integer(out, number == 0 ? (int)row->number : number < 0 ? 0 : number);
+      break;
+    case SWEREX__MODEL_EXIT_CODE:
+      number = *(const int *)member;
+      if (number == SWEREX_NO_EXIT_CODE)
+        swerex__str_puts(out, "null");
+      else
+        swerex__json_add_integer(out, number);
+      break;
+    case SWEREX__MODEL_SIZE: swerex__str_printf(out, "%zu", *(const size_t *)member); break;
+    case SWEREX__MODEL_SECONDS:
+      swerex__encode_write_seconds(row, *(const double *)member, out);
+      break;
+    case SWEREX__MODEL_STRING:
+      swerex__encode_write_string(row, (const char *)swerex__model_pointer(row, value), out);
+      break;
+    case SWEREX__MODEL_JSON: {
+      const char *json = (const char *)swerex__model_pointer(row, value);
+      swerex__str_puts(out, json == NULL ? "{}" : json);
+      break;
+    }
+    case SWEREX__MODEL_BYTES: swerex__json_add_string(out, bytes->data, bytes->size); break;
+    case SWEREX__MODEL_LIST:
+    case SWEREX__MODEL_MAP:
+      swerex__encode_write_list(row, (const char *const *)swerex__model_pointer(row, value), out);
+      break;
+    case SWEREX__MODEL_ENUM:
+      memcpy(&number, member, sizeof number);
+      swerex__json_add_text(out, row->names[number]);
+      break;
+    case SWEREX__MODEL_LITERAL: swerex__json_add_text(out, row->text); break;
+  }
+}
+
+/** Write a struct as JSON. */
+static bool swerex__encode_model(const swerex__model *model, const void *value, swerex__str *out,
+                                 swerex_error *err) {
+  if (!swerex__encode_check(model, value, err)) return false;
+  swerex__str_putc(out, '{');
+  for (size_t i = 0, n; i < model->count; i += n) {
+    const swerex__model_row *row = &model->rows[i];
+    n = swerex__model_group(model, i);
+    for (size_t k = 0; k + 1 < n && swerex__model_pointer(row, value) == NULL; k++) row++;
+    if ((row->flags & SWEREX__MODEL_OURS) != 0 && swerex__encode_is_default(row, value)) continue;
+    swerex__encode_write(row, value, out);
+  }
+  swerex__str_putc(out, '}');
+  return !out->failed || swerex__err_memory(err);
+}
+
+/* =============================================================================================
+ * [decode] Structs read from JSON
+ * ========================================================================================== */
+/* Errors have pydantic's words; extra_info is FastAPI's body for 422. */
 
 /** Read any number into its member. */
-static swerex__valid_fault swerex__model_to_number(const swerex__model_row *row,
-                                                   const swerex__json *node, void *member) {
+static swerex__valid_fault swerex__decode_to_number(const swerex__model_row *row,
+                                                    const swerex__json *node, void *member) {
   int64_t integer = 0;
   if (row->kind == SWEREX__MODEL_BOOL || row->kind == SWEREX__MODEL_NOT) {
     swerex__valid_fault fault = swerex__valid_to_bool(node, (bool *)member);
@@ -4126,30 +4185,30 @@ static swerex__valid_fault swerex__model_to_number(const swerex__model_row *row,
   return SWEREX__VALID_FINE;
 }
 
-static bool swerex__model_problem(swerex__valid_reader *reader, const swerex__model_row *row,
-                                  const char *label, swerex__valid_fault fault,
-                                  const swerex__json *node) {
+static bool swerex__decode_problem(swerex__valid_reader *reader, const swerex__model_row *row,
+                                   const char *label, swerex__valid_fault fault,
+                                   const swerex__json *node) {
   swerex__valid_place place = {row->name, strlen(row->name), false, label, NULL, 0};
   return swerex__valid_report(reader, &place, fault, node);
 }
 
 /** Note that a field has a text that C cannot hold; a problem of type or shape goes first. */
-static void swerex__model_refuse(swerex__valid_reader *reader, const swerex__model_row *row,
-                                 const char *why) {
+static void swerex__decode_refuse(swerex__valid_reader *reader, const swerex__model_row *row,
+                                  const char *why) {
   if (reader->refused != NULL) return;
   reader->refused = row->name;
   reader->why = why;
 }
 
-static void swerex__model_refuse_nul(swerex__valid_reader *reader, const swerex__model_row *row,
-                                     const char *text, size_t size) {
+static void swerex__decode_refuse_nul(swerex__valid_reader *reader, const swerex__model_row *row,
+                                      const char *text, size_t size) {
   if (memchr(text, '\0', size) != NULL)
-    swerex__model_refuse(reader, row, "embedded null byte");
+    swerex__decode_refuse(reader, row, "embedded null byte");
 }
 
 /** Check that all elements are strings, and add up their sizes. */
-static bool swerex__model_measure(swerex__valid_reader *reader, const swerex__model_row *row,
-                                  const char *label, const swerex__json *node, size_t *total) {
+static bool swerex__decode_measure(swerex__valid_reader *reader, const swerex__model_row *row,
+                                   const char *label, const swerex__json *node, size_t *total) {
   swerex__valid_place place = {row->name, strlen(row->name), false, label, NULL, 0};
   bool ok = true, map = row->kind == SWEREX__MODEL_MAP;
   *total = 0;
@@ -4165,15 +4224,15 @@ static bool swerex__model_measure(swerex__valid_reader *reader, const swerex__mo
 }
 
 /** Read a list of strings, or a map of strings as KEY=VALUE. */
-static bool swerex__model_read_list(swerex__valid_reader *reader, const swerex__model_row *row,
-                                    const char *label, const swerex__json *node, void *value) {
+static bool swerex__decode_read_list(swerex__valid_reader *reader, const swerex__model_row *row,
+                                     const char *label, const swerex__json *node, void *value) {
   bool map = row->kind == SWEREX__MODEL_MAP;
   size_t total;
   char *text = NULL;
   if (node->type != (map ? SWEREX__JSON_OBJECT : SWEREX__JSON_ARRAY))
-    return swerex__model_problem(reader, row, label,
-                                 map ? SWEREX__VALID_NO_DICT : SWEREX__VALID_NO_LIST, node);
-  if (!swerex__model_measure(reader, row, label, node, &total)) return false;
+    return swerex__decode_problem(reader, row, label,
+                                  map ? SWEREX__VALID_NO_DICT : SWEREX__VALID_NO_LIST, node);
+  if (!swerex__decode_measure(reader, row, label, node, &total)) return false;
   const char **list = swerex__model_new_list(reader->allocator, node->size, total, &text);
   if (!swerex__model_set(row, value, list)) {
     reader->no_memory = true;
@@ -4182,14 +4241,14 @@ static bool swerex__model_read_list(swerex__valid_reader *reader, const swerex__
   for (const swerex__json *element = node->child; element != NULL; element = element->next) {
     *list++ = text;
     if (map) {
-      swerex__model_refuse_nul(reader, row, element->key, element->key_size);
+      swerex__decode_refuse_nul(reader, row, element->key, element->key_size);
       if (memchr(element->key, '=', element->key_size) != NULL)
-        swerex__model_refuse(reader, row, "illegal environment variable name");
+        swerex__decode_refuse(reader, row, "illegal environment variable name");
       memcpy(text, element->key, element->key_size);
       text += element->key_size;
       *text++ = '=';
     }
-    swerex__model_refuse_nul(reader, row, element->string, element->size);
+    swerex__decode_refuse_nul(reader, row, element->string, element->size);
     memcpy(text, element->string, element->size + 1);
     text += element->size + 1;
   }
@@ -4197,10 +4256,10 @@ static bool swerex__model_read_list(swerex__valid_reader *reader, const swerex__
 }
 
 /** Read a STRING or BYTES. */
-static bool swerex__model_read_string(swerex__valid_reader *reader, const swerex__model_row *row,
-                                      const char *label, const swerex__json *node, void *value) {
+static bool swerex__decode_read_string(swerex__valid_reader *reader, const swerex__model_row *row,
+                                       const char *label, const swerex__json *node, void *value) {
   if (node->type != SWEREX__JSON_STRING)
-    return swerex__model_problem(reader, row, label, SWEREX__VALID_NO_STRING, node);
+    return swerex__decode_problem(reader, row, label, SWEREX__VALID_NO_STRING, node);
   bool borrow = reader->borrow && row->kind == SWEREX__MODEL_BYTES;
   char *text = borrow ? (char *)(uintptr_t)node->string
                       : swerex__mem_copy(reader->allocator, node->string, node->size);
@@ -4210,18 +4269,18 @@ static bool swerex__model_read_string(swerex__valid_reader *reader, const swerex
     swerex_bytes bytes = {text, node->size};
     memcpy((char *)value + row->offset, &bytes, sizeof bytes);
   } else {
-    swerex__model_refuse_nul(reader, row, node->string, node->size);
+    swerex__decode_refuse_nul(reader, row, node->string, node->size);
     swerex__model_set(row, value, text);
   }
   return true;
 }
 
 /** Read a JSON, which is kept as text. */
-static bool swerex__model_read_json(swerex__valid_reader *reader, const swerex__model_row *row,
-                                    const char *label, const swerex__json *node, void *value) {
+static bool swerex__decode_read_json(swerex__valid_reader *reader, const swerex__model_row *row,
+                                     const char *label, const swerex__json *node, void *value) {
   swerex__str text = swerex__str_new(reader->allocator, SIZE_MAX / 2);
   if (node->type != SWEREX__JSON_OBJECT)
-    return swerex__model_problem(reader, row, label, SWEREX__VALID_NO_DICT, node);
+    return swerex__decode_problem(reader, row, label, SWEREX__VALID_NO_DICT, node);
   swerex__json_add_node(&text, node);
   if (text.failed) {
     swerex__str_clear(&text);
@@ -4233,8 +4292,8 @@ static bool swerex__model_read_json(swerex__valid_reader *reader, const swerex__
 }
 
 /** Read an ENUM, or check a LITERAL. */
-static bool swerex__model_read_choice(swerex__valid_reader *reader, const swerex__model_row *row,
-                                      const swerex__json *node, void *value) {
+static bool swerex__decode_read_choice(swerex__valid_reader *reader, const swerex__model_row *row,
+                                       const swerex__json *node, void *value) {
   if (row->kind == SWEREX__MODEL_LITERAL) {
     if (swerex__json_is(node, row->text)) return true;
     swerex__str_printf(&reader->more, "'%s'", row->text);
@@ -4249,12 +4308,12 @@ static bool swerex__model_read_choice(swerex__valid_reader *reader, const swerex
   swerex__str_puts(&reader->context, "{\"expected\":");
   if (reader->more.data != NULL) swerex__json_add_text(&reader->context, reader->more.data);
   swerex__str_putc(&reader->context, '}');
-  return swerex__model_problem(reader, row, NULL, SWEREX__VALID_NOT_CHOICE, node);
+  return swerex__decode_problem(reader, row, NULL, SWEREX__VALID_NOT_CHOICE, node);
 }
 
 /** Give a field that is missing, or null where that means the same, its default. */
-static void swerex__model_read_nothing(swerex__valid_reader *reader, const swerex__model_row *row,
-                                       void *value) {
+static void swerex__decode_read_nothing(swerex__valid_reader *reader, const swerex__model_row *row,
+                                        void *value) {
   void *member = (char *)value + row->offset;
   if (row->kind == SWEREX__MODEL_INT) *(int *)member = (int)row->number;
   if (row->kind == SWEREX__MODEL_EXIT_CODE) *(int *)member = SWEREX_NO_EXIT_CODE;
@@ -4269,8 +4328,8 @@ static void swerex__model_read_nothing(swerex__valid_reader *reader, const swere
 }
 
 /** Read a field. False: its value does not fit. */
-static bool swerex__model_read(swerex__valid_reader *reader, const swerex__model_row *row,
-                               const char *label, const swerex__json *node, void *value) {
+static bool swerex__decode_read(swerex__valid_reader *reader, const swerex__model_row *row,
+                                const char *label, const swerex__json *node, void *value) {
   if (node->type == SWEREX__JSON_NULL) {
     if ((row->flags & SWEREX__MODEL_NONE) != 0) {
       if (!swerex__model_set(row, value, swerex__mem_copy(reader->allocator, "", 0)))
@@ -4278,7 +4337,7 @@ static bool swerex__model_read(swerex__valid_reader *reader, const swerex__model
       return true;
     }
     if ((row->flags & SWEREX__MODEL_NULLABLE) != 0) {
-      swerex__model_read_nothing(reader, row, value);
+      swerex__decode_read_nothing(reader, row, value);
       return true;
     }
     if (row->kind == SWEREX__MODEL_SECONDS) {
@@ -4289,35 +4348,35 @@ static bool swerex__model_read(swerex__valid_reader *reader, const swerex__model
   switch (row->kind) {
     case SWEREX__MODEL_STRING:
     case SWEREX__MODEL_BYTES:
-      return swerex__model_read_string(reader, row, label, node, value);
+      return swerex__decode_read_string(reader, row, label, node, value);
     case SWEREX__MODEL_LIST:
-    case SWEREX__MODEL_MAP: return swerex__model_read_list(reader, row, label, node, value);
-    case SWEREX__MODEL_JSON: return swerex__model_read_json(reader, row, label, node, value);
+    case SWEREX__MODEL_MAP: return swerex__decode_read_list(reader, row, label, node, value);
+    case SWEREX__MODEL_JSON: return swerex__decode_read_json(reader, row, label, node, value);
     case SWEREX__MODEL_ENUM:
-    case SWEREX__MODEL_LITERAL: return swerex__model_read_choice(reader, row, node, value);
+    case SWEREX__MODEL_LITERAL: return swerex__decode_read_choice(reader, row, node, value);
     default: break;
   }
-  swerex__valid_fault fault = swerex__model_to_number(row, node, (char *)value + row->offset);
+  swerex__valid_fault fault = swerex__decode_to_number(row, node, (char *)value + row->offset);
   if (fault == SWEREX__VALID_FINE) return true;
   if (fault == SWEREX__VALID_NEGATIVE) swerex__str_puts(&reader->context, "{\"ge\":0}");
-  return swerex__model_problem(reader, row, label, fault, node);
+  return swerex__decode_problem(reader, row, label, fault, node);
 }
 
 /** Read a union: the first of its rows that fits, or the problems of all. */
-static void swerex__model_read_union(swerex__valid_reader *reader, const swerex__model_row *rows,
-                                     size_t count, const swerex__json *node, void *value) {
+static void swerex__decode_read_union(swerex__valid_reader *reader, const swerex__model_row *rows,
+                                      size_t count, const swerex__json *node, void *value) {
   bool done = false;
   reader->quiet = true;
   for (size_t i = 0; i < count && !done; i++)
-    done = swerex__model_read(reader, &rows[i], NULL, node, value);
+    done = swerex__decode_read(reader, &rows[i], NULL, node, value);
   reader->quiet = false;
   for (size_t i = 0; i < count && !done; i++)
-    swerex__model_read(reader, &rows[i],
-                       rows[i].kind == SWEREX__MODEL_LIST ? "list[str]" : "str", node, value);
+    swerex__decode_read(reader, &rows[i],
+                        rows[i].kind == SWEREX__MODEL_LIST ? "list[str]" : "str", node, value);
 }
 
 /** Count the letters by which two names differ: changed, missing, or swapped with the next. */
-static size_t swerex__model_distance(const char *a, size_t size, const char *b) {
+static size_t swerex__decode_distance(const char *a, size_t size, const char *b) {
   enum { LONGEST = 40 };
   size_t rows[3][LONGEST + 1], *above = rows[0], *last = rows[1], *row = rows[2];
   size_t width = strlen(b);
@@ -4341,13 +4400,13 @@ static size_t swerex__model_distance(const char *a, size_t size, const char *b) 
 }
 
 /** Name the field that was perhaps meant, behind the words that refuse another. */
-static void swerex__model_suggest(swerex__valid_reader *reader, const swerex__model *model,
-                                  const swerex__json *member) {
+static void swerex__decode_suggest(swerex__valid_reader *reader, const swerex__model *model,
+                                   const swerex__json *member) {
   size_t best = 2; /* letters apart: no more is a slip of the hand */
   const char *meant = NULL;
   for (size_t i = 0; i < model->count; i++) {
     size_t distance =
-      swerex__model_distance(member->key, member->key_size, model->rows[i].name);
+      swerex__decode_distance(member->key, member->key_size, model->rows[i].name);
     if (distance > best || distance * 2 >= member->key_size) continue;
     meant = model->rows[i].name;
     best = distance;
@@ -4357,8 +4416,8 @@ static void swerex__model_suggest(swerex__valid_reader *reader, const swerex__mo
 }
 
 /** Report the members of an object that no row names. */
-static void swerex__model_refuse_extras(swerex__valid_reader *reader, const swerex__model *model,
-                                        const swerex__json *node) {
+static void swerex__decode_refuse_extras(swerex__valid_reader *reader, const swerex__model *model,
+                                         const swerex__json *node) {
   for (const swerex__json *member = node->child; member != NULL; member = member->next) {
     size_t i = 0;
     while (i < model->count &&
@@ -4367,42 +4426,41 @@ static void swerex__model_refuse_extras(swerex__valid_reader *reader, const swer
     swerex__valid_place place = {member->key, member->key_size, false, NULL, NULL, 0};
     if (i < model->count) continue;
     swerex__valid_report(reader, &place, SWEREX__VALID_EXTRA, member);
-    if (!reader->quiet) swerex__model_suggest(reader, model, member);
+    if (!reader->quiet) swerex__decode_suggest(reader, model, member);
   }
 }
 
-static void swerex__model_read_object(swerex__valid_reader *reader, const swerex__model *model,
-                                      const swerex__json *node, void *out) {
+static void swerex__decode_read_object(swerex__valid_reader *reader, const swerex__model *model,
+                                       const swerex__json *node, void *out) {
   for (size_t i = 0, n; i < model->count; i += n) {
     const swerex__model_row *row = &model->rows[i];
     const swerex__json *member = swerex__json_get(node, row->name);
     n = swerex__model_group(model, i);
     if (member != NULL && n > 1)
-      swerex__model_read_union(reader, row, n, member, out);
+      swerex__decode_read_union(reader, row, n, member, out);
     else if (member != NULL)
-      swerex__model_read(reader, row, NULL, member, out);
+      swerex__decode_read(reader, row, NULL, member, out);
     else if ((row->flags & SWEREX__MODEL_REQUIRED) != 0)
-      swerex__model_problem(reader, row, NULL, SWEREX__VALID_MISSING, node);
+      swerex__decode_problem(reader, row, NULL, SWEREX__VALID_MISSING, node);
     else
-      swerex__model_read_nothing(reader, row, out);
+      swerex__decode_read_nothing(reader, row, out);
   }
   if ((model->flags & SWEREX__MODEL_FORBID) != 0)
-    swerex__model_refuse_extras(reader, model, node);
+    swerex__decode_refuse_extras(reader, model, node);
 }
 
 /**
  * Fill a struct from JSON; it is then to be released. On failure it is zero. borrow: its BYTES,
  * which may be large, point into the document.
  */
-static bool swerex__model_decode_as(const swerex_allocator *allocator, const swerex__model *model,
-                                    const swerex__json *node, bool borrow, void *out,
-                                    swerex_error *err) {
+static bool swerex__decode_as(const swerex_allocator *allocator, const swerex__model *model,
+                              const swerex__json *node, bool borrow, void *out, swerex_error *err) {
   swerex__valid_reader reader = swerex__valid_new_reader(allocator, model->tag);
   swerex__valid_place place = {model->name, strlen(model->name), true, NULL, NULL, 0};
   reader.borrow = borrow;
   memset(out, 0, model->size);
   if (node->type == SWEREX__JSON_OBJECT)
-    swerex__model_read_object(&reader, model, node, out);
+    swerex__decode_read_object(&reader, model, node, out);
   else
     swerex__valid_report(&reader, &place, SWEREX__VALID_NO_OBJECT, node);
   if (swerex__valid_finish(&reader, err)) return true;
@@ -4411,39 +4469,41 @@ static bool swerex__model_decode_as(const swerex_allocator *allocator, const swe
 }
 
 /** The same, for a struct that owns all it has. */
-static bool swerex__model_decode(const swerex_allocator *allocator, const swerex__model *model,
+static bool swerex__decode_model(const swerex_allocator *allocator, const swerex__model *model,
                                  const swerex__json *node, void *out, swerex_error *err) {
-  return swerex__model_decode_as(allocator, model, node, false, out, err);
+  return swerex__decode_as(allocator, model, node, false, out, err);
 }
 
-/* --- unions of models, told apart by a field --- */
+/* =============================================================================================
+ * [union] Unions of structs, told apart by a field
+ * ========================================================================================== */
 
-typedef struct swerex__model_variant {
+typedef struct swerex__union_variant {
   const char *tag; /* value of the field */
   const swerex__model *model;
   int type;      /* the enum value that says the same in C */
   size_t offset; /* of the struct in the union that holds it */
-} swerex__model_variant;
+} swerex__union_variant;
 
-typedef struct swerex__model_union {
+typedef struct swerex__union {
   const char *name; /* in Python */
   const char *field;
   bool lenient; /* without the field, the first variant is meant */
-  const swerex__model_variant *variants;
+  const swerex__union_variant *variants;
   size_t count;
-} swerex__model_union;
+} swerex__union;
 
-static const swerex__model_variant swerex__model_action_variants[] = {
+static const swerex__union_variant swerex__union_action_variants[] = {
   {"bash", &swerex__model_table[SWEREX_MODEL_BASH_ACTION - 1], SWEREX_MODEL_BASH_ACTION, 0},
   {"bash_interrupt", &swerex__model_table[SWEREX_MODEL_BASH_INTERRUPT_ACTION - 1],
    SWEREX_MODEL_BASH_INTERRUPT_ACTION, 0},
 };
 /** What run_in_session is sent. */
-static const swerex__model_union swerex__model_actions = {
-  "Action", "action_type", true, swerex__model_action_variants,
-  SWEREX__SYS_COUNT(swerex__model_action_variants)};
+static const swerex__union swerex__union_actions = {
+  "Action", "action_type", true, swerex__union_action_variants,
+  SWEREX__SYS_COUNT(swerex__union_action_variants)};
 
-static const swerex__model_variant swerex__model_deployment_variants[] = {
+static const swerex__union_variant swerex__union_deployment_variants[] = {
   {"local", &swerex__model_table[SWEREX_MODEL_LOCAL_CONFIG - 1], SWEREX_DEPLOYMENT_LOCAL,
    offsetof(swerex_deployment_config, u.local)},
   {"dummy", &swerex__model_table[SWEREX_MODEL_DUMMY_CONFIG - 1], SWEREX_DEPLOYMENT_DUMMY,
@@ -4457,13 +4517,13 @@ static const swerex__model_variant swerex__model_deployment_variants[] = {
   {"modal", &swerex__model_table[SWEREX_MODEL_MODAL_CONFIG - 1], SWEREX_DEPLOYMENT_MODAL,
    offsetof(swerex_deployment_config, u.modal)},
 };
-static const swerex__model_union swerex__model_deployments = {
-  "DeploymentConfig", "type", false, swerex__model_deployment_variants,
-  SWEREX__SYS_COUNT(swerex__model_deployment_variants)};
+static const swerex__union swerex__union_deployments = {
+  "DeploymentConfig", "type", false, swerex__union_deployment_variants,
+  SWEREX__SYS_COUNT(swerex__union_deployment_variants)};
 
 /** Describe a tag that is none of a union's. */
-static void swerex__model_describe_tag(swerex__valid_reader *reader,
-                                       const swerex__model_union *all, const swerex__json *tag) {
+static void swerex__union_describe_tag(swerex__valid_reader *reader, const swerex__union *all,
+                                       const swerex__json *tag) {
   swerex__str *more = &reader->more, *context = &reader->context;
   swerex__str name = swerex__str_new(reader->allocator, SWEREX__VALID_ECHO);
   if (tag->type == SWEREX__JSON_STRING)
@@ -4487,8 +4547,8 @@ static void swerex__model_describe_tag(swerex__valid_reader *reader,
 }
 
 /** Find which of a union's models a node is for; NULL and an error for none. */
-static const swerex__model_variant *swerex__model_select(const swerex_allocator *allocator,
-                                                         const swerex__model_union *all,
+static const swerex__union_variant *swerex__union_select(const swerex_allocator *allocator,
+                                                         const swerex__union *all,
                                                          const swerex__json *node,
                                                          swerex_error *err) {
   swerex__valid_reader reader = swerex__valid_new_reader(allocator, NULL);
@@ -4506,7 +4566,7 @@ static const swerex__model_variant *swerex__model_select(const swerex_allocator 
   } else {
     for (size_t i = 0; i < all->count; i++)
       if (swerex__json_is(tag, all->variants[i].tag)) return &all->variants[i];
-    swerex__model_describe_tag(&reader, all, tag);
+    swerex__union_describe_tag(&reader, all, tag);
   }
   swerex__valid_report(&reader, &place, fault, node);
   swerex__valid_finish(&reader, err);
@@ -4514,33 +4574,33 @@ static const swerex__model_variant *swerex__model_select(const swerex_allocator 
 }
 
 /** Find the variant of a deployment's type; NULL for none. */
-static const swerex__model_variant *
-swerex__model_find_deployment(const swerex_deployment_config *config) {
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__model_deployment_variants); i++)
-    if (swerex__model_deployment_variants[i].type == (int)config->type)
-      return &swerex__model_deployment_variants[i];
+static const swerex__union_variant *
+swerex__union_find_deployment(const swerex_deployment_config *config) {
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__union_deployment_variants); i++)
+    if (swerex__union_deployment_variants[i].type == (int)config->type)
+      return &swerex__union_deployment_variants[i];
   return NULL;
 }
 
 /** Fill a deployment's configuration from JSON; it is then to be cleared. */
-static bool swerex__model_decode_deployment(const swerex_allocator *allocator,
+static bool swerex__union_decode_deployment(const swerex_allocator *allocator,
                                             const swerex__json *node,
                                             swerex_deployment_config *out, swerex_error *err) {
   memset(out, 0, sizeof *out);
-  const swerex__model_variant *variant =
-    swerex__model_select(allocator, &swerex__model_deployments, node, err);
+  const swerex__union_variant *variant =
+    swerex__union_select(allocator, &swerex__union_deployments, node, err);
   if (variant == NULL) return false;
   char *config = (char *)out + variant->offset;
-  if (!swerex__model_decode(allocator, variant->model, node, config, err)) return false;
+  if (!swerex__decode_model(allocator, variant->model, node, config, err)) return false;
   out->type = (swerex_deployment_type)variant->type;
   return true;
 }
 
 /** Copy a deployment's configuration; `to` is then to be cleared. On failure it is zero. */
-static bool swerex__model_copy_deployment(const swerex_allocator *allocator,
+static bool swerex__union_copy_deployment(const swerex_allocator *allocator,
                                           const swerex_deployment_config *from,
                                           swerex_deployment_config *to, swerex_error *err) {
-  const swerex__model_variant *variant = swerex__model_find_deployment(from);
+  const swerex__union_variant *variant = swerex__union_find_deployment(from);
   memset(to, 0, sizeof *to);
   if (variant == NULL)
     return swerex__err_set(err, SWEREX_E_VALUE, "type: there is no deployment type %d",
@@ -4553,8 +4613,8 @@ static bool swerex__model_copy_deployment(const swerex_allocator *allocator,
 }
 
 /** Release a deployment's configuration, and reset it to zero. */
-static void swerex__model_clear_deployment(swerex_deployment_config *config) {
-  const swerex__model_variant *variant = swerex__model_find_deployment(config);
+static void swerex__union_clear_deployment(swerex_deployment_config *config) {
+  const swerex__union_variant *variant = swerex__union_find_deployment(config);
   if (variant != NULL)
     swerex__model_clear(variant->model, (char *)config + variant->offset);
   memset(config, 0, sizeof *config);
@@ -5314,7 +5374,7 @@ static swerex_future *swerex__rt_call(swerex_runtime *runtime, swerex__rt_verb v
   swerex_future *future = swerex__loop_promise(
     runtime->loop, swerex__model_of(swerex__rt_rows[verb].response), err);
   if (future == NULL) return NULL;
-  if (!swerex__model_check(model, request, &error) ||
+  if (!swerex__encode_check(model, request, &error) ||
       !swerex__rt_begin(runtime, verb, request, future, &error))
     swerex__loop_fail(future, &error);
   return future;
@@ -5448,12 +5508,10 @@ static bool swerex__rt_alive(swerex_runtime *runtime, const void *request, swere
 }
 
 /* =============================================================================================
- * [text] Encodings and terminal text
+ * [text] Encodings
  * ========================================================================================== */
-/* Three parts. Decoding turns a whole file into UTF-8 as Python's bytes.decode would, with the
- * same names, error handlers and messages. A filter turns a command's output into UTF-8 piece by
- * piece; how the bytes were split makes no difference. A keep holds output up to a cap: the head
- * in place, and behind it a ring of the newest bytes. */
+/* Turns a whole file into UTF-8 as Python's bytes.decode would, with the same names, error handlers
+ * and messages. */
 
 /* --- valid and invalid UTF-8 --- */
 
@@ -5967,57 +6025,64 @@ static bool swerex__text_decode(const swerex_allocator *allocator, const char *d
   return swerex__str_take(&job.out, out, err);
 }
 
+/* =============================================================================================
+ * [term] A command's output: filtered, and kept to a cap
+ * ========================================================================================== */
+/* A filter turns a command's output into UTF-8 piece by piece, without what is meant for a
+ * terminal; how the bytes were split makes no difference. A keep holds output up to a cap: the head
+ * in place, and behind it a ring of the newest bytes. */
+
 /* --- command output --- */
 
-#define SWEREX__TEXT_SEQUENCE 4096 /* longest escape sequence */
-#define SWEREX__TEXT_BATCH 2048    /* small pieces are handed on together */
+#define SWEREX__TERM_SEQUENCE 4096 /* longest escape sequence */
+#define SWEREX__TERM_BATCH 2048    /* small pieces are handed on together */
 
-typedef enum swerex__text_state {
-  SWEREX__TEXT_GROUND,
-  SWEREX__TEXT_ESC,        /* after ESC */
-  SWEREX__TEXT_BETWEEN,    /* after ESC and bytes such as ( */
-  SWEREX__TEXT_PARAMETERS, /* after ESC [ */
-  SWEREX__TEXT_COMMAND,    /* after ESC [, parameters, and bytes such as a space */
-  SWEREX__TEXT_STRING,     /* after ESC ] and its kin, up to BEL or ESC \ */
-  SWEREX__TEXT_STRING_ESC
-} swerex__text_state;
+typedef enum swerex__term_state {
+  SWEREX__TERM_GROUND,
+  SWEREX__TERM_ESC,        /* after ESC */
+  SWEREX__TERM_BETWEEN,    /* after ESC and bytes such as ( */
+  SWEREX__TERM_PARAMETERS, /* after ESC [ */
+  SWEREX__TERM_COMMAND,    /* after ESC [, parameters, and bytes such as a space */
+  SWEREX__TERM_STRING,     /* after ESC ] and its kin, up to BEL or ESC \ */
+  SWEREX__TERM_STRING_ESC
+} swerex__term_state;
 
 /** What to do with a byte of an escape sequence. */
-typedef enum swerex__text_step {
-  SWEREX__TEXT_HOLD,  /* it is part of the sequence */
-  SWEREX__TEXT_DROP,  /* it is the last one, and the sequence goes */
-  SWEREX__TEXT_BREAK, /* it does not belong here: there was no sequence */
-  SWEREX__TEXT_AGAIN  /* the ESC before it ended a string too early, and starts a sequence */
-} swerex__text_step;
+typedef enum swerex__term_step {
+  SWEREX__TERM_HOLD,  /* it is part of the sequence */
+  SWEREX__TERM_DROP,  /* it is the last one, and the sequence goes */
+  SWEREX__TERM_BREAK, /* it does not belong here: there was no sequence */
+  SWEREX__TERM_AGAIN  /* the ESC before it ended a string too early, and starts a sequence */
+} swerex__term_step;
 
-typedef struct swerex__text_filter {
+typedef struct swerex__term_filter {
   bool terminal;
   bool cr; /* a CR waits for what follows */
-  swerex__text_state state;
+  swerex__term_state state;
   size_t partial_size; /* the start of a character that goes on in the next chunk */
   char partial[4];
   size_t held_size; /* an escape sequence so far */
-  char held[SWEREX__TEXT_SEQUENCE];
-} swerex__text_filter;
+  char held[SWEREX__TERM_SEQUENCE];
+} swerex__term_filter;
 
 /** Where filtered text goes; pieces are whole characters, and small ones come together. */
-typedef struct swerex__text_outlet {
-  swerex__text_filter *filter;
+typedef struct swerex__term_outlet {
+  swerex__term_filter *filter;
   void (*sink)(void *user, const char *text, size_t size);
   void *user;
   size_t size;
-  char batch[SWEREX__TEXT_BATCH];
-} swerex__text_outlet;
+  char batch[SWEREX__TERM_BATCH];
+} swerex__term_outlet;
 
-static void swerex__text_flush(swerex__text_outlet *to) {
+static void swerex__term_flush(swerex__term_outlet *to) {
   if (to->size > 0) to->sink(to->user, to->batch, to->size);
   to->size = 0;
 }
 
-static void swerex__text_emit(swerex__text_outlet *to, const char *text, size_t size) {
-  if (size > sizeof to->batch - to->size) swerex__text_flush(to);
+static void swerex__term_emit(swerex__term_outlet *to, const char *text, size_t size) {
+  if (size > sizeof to->batch - to->size) swerex__term_flush(to);
   if (size > sizeof to->batch / 2) {
-    swerex__text_flush(to);
+    swerex__term_flush(to);
     to->sink(to->user, text, size);
     return;
   }
@@ -6025,28 +6090,28 @@ static void swerex__text_emit(swerex__text_outlet *to, const char *text, size_t 
   to->size += size;
 }
 
-static void swerex__text_emit_escaped(swerex__text_outlet *to, const char *data, size_t size) {
+static void swerex__term_emit_escaped(swerex__term_outlet *to, const char *data, size_t size) {
   char escape[5];
   for (size_t i = 0; i < size; i++) {
     swerex__text_escape(escape, data[i]);
-    swerex__text_emit(to, escape, 4);
+    swerex__term_emit(to, escape, 4);
   }
 }
 
 /** Give up on the start of a character: its bytes are invalid. */
-static void swerex__text_emit_partial(swerex__text_outlet *to) {
-  swerex__text_emit_escaped(to, to->filter->partial, to->filter->partial_size);
+static void swerex__term_emit_partial(swerex__term_outlet *to) {
+  swerex__term_emit_escaped(to, to->filter->partial, to->filter->partial_size);
   to->filter->partial_size = 0;
 }
 
 /** Take the next byte of a character that a chunk began; false: it does not belong to it. */
-static bool swerex__text_continue(swerex__text_outlet *to, char byte) {
-  swerex__text_filter *f = to->filter;
+static bool swerex__term_continue(swerex__term_outlet *to, char byte) {
+  swerex__term_filter *f = to->filter;
   size_t size = f->partial_size + 1;
   uint32_t point;
   f->partial[f->partial_size] = byte;
   if (swerex__util_utf8_next(f->partial, size, &point) > 0) {
-    swerex__text_emit(to, f->partial, size);
+    swerex__term_emit(to, f->partial, size);
     f->partial_size = 0;
     return true;
   }
@@ -6054,15 +6119,15 @@ static bool swerex__text_continue(swerex__text_outlet *to, char byte) {
     f->partial_size = size;
     return true;
   }
-  swerex__text_emit_partial(to);
+  swerex__term_emit_partial(to);
   return false;
 }
 
 /** Pass what starts no valid character; it may be one that goes on in the next chunk. */
-static size_t swerex__text_pass_invalid(swerex__text_outlet *to, const char *data, size_t size) {
+static size_t swerex__term_pass_invalid(swerex__term_outlet *to, const char *data, size_t size) {
   swerex__text_fault fault = swerex__text_utf8_fault((const unsigned char *)data, size);
   if (!fault.cut) {
-    swerex__text_emit_escaped(to, data, fault.size);
+    swerex__term_emit_escaped(to, data, fault.size);
   } else {
     memcpy(to->filter->partial, data, size);
     to->filter->partial_size = size;
@@ -6071,116 +6136,116 @@ static size_t swerex__text_pass_invalid(swerex__text_outlet *to, const char *dat
 }
 
 /** Pass bytes in which ESC means nothing. */
-static void swerex__text_pass(swerex__text_outlet *to, const char *data, size_t size) {
-  swerex__text_filter *f = to->filter;
+static void swerex__term_pass(swerex__term_outlet *to, const char *data, size_t size) {
+  swerex__term_filter *f = to->filter;
   size_t at = 0;
   while (at < size) {
-    if (f->cr && data[at] != '\n') swerex__text_emit(to, "\r", 1);
+    if (f->cr && data[at] != '\n') swerex__term_emit(to, "\r", 1);
     f->cr = false;
     if (f->partial_size > 0) {
-      at += swerex__text_continue(to, data[at]);
+      at += swerex__term_continue(to, data[at]);
       continue;
     }
     size_t length = swerex__text_run(data + at, size - at, f->terminal);
-    if (length > 0) swerex__text_emit(to, data + at, length);
+    if (length > 0) swerex__term_emit(to, data + at, length);
     at += length;
     if (at == size) break;
     f->cr = data[at] == '\r';
-    at += f->cr ? 1 : swerex__text_pass_invalid(to, data + at, size - at);
+    at += f->cr ? 1 : swerex__term_pass_invalid(to, data + at, size - at);
   }
 }
 
 /** Tell how a sequence goes on after ESC. */
-static swerex__text_step swerex__text_after_esc(swerex__text_filter *f, unsigned char byte) {
-  if (byte < 0x20 || byte > 0x7E) return SWEREX__TEXT_BREAK;
+static swerex__term_step swerex__term_after_esc(swerex__term_filter *f, unsigned char byte) {
+  if (byte < 0x20 || byte > 0x7E) return SWEREX__TERM_BREAK;
   if (byte <= 0x2F)
-    f->state = SWEREX__TEXT_BETWEEN;
+    f->state = SWEREX__TERM_BETWEEN;
   else if (byte == '[')
-    f->state = SWEREX__TEXT_PARAMETERS;
+    f->state = SWEREX__TERM_PARAMETERS;
   else if (strchr("]PX^_", byte) != NULL)
-    f->state = SWEREX__TEXT_STRING;
+    f->state = SWEREX__TERM_STRING;
   else
-    return SWEREX__TEXT_DROP;
-  return SWEREX__TEXT_HOLD;
+    return SWEREX__TERM_DROP;
+  return SWEREX__TERM_HOLD;
 }
 
 /** Tell how a string such as a window title goes on. */
-static swerex__text_step swerex__text_in_string(swerex__text_filter *f, unsigned char byte) {
+static swerex__term_step swerex__term_in_string(swerex__term_filter *f, unsigned char byte) {
   bool title = f->held[1] == ']';
-  if (f->state == SWEREX__TEXT_STRING) {
-    if (byte == '\n') return SWEREX__TEXT_BREAK;
-    if (byte == '\a' && title) return SWEREX__TEXT_DROP;
-    if (byte == '\033') f->state = SWEREX__TEXT_STRING_ESC;
-    return SWEREX__TEXT_HOLD;
+  if (f->state == SWEREX__TERM_STRING) {
+    if (byte == '\n') return SWEREX__TERM_BREAK;
+    if (byte == '\a' && title) return SWEREX__TERM_DROP;
+    if (byte == '\033') f->state = SWEREX__TERM_STRING_ESC;
+    return SWEREX__TERM_HOLD;
   }
-  if (byte == '\\') return SWEREX__TEXT_DROP;
-  if (byte != '\033' || title) return SWEREX__TEXT_AGAIN;
-  f->state = SWEREX__TEXT_STRING; /* ESC ESC: how tmux passes an ESC through */
-  return SWEREX__TEXT_HOLD;
+  if (byte == '\\') return SWEREX__TERM_DROP;
+  if (byte != '\033' || title) return SWEREX__TERM_AGAIN;
+  f->state = SWEREX__TERM_STRING; /* ESC ESC: how tmux passes an ESC through */
+  return SWEREX__TERM_HOLD;
 }
 
 /** Take one byte of a sequence. */
-static swerex__text_step swerex__text_next(swerex__text_filter *f, unsigned char byte) {
+static swerex__term_step swerex__term_next(swerex__term_filter *f, unsigned char byte) {
   bool between = byte >= 0x20 && byte <= 0x2F;
   switch (f->state) {
-    case SWEREX__TEXT_GROUND: break;
-    case SWEREX__TEXT_ESC: return swerex__text_after_esc(f, byte);
-    case SWEREX__TEXT_BETWEEN:
-      if (between) return SWEREX__TEXT_HOLD;
-      return byte >= 0x30 && byte <= 0x7E ? SWEREX__TEXT_DROP : SWEREX__TEXT_BREAK;
-    case SWEREX__TEXT_PARAMETERS:
-      if (byte >= 0x30 && byte <= 0x3F) return SWEREX__TEXT_HOLD;
-      if (between) f->state = SWEREX__TEXT_COMMAND;
+    case SWEREX__TERM_GROUND: break;
+    case SWEREX__TERM_ESC: return swerex__term_after_esc(f, byte);
+    case SWEREX__TERM_BETWEEN:
+      if (between) return SWEREX__TERM_HOLD;
+      return byte >= 0x30 && byte <= 0x7E ? SWEREX__TERM_DROP : SWEREX__TERM_BREAK;
+    case SWEREX__TERM_PARAMETERS:
+      if (byte >= 0x30 && byte <= 0x3F) return SWEREX__TERM_HOLD;
+      if (between) f->state = SWEREX__TERM_COMMAND;
       /* fall through */
-    case SWEREX__TEXT_COMMAND:
-      if (between) return SWEREX__TEXT_HOLD;
-      return byte >= 0x40 && byte <= 0x7E ? SWEREX__TEXT_DROP : SWEREX__TEXT_BREAK;
-    case SWEREX__TEXT_STRING:
-    case SWEREX__TEXT_STRING_ESC: return swerex__text_in_string(f, byte);
+    case SWEREX__TERM_COMMAND:
+      if (between) return SWEREX__TERM_HOLD;
+      return byte >= 0x40 && byte <= 0x7E ? SWEREX__TERM_DROP : SWEREX__TERM_BREAK;
+    case SWEREX__TERM_STRING:
+    case SWEREX__TERM_STRING_ESC: return swerex__term_in_string(f, byte);
   }
-  return SWEREX__TEXT_BREAK;
+  return SWEREX__TERM_BREAK;
 }
 
 /** Pass `size` held bytes on as text; of a broken string without its shortest reading. */
-static void swerex__text_release(swerex__text_outlet *to, size_t size) {
-  swerex__text_filter *f = to->filter;
+static void swerex__term_release(swerex__term_outlet *to, size_t size) {
+  swerex__term_filter *f = to->filter;
   size_t from = 0, i = 2;
-  if (f->state == SWEREX__TEXT_STRING || f->state == SWEREX__TEXT_STRING_ESC) {
+  if (f->state == SWEREX__TERM_STRING || f->state == SWEREX__TERM_STRING_ESC) {
     while (i < size && f->held[i] >= 0x30 && f->held[i] <= 0x3F) i++;
     while (i < size && f->held[i] >= 0x20 && f->held[i] <= 0x2F) i++;
     if (i < size && f->held[i] >= 0x40 && f->held[i] <= 0x7E) from = i + 1;
   }
-  f->state = SWEREX__TEXT_GROUND;
+  f->state = SWEREX__TERM_GROUND;
   f->held_size = 0;
-  swerex__text_pass(to, f->held + from, size - from);
+  swerex__term_pass(to, f->held + from, size - from);
 }
 
-static void swerex__text_start_sequence(swerex__text_filter *f) {
-  f->state = SWEREX__TEXT_ESC;
+static void swerex__term_start_sequence(swerex__term_filter *f) {
+  f->state = SWEREX__TERM_ESC;
   f->held[0] = '\033';
   f->held_size = 1;
 }
 
 /** Go on with an escape sequence; returns how many bytes were used. */
-static size_t swerex__text_sequence(swerex__text_outlet *to, const char *data, size_t size) {
-  swerex__text_filter *f = to->filter;
+static size_t swerex__term_sequence(swerex__term_outlet *to, const char *data, size_t size) {
+  swerex__term_filter *f = to->filter;
   for (size_t i = 0; i < size; i++) {
-    swerex__text_state before = f->state;
-    swerex__text_step step = swerex__text_next(f, (unsigned char)data[i]);
-    if (step == SWEREX__TEXT_HOLD && f->held_size < sizeof f->held) {
+    swerex__term_state before = f->state;
+    swerex__term_step step = swerex__term_next(f, (unsigned char)data[i]);
+    if (step == SWEREX__TERM_HOLD && f->held_size < sizeof f->held) {
       f->held[f->held_size++] = data[i];
       continue;
     }
-    if (step == SWEREX__TEXT_DROP) {
-      f->state = SWEREX__TEXT_GROUND;
+    if (step == SWEREX__TERM_DROP) {
+      f->state = SWEREX__TERM_GROUND;
       f->held_size = 0;
       return i + 1;
     }
     f->state = before;
-    swerex__text_release(to, f->held_size - (step == SWEREX__TEXT_AGAIN));
-    if (step == SWEREX__TEXT_AGAIN) {
-      swerex__text_emit_partial(to);
-      swerex__text_start_sequence(f);
+    swerex__term_release(to, f->held_size - (step == SWEREX__TERM_AGAIN));
+    if (step == SWEREX__TERM_AGAIN) {
+      swerex__term_emit_partial(to);
+      swerex__term_start_sequence(f);
     }
     return i;
   }
@@ -6188,72 +6253,72 @@ static size_t swerex__text_sequence(swerex__text_outlet *to, const char *data, s
 }
 
 /** Return the length of a whole ESC [ sequence at the start, the common case; 0 if it is not. */
-static size_t swerex__text_whole(const char *data, size_t size) {
+static size_t swerex__term_whole(const char *data, size_t size) {
   size_t i = 2;
   if (size < 3 || data[1] != '[') return 0;
   while (i < size && data[i] >= 0x30 && data[i] <= 0x3F) i++;
-  return i < size && i < SWEREX__TEXT_SEQUENCE && data[i] >= 0x40 && data[i] <= 0x7E ? i + 1 : 0;
+  return i < size && i < SWEREX__TERM_SEQUENCE && data[i] >= 0x40 && data[i] <= 0x7E ? i + 1 : 0;
 }
 
 /** Start a filter; a terminal's output also loses its escape sequences, and CRLF becomes LF. */
-static void swerex__text_filter_init(swerex__text_filter *f, bool terminal) {
+static void swerex__term_filter_init(swerex__term_filter *f, bool terminal) {
   f->terminal = terminal;
   f->cr = false;
-  f->state = SWEREX__TEXT_GROUND;
+  f->state = SWEREX__TERM_GROUND;
   f->partial_size = f->held_size = 0;
 }
 
 /** Filter a chunk, handing the text on in pieces. */
-static void swerex__text_filter_feed(swerex__text_filter *f, const char *data, size_t size,
+static void swerex__term_filter_feed(swerex__term_filter *f, const char *data, size_t size,
                                      void (*sink)(void *user, const char *text, size_t size),
                                      void *user) {
-  swerex__text_outlet to;
+  swerex__term_outlet to;
   to.filter = f;
   to.sink = sink;
   to.user = user;
   to.size = 0;
   while (size > 0) {
     size_t used;
-    if (f->state != SWEREX__TEXT_GROUND) {
-      used = swerex__text_sequence(&to, data, size);
+    if (f->state != SWEREX__TERM_GROUND) {
+      used = swerex__term_sequence(&to, data, size);
     } else {
       const char *esc = f->terminal ? (const char *)memchr(data, '\033', size) : NULL;
       used = esc == NULL ? size : (size_t)(esc - data);
-      swerex__text_pass(&to, data, used);
+      swerex__term_pass(&to, data, used);
       if (esc != NULL) {
-        size_t whole = swerex__text_whole(esc, size - used);
-        swerex__text_emit_partial(&to);
-        if (whole == 0) swerex__text_start_sequence(f);
+        size_t whole = swerex__term_whole(esc, size - used);
+        swerex__term_emit_partial(&to);
+        if (whole == 0) swerex__term_start_sequence(f);
         used += whole > 0 ? whole : 1;
       }
     }
     data += used;
     size -= used;
   }
-  swerex__text_flush(&to);
+  swerex__term_flush(&to);
 }
 
 /** Hand on what still waited for more; the filter is then as new. */
-static void swerex__text_filter_finish(swerex__text_filter *f,
+static void swerex__term_filter_finish(swerex__term_filter *f,
                                        void (*sink)(void *user, const char *text, size_t size),
                                        void *user) {
-  swerex__text_outlet to;
+  swerex__term_outlet to;
   to.filter = f;
   to.sink = sink;
   to.user = user;
   to.size = 0;
-  if (f->state != SWEREX__TEXT_GROUND) swerex__text_release(&to, f->held_size);
-  swerex__text_emit_partial(&to);
-  if (f->cr) swerex__text_emit(&to, "\r", 1);
+  if (f->state != SWEREX__TERM_GROUND) swerex__term_release(&to, f->held_size);
+  swerex__term_emit_partial(&to);
+  if (f->cr) swerex__term_emit(&to, "\r", 1);
   f->cr = false;
-  swerex__text_flush(&to);
+  swerex__term_flush(&to);
 }
 
 /* --- capped keeping --- */
 
-#define SWEREX__TEXT_MARKER 64 /* room for the note on what was left out */
+#define SWEREX__TERM_MARKER 64 /* room for the note on what was left out */
 
-typedef struct swerex__text_keep {
+typedef struct swerex__term_keep {
   const swerex_allocator *allocator;
   char *data;
   size_t size, room, max;
@@ -6261,10 +6326,10 @@ typedef struct swerex__text_keep {
   size_t next; /* ... and here its oldest byte is, which goes next */
   uint64_t left_out;
   bool over, failed;
-} swerex__text_keep;
+} swerex__term_keep;
 
 /** Start to keep at most `max` bytes: all, or the first half and the newest. */
-static void swerex__text_keep_init(swerex__text_keep *k, const swerex_allocator *allocator,
+static void swerex__term_keep_init(swerex__term_keep *k, const swerex_allocator *allocator,
                                    size_t max) {
   memset(k, 0, sizeof *k);
   k->allocator = allocator;
@@ -6272,14 +6337,14 @@ static void swerex__text_keep_init(swerex__text_keep *k, const swerex_allocator 
 }
 
 /** Release what was kept; the keep is then as new. */
-static void swerex__text_keep_clear(swerex__text_keep *k) {
+static void swerex__term_keep_clear(swerex__term_keep *k) {
   swerex__mem_free(k->data);
-  swerex__text_keep_init(k, k->allocator, k->max);
+  swerex__term_keep_init(k, k->allocator, k->max);
 }
 
 /** Make room for `size` bytes and the NUL, or when over for all that there will ever be. */
-static bool swerex__text_keep_reserve(swerex__text_keep *k, size_t size, bool over) {
-  size_t most = k->max + SWEREX__TEXT_MARKER;
+static bool swerex__term_keep_reserve(swerex__term_keep *k, size_t size, bool over) {
+  size_t most = k->max + SWEREX__TERM_MARKER;
   size_t wanted = k->room < 256 ? 256 : k->room * 2;
   if (wanted <= size) wanted = size + 1;
   if (over || wanted > most) wanted = most;
@@ -6295,14 +6360,14 @@ static bool swerex__text_keep_reserve(swerex__text_keep *k, size_t size, bool ov
 }
 
 /** Step back to the start of a character, if one is near. */
-static size_t swerex__text_boundary(const char *text, size_t at) {
+static size_t swerex__term_boundary(const char *text, size_t at) {
   size_t start = at;
   while (start > 0 && at - start < 3 && (text[start] & 0xC0) == 0x80) start--;
   return (text[start] & 0xC0) == 0x80 ? at : start;
 }
 
 /** Overwrite the oldest bytes of the ring. */
-static void swerex__text_keep_turn(swerex__text_keep *k, const char *text, size_t size) {
+static void swerex__term_keep_turn(swerex__term_keep *k, const char *text, size_t size) {
   size_t ring = k->max - k->head;
   k->left_out += size;
   if (size >= ring) {
@@ -6318,24 +6383,24 @@ static void swerex__text_keep_turn(swerex__text_keep *k, const char *text, size_
 }
 
 /** Add text. Without memory, nothing more is kept, and `failed` is set. */
-static void swerex__text_keep_add(swerex__text_keep *k, const char *text, size_t size) {
+static void swerex__term_keep_add(swerex__term_keep *k, const char *text, size_t size) {
   if (k->failed || size == 0) return;
   if (!k->over) {
     size_t fits = k->max - k->size < size ? k->max - k->size : size;
-    if (!swerex__text_keep_reserve(k, k->size + fits, fits < size)) return;
+    if (!swerex__term_keep_reserve(k, k->size + fits, fits < size)) return;
     memcpy(k->data + k->size, text, fits);
     k->size += fits;
     if (fits == size) return;
     k->over = true;
-    k->head = k->max > 0 ? swerex__text_boundary(k->data, k->max / 2) : 0;
+    k->head = k->max > 0 ? swerex__term_boundary(k->data, k->max / 2) : 0;
     k->next = k->head;
     text += fits;
     size -= fits;
   }
-  swerex__text_keep_turn(k, text, size);
+  swerex__term_keep_turn(k, text, size);
 }
 
-static void swerex__text_reverse(char *text, size_t size) {
+static void swerex__term_reverse(char *text, size_t size) {
   for (size_t i = 0; i < size / 2; i++) {
     char c = text[i];
     text[i] = text[size - 1 - i];
@@ -6344,13 +6409,13 @@ static void swerex__text_reverse(char *text, size_t size) {
 }
 
 /** Put the ring in order, in place, and a note on what is missing before it. */
-static void swerex__text_keep_join(swerex__text_keep *k) {
-  char marker[SWEREX__TEXT_MARKER];
+static void swerex__term_keep_join(swerex__term_keep *k) {
+  char marker[SWEREX__TERM_MARKER];
   char *ring = k->data + k->head;
   size_t size = k->max - k->head, older = k->max - k->next, cut = 0;
-  swerex__text_reverse(ring, size - older);
-  swerex__text_reverse(ring + size - older, older);
-  swerex__text_reverse(ring, size);
+  swerex__term_reverse(ring, size - older);
+  swerex__term_reverse(ring + size - older, older);
+  swerex__term_reverse(ring, size);
   while (cut < size && cut < 3 && (ring[cut] & 0xC0) == 0x80) cut++;
   int length = snprintf(marker, sizeof marker, "\n[... %llu bytes left out ...]\n",
                         (unsigned long long)k->left_out + cut);
@@ -6360,41 +6425,35 @@ static void swerex__text_keep_join(swerex__text_keep *k) {
 }
 
 /** Give away what was kept, without a copy if that is all there was; the keep is then as new. */
-static bool swerex__text_keep_take(swerex__text_keep *k, swerex_bytes *out, swerex_error *err) {
-  if (!k->failed) swerex__text_keep_reserve(k, k->size, k->over);
+static bool swerex__term_keep_take(swerex__term_keep *k, swerex_bytes *out, swerex_error *err) {
+  if (!k->failed) swerex__term_keep_reserve(k, k->size, k->over);
   if (k->failed) {
-    swerex__text_keep_clear(k);
+    swerex__term_keep_clear(k);
     return swerex__err_memory(err);
   }
-  if (k->over) swerex__text_keep_join(k);
+  if (k->over) swerex__term_keep_join(k);
   k->data[k->size] = '\0';
   out->data = k->data;
   out->size = k->size;
-  swerex__text_keep_init(k, k->allocator, k->max);
+  swerex__term_keep_init(k, k->allocator, k->max);
   return true;
 }
 
 /* =============================================================================================
  * [fs] Files
  * ========================================================================================== */
-/* Reads and writes whole files, and copies files and trees in bounded steps. Paths mean what they
- * mean to Python's Path. Nothing waits for another process, and no state of the process is used but
- * its working folder and its umask, which are left alone.
+/* Reads and writes whole files. Paths mean what they mean to Python's Path. Nothing waits for
+ * another process, and no state of the process is used but its working folder and its umask, which
+ * are left alone.
  * A file that replaces another is written under a name of its own in the same folder and renamed,
  * so that others see the old content or the new. Where that is refused (a mount point, a folder
  * without write permission) or has no sense (a device, a pipe) it is written in place, as Python
  * would. Other hard links keep the old content. There is no fsync: the promise is about processes
  * that stop, not about power cuts. */
 
-#define SWEREX__FS_STEP ((size_t)1 << 20)    /* bytes that one step of a copy moves */
-#define SWEREX__FS_ENTRY ((size_t)1 << 14)   /* what a directory entry counts for, in bytes */
-#define SWEREX__FS_CHUNK ((size_t)1 << 17)   /* bytes per read of a copy */
-#define SWEREX__FS_READ ((size_t)1 << 12)    /* first read of a file of unknown size */
-#define SWEREX__FS_DEVICE ((size_t)1 << 24)  /* most that is read from a device: some have no end */
-#define SWEREX__FS_PATH_MAX ((size_t)1 << 24) /* longest path below the root of a copy */
-#define SWEREX__FS_LINKS_MAX 40              /* symbolic links followed in a row */
-
-#define SWEREX__FS_INSIDE "a folder cannot be copied into itself"
+#define SWEREX__FS_READ ((size_t)1 << 12)   /* first read of a file of unknown size */
+#define SWEREX__FS_DEVICE ((size_t)1 << 24) /* most that is read from a device: some have no end */
+#define SWEREX__FS_LINKS_MAX 40             /* symbolic links followed in a row */
 
 typedef enum { SWEREX__FS_MORE, SWEREX__FS_DONE, SWEREX__FS_FAILED } swerex__fs_progress;
 
@@ -6813,26 +6872,34 @@ static bool swerex__fs_write(const swerex_allocator *a, const char *path, const 
   return progress == SWEREX__FS_DONE;
 }
 
-/* --- copying ------------------------------------------------------------------------------ */
+/* =============================================================================================
+ * [copy] Files and trees, copied in bounded steps
+ * ========================================================================================== */
+
+#define SWEREX__COPY_STEP ((size_t)1 << 20)     /* bytes that one step of a copy moves */
+#define SWEREX__COPY_ENTRY ((size_t)1 << 14)    /* what a directory entry counts for, in bytes */
+#define SWEREX__COPY_CHUNK ((size_t)1 << 17)    /* bytes per read of a copy */
+#define SWEREX__COPY_PATH_MAX ((size_t)1 << 24) /* longest path below the root of a copy */
+#define SWEREX__COPY_INSIDE "a folder cannot be copied into itself"
 
 /** A folder that is being copied. */
-typedef struct swerex__fs_level {
+typedef struct swerex__copy_level {
   DIR *entries;
   int target;
   struct stat info; /* of the source */
   size_t path_size; /* how much of the copy's path is its own */
-} swerex__fs_level;
+} swerex__copy_level;
 
 /**
  * A copy under way. Links are followed at the source's root only: below it each entry is reached
  * through the descriptor of its folder, so that no length is a limit and no swapped link leads
  * astray. Folders are 0700 until their content is complete.
  */
-typedef struct swerex__fs_copy {
+typedef struct swerex__copy {
   swerex_allocator allocator;
   char *source, *target;
-  swerex__str path;         /* of the present entry, below source and target */
-  swerex__fs_level *levels; /* innermost last */
+  swerex__str path;           /* of the present entry, below source and target */
+  swerex__copy_level *levels; /* innermost last */
   size_t depth, room;
   struct stat root;         /* of the target folder */
   struct stat info;         /* of in */
@@ -6840,12 +6907,12 @@ typedef struct swerex__fs_copy {
   bool unfinished;          /* out is a file to remove if all ends now */
   bool single;              /* a file was asked for: out is file.fd */
   swerex__fs_target file;
-  char *buffer; /* SWEREX__FS_CHUNK bytes */
-} swerex__fs_copy;
+  char *buffer; /* SWEREX__COPY_CHUNK bytes */
+} swerex__copy;
 
 /** Report a failure on the present entry of a side: source or target. Returns false. */
-static bool swerex__fs_copy_explain(const swerex__fs_copy *copy, const char *side, int number,
-                                    const char *why, swerex_error *err) {
+static bool swerex__copy_explain(const swerex__copy *copy, const char *side, int number,
+                                 const char *why, swerex_error *err) {
   const char *below = copy->path.data != NULL ? copy->path.data : "";
   char *path = swerex__fs_join(&copy->allocator, side, strlen(side), below);
   if (path == NULL) return swerex__err_memory(err);
@@ -6854,29 +6921,28 @@ static bool swerex__fs_copy_explain(const swerex__fs_copy *copy, const char *sid
   return false;
 }
 
-static bool swerex__fs_copy_fail(const swerex__fs_copy *copy, const char *side,
-                                 swerex_error *err) {
-  return swerex__fs_copy_explain(copy, side, errno, NULL, err);
+static bool swerex__copy_fail(const swerex__copy *copy, const char *side, swerex_error *err) {
+  return swerex__copy_explain(copy, side, errno, NULL, err);
 }
 
 /** Refuse what is neither file nor folder. Returns false. */
-static bool swerex__fs_copy_refuse(const swerex__fs_copy *copy, mode_t mode, swerex_error *err) {
+static bool swerex__copy_refuse(const swerex__copy *copy, mode_t mode, swerex_error *err) {
   const char *why = "a device cannot be copied";
   if (S_ISSOCK(mode)) why = "a socket cannot be copied";
   if (S_ISFIFO(mode)) why = "a named pipe has no content to copy";
-  return swerex__fs_copy_explain(copy, copy->source, EOPNOTSUPP, why, err);
+  return swerex__copy_explain(copy, copy->source, EOPNOTSUPP, why, err);
 }
 
 /** Make a folder for the one that was opened, and go into both. */
-static bool swerex__fs_copy_enter(swerex__fs_copy *copy, int folder, const char *name,
-                                  swerex_error *err) {
-  swerex__fs_level level = {NULL, -1, copy->info, copy->path.size};
+static bool swerex__copy_enter(swerex__copy *copy, int folder, const char *name,
+                               swerex_error *err) {
+  swerex__copy_level level = {NULL, -1, copy->info, copy->path.size};
   void *levels = copy->levels;
   bool ok = swerex__mem_reserve(&copy->allocator, &levels, &copy->room, copy->depth, sizeof level);
-  copy->levels = (swerex__fs_level *)levels;
+  copy->levels = (swerex__copy_level *)levels;
   if (!ok) return swerex__err_memory(err);
   level.entries = fdopendir(copy->in);
-  if (level.entries == NULL) return swerex__fs_copy_fail(copy, copy->source, err);
+  if (level.entries == NULL) return swerex__copy_fail(copy, copy->source, err);
   copy->in = -1;
   bool made = mkdirat(folder, name, 0700) == 0;
   if (made) level.target = swerex__fs_open(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -6884,34 +6950,34 @@ static bool swerex__fs_copy_enter(swerex__fs_copy *copy, int folder, const char 
     copy->levels[copy->depth++] = level;
     return true;
   }
-  swerex__fs_copy_fail(copy, copy->target, err);
+  swerex__copy_fail(copy, copy->target, err);
   if (made) unlinkat(folder, name, AT_REMOVEDIR);
   closedir(level.entries);
   return false;
 }
 
 /** Complete the innermost folder: nothing is written into it any more. */
-static bool swerex__fs_copy_leave(swerex__fs_copy *copy, swerex_error *err) {
-  swerex__fs_level *level = &copy->levels[copy->depth - 1];
+static bool swerex__copy_leave(swerex__copy *copy, swerex_error *err) {
+  swerex__copy_level *level = &copy->levels[copy->depth - 1];
   if (!swerex__fs_set_mode(level->target, &level->info, true))
-    return swerex__fs_copy_fail(copy, copy->target, err);
+    return swerex__copy_fail(copy, copy->target, err);
   copy->depth--;
   closedir(level->entries);
   swerex__sys_close(&level->target);
   return true;
 }
 
-static bool swerex__fs_copy_link(swerex__fs_copy *copy, int from, int to, const char *name,
-                                 const struct stat *info, swerex_error *err) {
+static bool swerex__copy_link(swerex__copy *copy, int from, int to, const char *name,
+                              const struct stat *info, swerex_error *err) {
   struct timespec times[2];
-  ssize_t n = readlinkat(from, name, copy->buffer, SWEREX__FS_CHUNK);
-  if (n >= (ssize_t)SWEREX__FS_CHUNK) {
+  ssize_t n = readlinkat(from, name, copy->buffer, SWEREX__COPY_CHUNK);
+  if (n >= (ssize_t)SWEREX__COPY_CHUNK) {
     n = -1;
     errno = ENAMETOOLONG;
   }
-  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
+  if (n < 0) return swerex__copy_fail(copy, copy->source, err);
   copy->buffer[n] = '\0';
-  if (symlinkat(copy->buffer, to, name) != 0) return swerex__fs_copy_fail(copy, copy->target, err);
+  if (symlinkat(copy->buffer, to, name) != 0) return swerex__copy_fail(copy, copy->target, err);
   times[0] = SWEREX__SYS_ATIME(info);
   times[1] = SWEREX__SYS_MTIME(info);
   /* not every file system has times for links, and nobody misses them */
@@ -6919,66 +6985,66 @@ static bool swerex__fs_copy_link(swerex__fs_copy *copy, int from, int to, const 
   return true;
 }
 
-static bool swerex__fs_copy_pipe(swerex__fs_copy *copy, int to, const char *name,
-                                 const struct stat *info, swerex_error *err) {
+static bool swerex__copy_pipe(swerex__copy *copy, int to, const char *name, const struct stat *info,
+                              swerex_error *err) {
   int fd = -1;
   if (mkfifoat(to, name, 0600) == 0) fd = swerex__fs_open(to, name, O_RDONLY | O_NOFOLLOW, 0);
   bool ok = fd >= 0 && swerex__fs_set_mode(fd, info, true);
-  if (!ok) swerex__fs_copy_fail(copy, copy->target, err);
+  if (!ok) swerex__copy_fail(copy, copy->target, err);
   swerex__sys_close(&fd);
   return ok;
 }
 
 /** Begin the entry of the innermost folder that the path leads to. */
-static bool swerex__fs_copy_entry(swerex__fs_copy *copy, const char *name, swerex_error *err) {
+static bool swerex__copy_entry(swerex__copy *copy, const char *name, swerex_error *err) {
   int from = dirfd(copy->levels[copy->depth - 1].entries);
   int to = copy->levels[copy->depth - 1].target;
   struct stat info;
   if (fstatat(from, name, &info, AT_SYMLINK_NOFOLLOW) != 0)
-    return swerex__fs_copy_fail(copy, copy->source, err);
-  if (S_ISLNK(info.st_mode)) return swerex__fs_copy_link(copy, from, to, name, &info, err);
-  if (S_ISFIFO(info.st_mode)) return swerex__fs_copy_pipe(copy, to, name, &info, err);
+    return swerex__copy_fail(copy, copy->source, err);
+  if (S_ISLNK(info.st_mode)) return swerex__copy_link(copy, from, to, name, &info, err);
+  if (S_ISFIFO(info.st_mode)) return swerex__copy_pipe(copy, to, name, &info, err);
   bool folder = S_ISDIR(info.st_mode);
-  if (!folder && !S_ISREG(info.st_mode)) return swerex__fs_copy_refuse(copy, info.st_mode, err);
+  if (!folder && !S_ISREG(info.st_mode)) return swerex__copy_refuse(copy, info.st_mode, err);
   copy->in = swerex__fs_open(from, name, O_RDONLY | O_NOFOLLOW | (folder ? O_DIRECTORY : 0), 0);
   if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
-    return swerex__fs_copy_fail(copy, copy->source, err);
+    return swerex__copy_fail(copy, copy->source, err);
   if (swerex__fs_is_same(&copy->info, &copy->root)) /* possible through a mount */
-    return swerex__fs_copy_explain(copy, copy->source, EINVAL, SWEREX__FS_INSIDE, err);
-  if (folder) return swerex__fs_copy_enter(copy, to, name, err);
-  if (!S_ISREG(copy->info.st_mode)) return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
+    return swerex__copy_explain(copy, copy->source, EINVAL, SWEREX__COPY_INSIDE, err);
+  if (folder) return swerex__copy_enter(copy, to, name, err);
+  if (!S_ISREG(copy->info.st_mode)) return swerex__copy_refuse(copy, copy->info.st_mode, err);
   copy->out = swerex__fs_open(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
   copy->unfinished = copy->out >= 0;
-  return copy->unfinished || swerex__fs_copy_fail(copy, copy->target, err);
+  return copy->unfinished || swerex__copy_fail(copy, copy->target, err);
 }
 
 /** Go on to the next entry of the innermost folder, or leave it. */
-static bool swerex__fs_copy_next(swerex__fs_copy *copy, swerex_error *err) {
-  swerex__fs_level *level = &copy->levels[copy->depth - 1];
+static bool swerex__copy_next(swerex__copy *copy, swerex_error *err) {
+  swerex__copy_level *level = &copy->levels[copy->depth - 1];
   copy->path.size = level->path_size;
   if (copy->path.data != NULL) copy->path.data[level->path_size] = '\0';
   errno = 0;
   const struct dirent *entry = readdir(level->entries);
-  if (entry == NULL && errno != 0) return swerex__fs_copy_fail(copy, copy->source, err);
-  if (entry == NULL) return swerex__fs_copy_leave(copy, err);
+  if (entry == NULL && errno != 0) return swerex__copy_fail(copy, copy->source, err);
+  if (entry == NULL) return swerex__copy_leave(copy, err);
   if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return true;
   swerex__str_putc(&copy->path, '/');
   swerex__str_puts(&copy->path, entry->d_name);
   if (copy->path.failed) return swerex__err_memory(err);
-  return swerex__fs_copy_entry(copy, entry->d_name, err);
+  return swerex__copy_entry(copy, entry->d_name, err);
 }
 
 /** Complete the file being copied. */
-static bool swerex__fs_copy_end_file(swerex__fs_copy *copy, swerex_error *err) {
+static bool swerex__copy_end_file(swerex__copy *copy, swerex_error *err) {
   if (copy->single) {
     swerex__fs_progress progress = swerex__fs_target_commit(&copy->file, &copy->info, err);
     copy->out = copy->file.fd;
     if (progress == SWEREX__FS_FAILED) return false;
     if (progress == SWEREX__FS_MORE)
-      return lseek(copy->in, 0, SEEK_SET) == 0 || swerex__fs_copy_fail(copy, copy->source, err);
+      return lseek(copy->in, 0, SEEK_SET) == 0 || swerex__copy_fail(copy, copy->source, err);
   } else {
     if (!swerex__fs_set_mode(copy->out, &copy->info, true) || !swerex__fs_close(&copy->out))
-      return swerex__fs_copy_fail(copy, copy->target, err);
+      return swerex__copy_fail(copy, copy->target, err);
     copy->unfinished = false;
   }
   swerex__sys_close(&copy->in);
@@ -6986,21 +7052,21 @@ static bool swerex__fs_copy_end_file(swerex__fs_copy *copy, swerex_error *err) {
 }
 
 /** Move a bounded part of the file being copied. */
-static bool swerex__fs_copy_chunk(swerex__fs_copy *copy, size_t *moved, swerex_error *err) {
-  ssize_t n = swerex__fs_read_some(copy->in, copy->buffer, SWEREX__FS_CHUNK);
-  if (n < 0) return swerex__fs_copy_fail(copy, copy->source, err);
-  if (n == 0) return swerex__fs_copy_end_file(copy, err);
+static bool swerex__copy_chunk(swerex__copy *copy, size_t *moved, swerex_error *err) {
+  ssize_t n = swerex__fs_read_some(copy->in, copy->buffer, SWEREX__COPY_CHUNK);
+  if (n < 0) return swerex__copy_fail(copy, copy->source, err);
+  if (n == 0) return swerex__copy_end_file(copy, err);
   *moved += (size_t)n;
   return swerex__sys_write_all(copy->out, copy->buffer, (size_t)n) ||
-         swerex__fs_copy_fail(copy, copy->target, err);
+         swerex__copy_fail(copy, copy->target, err);
 }
 
 /** Refuse a target that would lie below the source folder. */
-static bool swerex__fs_copy_check_outside(const swerex__fs_copy *copy, const struct stat *source,
-                                          swerex_error *err) {
+static bool swerex__copy_check_outside(const swerex__copy *copy, const struct stat *source,
+                                       swerex_error *err) {
   struct stat now, last;
   bool inside;
-  swerex__str up = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
+  swerex__str up = swerex__str_new(&copy->allocator, SWEREX__COPY_PATH_MAX);
   swerex__str_puts(&up, copy->target);
   memset(&now, 0, sizeof now);
   /* cut it down to what exists, and go up from there */
@@ -7021,23 +7087,23 @@ static bool swerex__fs_copy_check_outside(const swerex__fs_copy *copy, const str
   bool failed = up.failed;
   swerex__str_clear(&up);
   if (failed) return swerex__err_memory(err);
-  return !inside || swerex__fs_explain(err, EINVAL, copy->target, SWEREX__FS_INSIDE);
+  return !inside || swerex__fs_explain(err, EINVAL, copy->target, SWEREX__COPY_INSIDE);
 }
 
 /** Begin with a folder: its target must not exist. */
-static bool swerex__fs_copy_begin_folder(swerex__fs_copy *copy, swerex_error *err) {
+static bool swerex__copy_begin_folder(swerex__copy *copy, swerex_error *err) {
   struct stat now;
   if (fstatat(AT_FDCWD, copy->target, &now, AT_SYMLINK_NOFOLLOW) == 0)
     return swerex__err_system(err, EEXIST, copy->target);
-  if (!swerex__fs_copy_check_outside(copy, &copy->info, err) ||
+  if (!swerex__copy_check_outside(copy, &copy->info, err) ||
       !swerex__fs_make_parents(copy->target, err) ||
-      !swerex__fs_copy_enter(copy, AT_FDCWD, copy->target, err))
+      !swerex__copy_enter(copy, AT_FDCWD, copy->target, err))
     return false;
   return fstat(copy->levels[0].target, &copy->root) == 0 || swerex__fs_fail(err, copy->target);
 }
 
 /** Begin with a file: a target that is a folder receives it under its own name. */
-static bool swerex__fs_copy_begin_file(swerex__fs_copy *copy, swerex_error *err) {
+static bool swerex__copy_begin_file(swerex__copy *copy, swerex_error *err) {
   copy->single = true;
   if (swerex__fs_is_folder(copy->target)) {
     const char *name = copy->source + swerex__fs_folder_size(copy->source);
@@ -7055,33 +7121,33 @@ static bool swerex__fs_copy_begin_file(swerex__fs_copy *copy, swerex_error *err)
   return true;
 }
 
-static bool swerex__fs_copy_begin(swerex__fs_copy *copy, swerex_error *err) {
+static bool swerex__copy_begin(swerex__copy *copy, swerex_error *err) {
   if (copy->source == NULL || copy->target == NULL || copy->buffer == NULL)
     return swerex__err_memory(err);
   /* looked at before it is opened: to open a device can have effects */
   if (fstatat(AT_FDCWD, copy->source, &copy->info, 0) != 0)
     return swerex__fs_fail(err, copy->source);
   if (!S_ISREG(copy->info.st_mode) && !S_ISDIR(copy->info.st_mode))
-    return swerex__fs_copy_refuse(copy, copy->info.st_mode, err);
+    return swerex__copy_refuse(copy, copy->info.st_mode, err);
   copy->in = swerex__fs_open(AT_FDCWD, copy->source, O_RDONLY, 0);
   if (copy->in < 0 || fstat(copy->in, &copy->info) != 0)
     return swerex__fs_fail(err, copy->source);
-  return S_ISDIR(copy->info.st_mode) ? swerex__fs_copy_begin_folder(copy, err)
-                                     : swerex__fs_copy_begin_file(copy, err);
+  return S_ISDIR(copy->info.st_mode) ? swerex__copy_begin_folder(copy, err)
+                                     : swerex__copy_begin_file(copy, err);
 }
 
 /** End a copy, at any time. An unfinished file is removed, an unfinished folder stays. */
-static void swerex__fs_copy_free(swerex__fs_copy *copy) {
+static void swerex__copy_free(swerex__copy *copy) {
   if (copy == NULL) return;
   if (copy->unfinished) {
-    const swerex__fs_level *level = &copy->levels[copy->depth - 1];
+    const swerex__copy_level *level = &copy->levels[copy->depth - 1];
     unlinkat(level->target, copy->path.data + level->path_size + 1, 0);
   }
   if (!copy->single) swerex__sys_close(&copy->out);
   swerex__fs_target_end(&copy->file);
   swerex__sys_close(&copy->in);
   while (copy->depth > 0) {
-    swerex__fs_level *level = &copy->levels[--copy->depth];
+    swerex__copy_level *level = &copy->levels[--copy->depth];
     closedir(level->entries);
     swerex__sys_close(&level->target);
   }
@@ -7097,34 +7163,34 @@ static void swerex__fs_copy_free(swerex__fs_copy *copy) {
  * Begin to copy a file or a folder, with modes and times. A folder's target must not exist; links
  * in it stay links, pipes are made anew, and set-id bits stay where the owner is the same.
  */
-static swerex__fs_copy *swerex__fs_copy_new(const swerex_allocator *a, const char *source,
-                                            const char *target, swerex_error *err) {
-  swerex__fs_copy *copy = (swerex__fs_copy *)swerex__mem_new(a, 1, sizeof *copy);
+static swerex__copy *swerex__copy_new(const swerex_allocator *a, const char *source,
+                                      const char *target, swerex_error *err) {
+  swerex__copy *copy = (swerex__copy *)swerex__mem_new(a, 1, sizeof *copy);
   if (copy == NULL) {
     swerex__err_memory(err);
     return NULL;
   }
   if (a != NULL) copy->allocator = *a;
-  copy->path = swerex__str_new(&copy->allocator, SWEREX__FS_PATH_MAX);
+  copy->path = swerex__str_new(&copy->allocator, SWEREX__COPY_PATH_MAX);
   copy->in = copy->out = copy->file.fd = copy->file.old = -1;
   copy->source = swerex__fs_clean(a, source);
   copy->target = swerex__fs_clean(a, target);
-  copy->buffer = (char *)swerex__mem_grow(a, NULL, SWEREX__FS_CHUNK, 1);
-  if (swerex__fs_copy_begin(copy, err)) return copy;
-  swerex__fs_copy_free(copy);
+  copy->buffer = (char *)swerex__mem_grow(a, NULL, SWEREX__COPY_CHUNK, 1);
+  if (swerex__copy_begin(copy, err)) return copy;
+  swerex__copy_free(copy);
   return NULL;
 }
 
 /** Move about a MiB, or 64 entries. After a failure the copy can only be freed. */
-static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_error *err) {
+static swerex__fs_progress swerex__copy_step(swerex__copy *copy, swerex_error *err) {
   size_t moved = 0;
-  while (moved < SWEREX__FS_STEP) {
+  while (moved < SWEREX__COPY_STEP) {
     bool ok = true;
     if (copy->in >= 0) {
-      ok = swerex__fs_copy_chunk(copy, &moved, err);
+      ok = swerex__copy_chunk(copy, &moved, err);
     } else if (copy->depth > 0) {
-      moved += SWEREX__FS_ENTRY;
-      ok = swerex__fs_copy_next(copy, err);
+      moved += SWEREX__COPY_ENTRY;
+      ok = swerex__copy_next(copy, err);
     } else {
       return SWEREX__FS_DONE;
     }
@@ -7136,7 +7202,7 @@ static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_er
 #ifdef SWEREX__SYS_PROCESSES
 
 /* =============================================================================================
- * [keep] The keeper, which starts and ends children
+ * [keeper] The keeper, which starts and ends children
  * ========================================================================================== */
 /* The first child that a loop needs makes it fork one keeper, which never execs: it holds nothing
  * but a socket to us, starts programs on request (by vfork, so that the host's size does not
@@ -7148,84 +7214,89 @@ static swerex__fs_progress swerex__fs_copy_step(swerex__fs_copy *copy, swerex_er
  * session are out of reach. */
 
 enum {
-  SWEREX__KEEP_FDS = 4,
-  SWEREX__KEEP_TEXT = 16384, /* a plan up to this size comes in the request itself */
-  SWEREX__KEEP_GRACE_MS = 100, /* for a shell that was hung up */
-  SWEREX__KEEP_ORPHAN_MS = 100, /* then for what it leaves */
-  SWEREX__KEEP_BELOW_MS = 500, /* for keepers below this one */
-  SWEREX__KEEP_END_MS = 5000
+  SWEREX__KEEPER_FDS = 4,
+  SWEREX__KEEPER_TEXT = 16384, /* a plan up to this size comes in the request itself */
+  SWEREX__KEEPER_GRACE_MS = 100, /* for a shell that was hung up */
+  SWEREX__KEEPER_ORPHAN_MS = 100, /* then for what it leaves */
+  SWEREX__KEEPER_BELOW_MS = 500, /* for keepers below this one */
+  SWEREX__KEEPER_END_MS = 5000
 };
 
-enum swerex__keep_verb {
-  SWEREX__KEEP_SPAWN = 1, /* fds: stdin, stdout, stderr or one terminal; last the plan, if a file */
-  SWEREX__KEEP_FORK,      /* fds: socket; flags: the new keeper's policy */
-  SWEREX__KEEP_KILL,      /* end child `id` and its descendants */
-  SWEREX__KEEP_RELEASE    /* exit at once; what is left falls to the keeper above */
+enum swerex__keeper_verb {
+  SWEREX__KEEPER_SPAWN =
+    1,                   /* fds: stdin, stdout, stderr or one terminal; last the plan, if a file */
+  SWEREX__KEEPER_FORK,   /* fds: socket; flags: the new keeper's policy */
+  SWEREX__KEEPER_KILL,   /* end child `id` and its descendants */
+  SWEREX__KEEPER_RELEASE /* exit at once; what is left falls to the keeper above */
 };
 
-enum swerex__keep_flag {
-  SWEREX__KEEP_TERMINAL = 1, /* spawn: the one fd is the controlling terminal */
-  SWEREX__KEEP_SPARE = 2,    /* fork: descendants that left their session may live */
-  SWEREX__KEEP_HANGUP = 4    /* fork: send SIGHUP and wait a little before SIGKILL */
+enum swerex__keeper_flag {
+  SWEREX__KEEPER_TERMINAL = 1, /* spawn: the one fd is the controlling terminal */
+  SWEREX__KEEPER_SPARE = 2,    /* fork: descendants that left their session may live */
+  SWEREX__KEEPER_HANGUP = 4    /* fork: send SIGHUP and wait a little before SIGKILL */
 };
 
-typedef struct swerex__keep_request {
+typedef struct swerex__keeper_request {
   int32_t verb, flags;
   uint32_t id;
   int32_t fds;   /* how many come along */
   uint32_t text; /* bytes of the plan that follow; 0: none, or it is a file */
-} swerex__keep_request;
+} swerex__keeper_request;
 
-enum swerex__keep_news {
-  SWEREX__KEEP_STARTED = 1, /* value: process id */
-  SWEREX__KEEP_FAILED,      /* value: errno; stage: which call; id 0: the keeper never was */
-  SWEREX__KEEP_EXITED,      /* value: wait status */
-  SWEREX__KEEP_LOST         /* made on our side: the keeper itself is gone */
+enum swerex__keeper_news {
+  SWEREX__KEEPER_STARTED = 1, /* value: process id */
+  SWEREX__KEEPER_FAILED,      /* value: errno; stage: which call; id 0: the keeper never was */
+  SWEREX__KEEPER_EXITED,      /* value: wait status */
+  SWEREX__KEEPER_LOST         /* made on our side: the keeper itself is gone */
 };
 
-enum swerex__keep_stage { SWEREX__KEEP_IN_SYSTEM, SWEREX__KEEP_IN_CHDIR, SWEREX__KEEP_IN_EXEC };
+enum swerex__keeper_stage {
+  SWEREX__KEEPER_IN_SYSTEM,
+  SWEREX__KEEPER_IN_CHDIR,
+  SWEREX__KEEPER_IN_EXEC
+};
 
-typedef struct swerex__keep_report {
+typedef struct swerex__keeper_report {
   int32_t news, value;
   uint32_t id;
   int32_t stage;
-} swerex__keep_report;
+} swerex__keeper_report;
 
 /** What to start; long ones are a file that we write and the keeper maps. Strings stand behind the
  * table. */
-typedef struct swerex__keep_plan {
+typedef struct swerex__keeper_plan {
   uint32_t argv, envp, paths; /* where each list starts in the table */
   uint32_t entries;           /* in the table, each an offset in the file; 0 ends a list */
   uint64_t base, cwd;         /* offsets of folders to change to; 0: none */
-} swerex__keep_plan;
+} swerex__keeper_plan;
 
 /** A plan that came in its request. */
-typedef union swerex__keep_text {
-  char bytes[SWEREX__KEEP_TEXT];
-  swerex__keep_plan plan_; /* they are aligned as these */
+typedef union swerex__keeper_text {
+  char bytes[SWEREX__KEEPER_TEXT];
+  swerex__keeper_plan plan_; /* they are aligned as these */
   uintptr_t entry_;
-} swerex__keep_text;
+} swerex__keeper_text;
 
-/* --- the keeper's side -------------------------------------------------------------------- */
+/* --- its side of the socket --------------------------------------------------------------- */
 
-typedef struct swerex__keep_pair {
+typedef struct swerex__keeper_pair {
   pid_t pid;
   uint32_t id; /* 0: a keeper */
-} swerex__keep_pair;
+} swerex__keeper_pair;
 
-typedef struct swerex__keep_state {
+typedef struct swerex__keeper_state {
   int fd;
   int policy;
-  sigset_t wait_mask;          /* for pselect: SIGCHLD open */
-  swerex__keep_pair *children; /* started here; an mmap, as nothing else is safe */
+  sigset_t wait_mask;            /* for pselect: SIGCHLD open */
+  swerex__keeper_pair *children; /* started here; an mmap, as nothing else is safe */
   size_t count, room;
   pid_t hung_up; /* the last one that has ended of those that are hung up: a shell; 0: none yet */
-} swerex__keep_state;
+} swerex__keeper_state;
 
-static void swerex__keep_on_child(int number) { (void)number; }
+static void swerex__keeper_on_child(int number) { (void)number; }
 
 /** Close every descriptor from `first` on, but `spare`. */
-static void swerex__keep_close_all(int first, int spare) {
+static void swerex__keeper_close_all(int first, int spare) {
 #if defined(__linux__) && defined(SYS_close_range)
   if ((spare <= first || syscall(SYS_close_range, (unsigned)first, (unsigned)spare - 1, 0U) == 0) &&
       syscall(SYS_close_range, (unsigned)(spare < first ? first : spare + 1), ~0U, 0U) == 0)
@@ -7238,9 +7309,9 @@ static void swerex__keep_close_all(int first, int spare) {
     if (fd != spare) close(fd);
 }
 
-static void swerex__keep_tell(int fd, enum swerex__keep_news news, uint32_t id, int value,
-                              int stage) {
-  swerex__keep_report report = {(int32_t)news, value, id, stage};
+static void swerex__keeper_tell(int fd, enum swerex__keeper_news news, uint32_t id, int value,
+                                int stage) {
+  swerex__keeper_report report = {(int32_t)news, value, id, stage};
   ssize_t n;
   do n = send(fd, &report, sizeof report, SWEREX__SYS_NOSIGNAL);
   while (n < 0 && errno == EINTR);
@@ -7248,7 +7319,7 @@ static void swerex__keep_tell(int fd, enum swerex__keep_news news, uint32_t id, 
 
 #if defined(__linux__)
 /** Read a small file; returns its size, NUL-terminated in `text`. */
-static size_t swerex__keep_read_file(const char *path, char *text, size_t room) {
+static size_t swerex__keeper_read_file(const char *path, char *text, size_t room) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   size_t size = 0;
   while (fd >= 0 && size + 1 < room) {
@@ -7262,7 +7333,7 @@ static size_t swerex__keep_read_file(const char *path, char *text, size_t room) 
 }
 
 /** Add the process ids in a text to a list. */
-static size_t swerex__keep_add_pids(const char *text, pid_t *list, size_t count, size_t room) {
+static size_t swerex__keeper_add_pids(const char *text, pid_t *list, size_t count, size_t room) {
   while (*text != '\0') {
     char *end;
     long pid = strtol(text, &end, 10);
@@ -7274,7 +7345,7 @@ static size_t swerex__keep_add_pids(const char *text, pid_t *list, size_t count,
 }
 
 /** Add the children of a process to a list: those of each of its threads. */
-static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
+static size_t swerex__keeper_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
   char path[96], text[8192];
   union {
     long align;
@@ -7292,15 +7363,15 @@ static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count,
       at += length;
       if (name[0] < '0' || name[0] > '9') continue;
       snprintf(path, sizeof path, "/proc/%ld/task/%.20s/children", (long)parent, name);
-      if (swerex__keep_read_file(path, text, sizeof text) > 0)
-        count = swerex__keep_add_pids(text, list, count, room);
+      if (swerex__keeper_read_file(path, text, sizeof text) > 0)
+        count = swerex__keeper_add_pids(text, list, count, room);
     }
   }
   swerex__sys_close(&fd);
   return count;
 }
 #else
-static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
+static size_t swerex__keeper_add_children(pid_t parent, pid_t *list, size_t count, size_t room) {
   (void)parent, (void)list, (void)room;
   return count;
 }
@@ -7308,19 +7379,19 @@ static size_t swerex__keep_add_children(pid_t parent, pid_t *list, size_t count,
 
 /** Send SIGKILL to the descendants of a process, with `session` only to those in that one; true:
  * there were some. */
-static bool swerex__keep_kill_tree(pid_t root, pid_t session) {
+static bool swerex__keeper_kill_tree(pid_t root, pid_t session) {
   pid_t list[1024];
   bool found = false;
-  size_t count = swerex__keep_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
+  size_t count = swerex__keeper_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
   for (size_t i = 0; i < count; i++)
-    count = swerex__keep_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
+    count = swerex__keeper_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
   for (size_t i = 0; i < count; i++)
     if (session == 0 || getsid(list[i]) == session) found = kill(list[i], SIGKILL) == 0 || found;
   return found;
 }
 
 /** Wait for a message or a child's end, for up to `ms` milliseconds (< 0: no limit). */
-static bool swerex__keep_wait(const swerex__keep_state *keeper, int fd, long ms) {
+static bool swerex__keeper_wait(const swerex__keeper_state *keeper, int fd, long ms) {
   struct timespec limit = {ms / 1000, ms % 1000 * 1000000};
   fd_set fds;
   FD_ZERO(&fds);
@@ -7330,7 +7401,7 @@ static bool swerex__keep_wait(const swerex__keep_state *keeper, int fd, long ms)
 }
 
 /** Reap what has ended, and report those that were started here; true: nothing is left. */
-static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
+static bool swerex__keeper_reap(swerex__keeper_state *keeper, bool report) {
   for (;;) {
     int status;
     pid_t pid = waitpid(-1, &status, WNOHANG);
@@ -7338,8 +7409,8 @@ static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
     for (size_t i = 0; i < keeper->count; i++) {
       if (keeper->children[i].pid != pid) continue;
       if (report && keeper->children[i].id != 0)
-        swerex__keep_tell(keeper->fd, SWEREX__KEEP_EXITED, keeper->children[i].id, status, 0);
-      if (keeper->children[i].id != 0 && (keeper->policy & SWEREX__KEEP_HANGUP) != 0)
+        swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_EXITED, keeper->children[i].id, status, 0);
+      if (keeper->children[i].id != 0 && (keeper->policy & SWEREX__KEEPER_HANGUP) != 0)
         keeper->hung_up = pid;
       keeper->children[i] = keeper->children[--keeper->count];
       break;
@@ -7348,26 +7419,27 @@ static bool swerex__keep_reap(swerex__keep_state *keeper, bool report) {
 }
 
 /** Send SIGKILL to all that is left here; with the policy SPARE only within their sessions. */
-static void swerex__keep_kill_all(const swerex__keep_state *keeper) {
-  bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
+static void swerex__keeper_kill_all(const swerex__keeper_state *keeper) {
+  bool spare = (keeper->policy & SWEREX__KEEPER_SPARE) != 0;
   for (size_t i = 0; i < keeper->count; i++) {
     if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
-    if (spare) swerex__keep_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
+    if (spare) swerex__keeper_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
     kill(-keeper->children[i].pid, SIGKILL);
     kill(keeper->children[i].pid, SIGKILL);
   }
-  if (!spare) swerex__keep_kill_tree(getpid(), 0);
+  if (!spare) swerex__keeper_kill_tree(getpid(), 0);
 }
 
 /** Wait a little while children of a sort (or, with `all`, anything) are left. */
-static void swerex__keep_linger(swerex__keep_state *keeper, bool sub_keepers, bool all, long ms) {
+static void swerex__keeper_linger(swerex__keeper_state *keeper, bool sub_keepers, bool all,
+                                  long ms) {
   for (; ms > 0; ms -= 5) {
     bool left = all;
-    if (swerex__keep_reap(keeper, false)) return;
+    if (swerex__keeper_reap(keeper, false)) return;
     for (size_t i = 0; i < keeper->count; i++)
       left = left || (keeper->children[i].id == 0) == sub_keepers;
     if (!left) return;
-    swerex__keep_wait(keeper, -1, 5);
+    swerex__keeper_wait(keeper, -1, 5);
   }
 }
 
@@ -7375,41 +7447,41 @@ static void swerex__keep_linger(swerex__keep_state *keeper, bool sub_keepers, bo
  * End what was started here, as the policy says, and exit. What is hung up gets the time to run
  * its exit traps; a keeper below this one, whose socket has closed as well, that to do the same.
  */
-static void swerex__keep_end(swerex__keep_state *keeper) {
-  bool spare = (keeper->policy & SWEREX__KEEP_SPARE) != 0;
-  bool hang_up = (keeper->policy & SWEREX__KEEP_HANGUP) != 0;
+static void swerex__keeper_end(swerex__keeper_state *keeper) {
+  bool spare = (keeper->policy & SWEREX__KEEPER_SPARE) != 0;
+  bool hang_up = (keeper->policy & SWEREX__KEEPER_HANGUP) != 0;
   for (size_t i = 0; i < keeper->count; i++) {
     if (keeper->children[i].id == 0) continue;
     kill(hang_up ? keeper->children[i].pid : -keeper->children[i].pid, hang_up ? SIGHUP : SIGKILL);
     kill(keeper->children[i].pid, hang_up ? SIGCONT : SIGKILL);
   }
-  if (hang_up) swerex__keep_linger(keeper, false, false, SWEREX__KEEP_GRACE_MS);
-  if (hang_up && !spare) swerex__keep_linger(keeper, false, true, SWEREX__KEEP_ORPHAN_MS);
-  swerex__keep_linger(keeper, true, false, SWEREX__KEEP_BELOW_MS);
-  for (long waited = 0; !swerex__keep_reap(keeper, false) && waited < SWEREX__KEEP_END_MS;
+  if (hang_up) swerex__keeper_linger(keeper, false, false, SWEREX__KEEPER_GRACE_MS);
+  if (hang_up && !spare) swerex__keeper_linger(keeper, false, true, SWEREX__KEEPER_ORPHAN_MS);
+  swerex__keeper_linger(keeper, true, false, SWEREX__KEEPER_BELOW_MS);
+  for (long waited = 0; !swerex__keeper_reap(keeper, false) && waited < SWEREX__KEEPER_END_MS;
        waited += 2) {
     bool over = spare && keeper->count == 0;
-    bool jobs = over && keeper->hung_up != 0 && waited < SWEREX__KEEP_BELOW_MS &&
-                swerex__keep_kill_tree(getpid(), keeper->hung_up); /* a dead shell's */
+    bool jobs = over && keeper->hung_up != 0 && waited < SWEREX__KEEPER_BELOW_MS &&
+                swerex__keeper_kill_tree(getpid(), keeper->hung_up); /* a dead shell's */
     if (over && !jobs) break;
-    if (!over) swerex__keep_kill_all(keeper);
-    swerex__keep_wait(keeper, -1, 2);
+    if (!over) swerex__keeper_kill_all(keeper);
+    swerex__keeper_wait(keeper, -1, 2);
   }
   _exit(0);
 }
 
 /** Remember a child; false when there is no memory for it. */
-static bool swerex__keep_remember(swerex__keep_state *keeper, pid_t pid, uint32_t id) {
+static bool swerex__keeper_remember(swerex__keeper_state *keeper, pid_t pid, uint32_t id) {
   if (keeper->count == keeper->room) {
     size_t room = keeper->room == 0 ? 256 : keeper->room * 2;
-    void *grown = mmap(NULL, room * sizeof(swerex__keep_pair), PROT_READ | PROT_WRITE,
+    void *grown = mmap(NULL, room * sizeof(swerex__keeper_pair), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | SWEREX__SYS_ANONYMOUS, -1, 0);
     if (grown == MAP_FAILED) return false;
     if (keeper->room > 0) {
-      memcpy(grown, keeper->children, keeper->count * sizeof(swerex__keep_pair));
-      munmap(keeper->children, keeper->room * sizeof(swerex__keep_pair));
+      memcpy(grown, keeper->children, keeper->count * sizeof(swerex__keeper_pair));
+      munmap(keeper->children, keeper->room * sizeof(swerex__keeper_pair));
     }
-    keeper->children = (swerex__keep_pair *)grown;
+    keeper->children = (swerex__keeper_pair *)grown;
     keeper->room = room;
   }
   keeper->children[keeper->count].pid = pid;
@@ -7418,20 +7490,21 @@ static bool swerex__keep_remember(swerex__keep_state *keeper, pid_t pid, uint32_
 }
 
 /** Become the program of a plan: runs in the child, and returns only on failure. */
-static void swerex__keep_become(char *const *table, const swerex__keep_plan *plan, const int *fds,
-                                bool terminal, volatile swerex__keep_report *failure) {
+static void swerex__keeper_become(char *const *table, const swerex__keeper_plan *plan,
+                                  const int *fds, bool terminal,
+                                  volatile swerex__keeper_report *failure) {
   const char *map = (const char *)plan;
   int number = ENOENT; /* of the exec calls, the most telling one */
   sigset_t none;
-  failure->stage = SWEREX__KEEP_IN_SYSTEM;
+  failure->stage = SWEREX__KEEPER_IN_SYSTEM;
   setsid();
   for (int i = 0; i < 3; i++)
     if (fds[terminal ? 0 : i] >= 0 && dup2(fds[terminal ? 0 : i], i) < 0) goto failed;
   if (terminal && ioctl(0, TIOCSCTTY, 0) < 0) goto failed;
-  failure->stage = SWEREX__KEEP_IN_CHDIR;
+  failure->stage = SWEREX__KEEPER_IN_CHDIR;
   if (plan->base != 0 && chdir(map + plan->base) < 0 && errno != ENOENT) goto failed;
   if (plan->cwd != 0 && chdir(map + plan->cwd) < 0) goto failed;
-  failure->stage = SWEREX__KEEP_IN_EXEC;
+  failure->stage = SWEREX__KEEPER_IN_EXEC;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (char *const *path = table + plan->paths; *path != NULL; path++) {
@@ -7444,19 +7517,20 @@ failed:
 }
 
 /** Start a child that becomes a program; a function of its own, as vfork lends it our stack. */
-static pid_t swerex__keep_fork_program(char *const *table, const swerex__keep_plan *plan,
-                                       const int *fds, bool terminal,
-                                       volatile swerex__keep_report *failure) {
+static pid_t swerex__keeper_fork_program(char *const *table, const swerex__keeper_plan *plan,
+                                         const int *fds, bool terminal,
+                                         volatile swerex__keeper_report *failure) {
   pid_t pid = swerex__sys_vfork();
   if (pid != 0) return pid;
-  swerex__keep_become(table, plan, fds, terminal, failure);
+  swerex__keeper_become(table, plan, fds, terminal, failure);
   _exit(127);
 }
 
 /** Start the program of a plan. */
-static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_request *request,
-                               const int *fds, swerex__keep_text *text) {
-  volatile swerex__keep_report failure = {SWEREX__KEEP_FAILED, 0, request->id, 0};
+static void swerex__keeper_spawn(swerex__keeper_state *keeper,
+                                 const swerex__keeper_request *request, const int *fds,
+                                 swerex__keeper_text *text) {
+  volatile swerex__keeper_report failure = {SWEREX__KEEPER_FAILED, 0, request->id, 0};
   struct stat status;
   void *map = text;
   size_t size = 0;
@@ -7470,27 +7544,28 @@ static void swerex__keep_spawn(swerex__keep_state *keeper, const swerex__keep_re
     }
   }
   if (map != MAP_FAILED) {
-    const swerex__keep_plan *plan = (const swerex__keep_plan *)map;
+    const swerex__keeper_plan *plan = (const swerex__keeper_plan *)map;
     uintptr_t *table = (uintptr_t *)(void *)((char *)map + sizeof *plan);
     for (uint32_t i = 0; i < plan->entries; i++)
       if (table[i] != 0) table[i] += (uintptr_t)map;
-    pid = swerex__keep_fork_program((char *const *)(void *)table, plan, fds,
-                                    (request->flags & SWEREX__KEEP_TERMINAL) != 0, &failure);
+    pid = swerex__keeper_fork_program((char *const *)(void *)table, plan, fds,
+                                      (request->flags & SWEREX__KEEPER_TERMINAL) != 0, &failure);
   }
   if (pid < 0) failure.value = errno;
   if (size > 0) munmap(map, size);
-  if (failure.value == 0 && !swerex__keep_remember(keeper, pid, request->id)) {
+  if (failure.value == 0 && !swerex__keeper_remember(keeper, pid, request->id)) {
     kill(pid, SIGKILL);
     failure.value = ENOMEM;
   }
   if (failure.value != 0)
-    swerex__keep_tell(keeper->fd, SWEREX__KEEP_FAILED, request->id, failure.value, failure.stage);
+    swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_FAILED, request->id, failure.value,
+                        failure.stage);
   else
-    swerex__keep_tell(keeper->fd, SWEREX__KEEP_STARTED, request->id, (int)pid, 0);
+    swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_STARTED, request->id, (int)pid, 0);
 }
 
 /** Receive the text of a request; false: the other side has closed. */
-static bool swerex__keep_receive_text(int fd, size_t size, swerex__keep_text *text) {
+static bool swerex__keeper_receive_text(int fd, size_t size, swerex__keeper_text *text) {
   for (size_t at = 0; at < size;) {
     ssize_t n = size <= sizeof text->bytes ? read(fd, text->bytes + at, size - at) : -1;
     if (n < 0 && errno == EINTR) continue;
@@ -7501,11 +7576,12 @@ static bool swerex__keep_receive_text(int fd, size_t size, swerex__keep_text *te
 }
 
 /** Receive a request, its descriptors and its text; false: the other side has closed. */
-static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_request *request,
-                                 int *fds, swerex__keep_text *text) {
+static bool swerex__keeper_receive(const swerex__keeper_state *keeper,
+                                   swerex__keeper_request *request, int *fds,
+                                   swerex__keeper_text *text) {
   union {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
+    char bytes[CMSG_SPACE(SWEREX__KEEPER_FDS * sizeof(int))];
   } control;
   struct iovec part = {request, sizeof *request};
   struct msghdr message;
@@ -7517,74 +7593,75 @@ static bool swerex__keep_receive(const swerex__keep_state *keeper, swerex__keep_
   message.msg_controllen = sizeof control.bytes;
   do n = recvmsg(keeper->fd, &message, SWEREX__SYS_CLOEXEC_MESSAGE);
   while (n < 0 && errno == EINTR);
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) fds[i] = -1;
+  for (int i = 0; i < SWEREX__KEEPER_FDS; i++) fds[i] = -1;
   struct cmsghdr *header = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
   if (header != NULL && header->cmsg_type == SCM_RIGHTS) {
     size_t size = header->cmsg_len - CMSG_LEN(0);
-    if (size > SWEREX__KEEP_FDS * sizeof(int)) size = SWEREX__KEEP_FDS * sizeof(int);
+    if (size > SWEREX__KEEPER_FDS * sizeof(int)) size = SWEREX__KEEPER_FDS * sizeof(int);
     memcpy(fds, CMSG_DATA(header), size);
-    for (int i = 0; i < SWEREX__KEEP_FDS; i++)
+    for (int i = 0; i < SWEREX__KEEPER_FDS; i++)
       if (SWEREX__SYS_CLOEXEC_MESSAGE == 0 && fds[i] >= 0) swerex__sys_prepare_fd(fds[i], false);
   }
   return n == (ssize_t)sizeof *request &&
-         swerex__keep_receive_text(keeper->fd, request->text, text);
+         swerex__keeper_receive_text(keeper->fd, request->text, text);
 }
 
 /** Say that a keeper could not be forked, also to those that it was asked to fork already. */
-static void swerex__keep_refuse(int fd, int number) {
-  swerex__keep_state refused;
-  swerex__keep_request request;
-  swerex__keep_text text;
-  int fds[SWEREX__KEEP_FDS];
+static void swerex__keeper_refuse(int fd, int number) {
+  swerex__keeper_state refused;
+  swerex__keeper_request request;
+  swerex__keeper_text text;
+  int fds[SWEREX__KEEPER_FDS];
   memset(&refused, 0, sizeof refused);
   refused.fd = fd;
-  swerex__keep_tell(fd, SWEREX__KEEP_FAILED, 0, number, SWEREX__KEEP_IN_SYSTEM);
+  swerex__keeper_tell(fd, SWEREX__KEEPER_FAILED, 0, number, SWEREX__KEEPER_IN_SYSTEM);
   shutdown(fd, SHUT_RD); /* who asks from now on finds a closed door, and that report */
-  while (swerex__keep_receive(&refused, &request, fds, &text)) {
-    if (request.verb == SWEREX__KEEP_FORK) swerex__keep_refuse(fds[0], number);
-    for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
+  while (swerex__keeper_receive(&refused, &request, fds, &text)) {
+    if (request.verb == SWEREX__KEEPER_FORK) swerex__keeper_refuse(fds[0], number);
+    for (int i = 0; i < SWEREX__KEEPER_FDS; i++) swerex__sys_close(&fds[i]);
   }
 }
 
-static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy);
+static void swerex__keeper_become_keeper(swerex__keeper_state *keeper, int fd, int policy);
 
-static void swerex__keep_handle(swerex__keep_state *keeper, const swerex__keep_request *request,
-                                const int *fds, swerex__keep_text *text) {
-  if (request->verb == SWEREX__KEEP_SPAWN) {
-    swerex__keep_spawn(keeper, request, fds, text);
-  } else if (request->verb == SWEREX__KEEP_FORK) {
+static void swerex__keeper_handle(swerex__keeper_state *keeper,
+                                  const swerex__keeper_request *request, const int *fds,
+                                  swerex__keeper_text *text) {
+  if (request->verb == SWEREX__KEEPER_SPAWN) {
+    swerex__keeper_spawn(keeper, request, fds, text);
+  } else if (request->verb == SWEREX__KEEPER_FORK) {
     pid_t pid = fork();
-    if (pid == 0) swerex__keep_become_keeper(keeper, fds[0], request->flags);
-    if (pid < 0) swerex__keep_refuse(fds[0], errno);
-    if (pid > 0 && !swerex__keep_remember(keeper, pid, 0)) kill(pid, SIGKILL);
-  } else if (request->verb == SWEREX__KEEP_RELEASE) {
+    if (pid == 0) swerex__keeper_become_keeper(keeper, fds[0], request->flags);
+    if (pid < 0) swerex__keeper_refuse(fds[0], errno);
+    if (pid > 0 && !swerex__keeper_remember(keeper, pid, 0)) kill(pid, SIGKILL);
+  } else if (request->verb == SWEREX__KEEPER_RELEASE) {
     _exit(0);
   } else {
     for (size_t i = 0; i < keeper->count; i++) {
       if (keeper->children[i].id != request->id) continue;
-      swerex__keep_kill_tree(keeper->children[i].pid, 0);
+      swerex__keeper_kill_tree(keeper->children[i].pid, 0);
       kill(-keeper->children[i].pid, SIGKILL);
       kill(keeper->children[i].pid, SIGKILL);
     }
   }
 }
 
-static void swerex__keep_serve(swerex__keep_state *keeper) {
-  swerex__keep_text text;
+static void swerex__keeper_serve(swerex__keeper_state *keeper) {
+  swerex__keeper_text text;
   for (;;) {
-    swerex__keep_request request;
-    int fds[SWEREX__KEEP_FDS];
-    bool message = swerex__keep_wait(keeper, keeper->fd, -1);
-    swerex__keep_reap(keeper, true);
+    swerex__keeper_request request;
+    int fds[SWEREX__KEEPER_FDS];
+    bool message = swerex__keeper_wait(keeper, keeper->fd, -1);
+    swerex__keeper_reap(keeper, true);
     if (!message) continue;
-    if (!swerex__keep_receive(keeper, &request, fds, &text)) swerex__keep_end(keeper);
-    swerex__keep_handle(keeper, &request, fds, &text);
-    for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&fds[i]);
+    if (!swerex__keeper_receive(keeper, &request, fds, &text)) swerex__keeper_end(keeper);
+    swerex__keeper_handle(keeper, &request, fds, &text);
+    for (int i = 0; i < SWEREX__KEEPER_FDS; i++) swerex__sys_close(&fds[i]);
   }
 }
 
 /** Be a keeper, in a process just forked: drop what the host had, and serve. Never returns. */
-static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int policy) {
+static void swerex__keeper_become_keeper(swerex__keeper_state *keeper, int fd, int policy) {
   struct sigaction action;
   sigset_t block;
   memset(keeper, 0, sizeof *keeper);
@@ -7595,7 +7672,7 @@ static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int p
   sigemptyset(&action.sa_mask);
   action.sa_handler = SIG_DFL;
   for (int number = 1; number < 65; number++) sigaction(number, &action, NULL);
-  action.sa_handler = swerex__keep_on_child;
+  action.sa_handler = swerex__keeper_on_child;
   sigaction(SIGCHLD, &action, NULL);
   sigemptyset(&block);
   sigprocmask(SIG_SETMASK, &block, NULL);
@@ -7609,17 +7686,21 @@ static void swerex__keep_become_keeper(swerex__keep_state *keeper, int fd, int p
     close(i);
     if (open("/dev/null", O_RDWR) != i) _exit(1);
   }
-  swerex__keep_close_all(3, keeper->fd);
+  swerex__keeper_close_all(3, keeper->fd);
   int flags = fcntl(keeper->fd, F_GETFL);
   if (flags >= 0) fcntl(keeper->fd, F_SETFL, flags & ~O_NONBLOCK);
 #if defined(__linux__)
   prctl(PR_SET_NAME, "swerex-keeper");
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 #endif
-  swerex__keep_serve(keeper);
+  swerex__keeper_serve(keeper);
 }
 
-/* --- our side ----------------------------------------------------------------------------- */
+/* =============================================================================================
+ * [keep] Children, at the host's end of a keeper
+ * ========================================================================================== */
+/* Requests go to a keeper by its socket, and reports come back, each for the child it is about. A
+ * plan, a file that the keeper maps, says what to start. */
 
 typedef struct swerex__keep swerex__keep;
 typedef struct swerex__keep_child swerex__keep_child;
@@ -7629,14 +7710,14 @@ struct swerex__keep_child {
   swerex__loop_link link; /* first member; in keep->children while reports may come */
   swerex__keep *keep;
   uint32_t id;
-  void (*report)(swerex__keep_child *child, const swerex__keep_report *report);
+  void (*report)(swerex__keep_child *child, const swerex__keeper_report *report);
 };
 
 /** A request that waits for room in the socket. */
 typedef struct swerex__keep_pending {
   swerex__loop_link link; /* first member */
-  swerex__keep_request request;
-  int fds[SWEREX__KEEP_FDS];
+  swerex__keeper_request request;
+  int fds[SWEREX__KEEPER_FDS];
   char *text; /* behind this */
 } swerex__keep_pending;
 
@@ -7649,14 +7730,14 @@ struct swerex__keep {
   int refused; /* errno of the fork that should have made it */
   swerex__loop_link children, pending;
   size_t partial; /* bytes of a report that came so far */
-  swerex__keep_report report;
+  swerex__keeper_report report;
   void (*ended)(swerex__keep *keep); /* after swerex__keep_stop: all is over */
   void *owner;
 };
 
 static void swerex__keep_drop_pending(swerex__keep_pending *pending) {
   swerex__loop_link_remove(&pending->link);
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) swerex__sys_close(&pending->fds[i]);
+  for (int i = 0; i < SWEREX__KEEPER_FDS; i++) swerex__sys_close(&pending->fds[i]);
   swerex__mem_free(pending);
 }
 
@@ -7671,9 +7752,9 @@ static void swerex__keep_free(swerex__keep *keep) {
 
 /** Note that the keeper is gone: its children hear of it, then the owner. */
 static void swerex__keep_set_lost(swerex__keep *keep) {
-  swerex__keep_report lost = {SWEREX__KEEP_LOST, 0, 0, SWEREX__KEEP_IN_SYSTEM};
+  swerex__keeper_report lost = {SWEREX__KEEPER_LOST, 0, 0, SWEREX__KEEPER_IN_SYSTEM};
   keep->lost = true;
-  if (keep->refused != 0) lost.news = SWEREX__KEEP_FAILED;
+  if (keep->refused != 0) lost.news = SWEREX__KEEPER_FAILED;
   lost.value = keep->refused;
   swerex__poll_drop(&keep->loop->poll, &keep->watch);
   while (!swerex__loop_link_empty(&keep->children)) {
@@ -7689,7 +7770,7 @@ static void swerex__keep_pass_on(swerex__keep *keep) {
   for (swerex__loop_link *link = keep->children.next; link != &keep->children; link = link->next) {
     swerex__keep_child *child = (swerex__keep_child *)link;
     if (child->id != keep->report.id) continue;
-    if (keep->report.news != SWEREX__KEEP_STARTED) swerex__loop_link_remove(link);
+    if (keep->report.news != SWEREX__KEEPER_STARTED) swerex__loop_link_remove(link);
     child->report(child, &keep->report);
     return;
   }
@@ -7723,11 +7804,11 @@ static bool swerex__keep_send_rest(int fd, const char *text, size_t size) {
 }
 
 /** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
-static int swerex__keep_send(swerex__keep *keep, const swerex__keep_request *request,
+static int swerex__keep_send(swerex__keep *keep, const swerex__keeper_request *request,
                              const int *fds, const char *text) {
   union {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(SWEREX__KEEP_FDS * sizeof(int))];
+    char bytes[CMSG_SPACE(SWEREX__KEEPER_FDS * sizeof(int))];
   } control;
   struct iovec parts[2] = {{(void *)(uintptr_t)request, sizeof *request},
                            {(void *)(uintptr_t)text, request->text}};
@@ -7785,14 +7866,14 @@ static void swerex__keep_on_ready(swerex__poll_watch *watch) {
 }
 
 /** Send a request, or keep it (and copies of its descriptors) until there is room. */
-static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *request,
+static bool swerex__keep_submit(swerex__keep *keep, const swerex__keeper_request *request,
                                 const int *fds, const char *text, swerex_error *err) {
   int sent = 0;
   if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
   if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds, text);
   if (sent > 0) return true;
   if (sent < 0) {
-    swerex__keep_report last;
+    swerex__keeper_report last;
     int number = errno;
     if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
       number = last.value;
@@ -7805,7 +7886,7 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keep_request *
   pending->request = *request;
   pending->text = (char *)(pending + 1);
   if (request->text > 0) memcpy(pending->text, text, request->text);
-  for (int i = 0; i < SWEREX__KEEP_FDS; i++) {
+  for (int i = 0; i < SWEREX__KEEPER_FDS; i++) {
     pending->fds[i] = i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
     if (i >= request->fds || pending->fds[i] >= 0) continue;
     int number = errno;
@@ -7850,7 +7931,7 @@ static void swerex__keep_free_root(void *object) {
     shutdown(keep->watch.fd, SHUT_WR);
     fd.fd = keep->watch.fd;
     fd.events = POLLIN;
-    while ((n = poll(&fd, 1, 2 * SWEREX__KEEP_END_MS)) > 0 && read(fd.fd, rest, sizeof rest) > 0)
+    while ((n = poll(&fd, 1, 2 * SWEREX__KEEPER_END_MS)) > 0 && read(fd.fd, rest, sizeof rest) > 0)
       continue;
     if (n == 0) kill(keep->pid, SIGKILL);
   }
@@ -7866,7 +7947,7 @@ static bool swerex__keep_is_alive(swerex__keep *keep) {
 
 /** Return the loop's first keeper, forked when it is first needed or was lost. */
 static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
-  swerex__keep_state state;
+  swerex__keeper_state state;
   swerex__keep *keep = (swerex__keep *)loop->keeper;
   int ends[2];
   if (keep != NULL && swerex__keep_is_alive(keep)) return keep;
@@ -7879,7 +7960,7 @@ static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
   keep = swerex__keep_wrap(loop, ends[0], err);
   if (keep != NULL) {
     keep->pid = fork();
-    if (keep->pid == 0) swerex__keep_become_keeper(&state, ends[1], SWEREX__KEEP_SPARE);
+    if (keep->pid == 0) swerex__keeper_become_keeper(&state, ends[1], SWEREX__KEEPER_SPARE);
     if (keep->pid < 0) {
       swerex__keep_error(err, errno, "swerex-keeper");
       swerex__keep_free(keep);
@@ -7895,7 +7976,7 @@ static swerex__keep *swerex__keep_root(swerex_loop *loop, swerex_error *err) {
 /** Have a keeper (NULL: the loop's first) fork one for us, with a policy of its own. */
 static swerex__keep *swerex__keep_fork(swerex_loop *loop, swerex__keep *parent, int policy,
                                        swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_FORK, policy, 0, 1, 0};
+  swerex__keeper_request request = {SWEREX__KEEPER_FORK, policy, 0, 1, 0};
   int ends[2];
   if (parent == NULL) parent = swerex__keep_root(loop, err);
   if (parent == NULL) return NULL;
@@ -7921,13 +8002,13 @@ static void swerex__keep_stop(swerex__keep *keep, void (*ended)(swerex__keep *),
 
 /** Have a keeper exit without ending anything. */
 static void swerex__keep_release(swerex__keep *keep) {
-  swerex__keep_request request = {SWEREX__KEEP_RELEASE, 0, 0, 0, 0};
+  swerex__keeper_request request = {SWEREX__KEEPER_RELEASE, 0, 0, 0, 0};
   if (!keep->lost) swerex__keep_submit(keep, &request, NULL, NULL, NULL);
 }
 
 /** Ask a keeper to kill a child and its descendants; its end is reported as usual. */
 static void swerex__keep_kill(swerex__keep_child *child) {
-  swerex__keep_request request = {SWEREX__KEEP_KILL, 0, child->id, 0, 0};
+  swerex__keeper_request request = {SWEREX__KEEPER_KILL, 0, child->id, 0, 0};
   if (child->link.next != NULL) swerex__keep_submit(child->keep, &request, NULL, NULL, NULL);
 }
 
@@ -7999,7 +8080,7 @@ static uint64_t swerex__keep_draft_string(swerex__keep_draft *draft, const char 
 }
 
 /** Put header, table and text together: offsets become those in the file. */
-static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keep_plan *plan,
+static void swerex__keep_draft_join(swerex__keep_draft *draft, swerex__keeper_plan *plan,
                                     swerex__str *out) {
   size_t start = sizeof *plan + draft->table.size;
   plan->entries = (uint32_t)(draft->table.size / sizeof(uintptr_t));
@@ -8023,7 +8104,7 @@ static swerex__str swerex__keep_plan_of(swerex_loop *loop, const swerex__keep_pr
   swerex__keep_draft draft = {swerex__str_new(&loop->allocator, 1 << 28),
                               swerex__str_new(&loop->allocator, 1 << 28)};
   swerex__str out = swerex__str_new(&loop->allocator, (size_t)1 << 30);
-  swerex__keep_plan plan;
+  swerex__keeper_plan plan;
   char base[PATH_MAX];
   const char *search = swerex__keep_getenv(env != NULL ? env : nothing, "PATH");
   memset(&plan, 0, sizeof plan);
@@ -8053,18 +8134,18 @@ static int swerex__keep_file_plan(const swerex__str *plan, swerex_error *err) {
 /** Have a keeper start a program; what becomes of it is reported to `child`. */
 static bool swerex__keep_start(swerex__keep *keep, const swerex__keep_program *program,
                                swerex__keep_child *child, swerex_error *err) {
-  swerex__keep_request request = {SWEREX__KEEP_SPAWN, 0, ++keep->next_id, 0, 0};
-  int fds[SWEREX__KEEP_FDS], null_fd = -1, file = -1;
+  swerex__keeper_request request = {SWEREX__KEEPER_SPAWN, 0, ++keep->next_id, 0, 0};
+  int fds[SWEREX__KEEPER_FDS], null_fd = -1, file = -1;
   swerex__str plan = swerex__keep_plan_of(keep->loop, program);
   bool ok = !plan.failed || swerex__err_memory(err);
   request.fds = program->terminal ? 1 : 3;
-  if (program->terminal) request.flags = SWEREX__KEEP_TERMINAL;
+  if (program->terminal) request.flags = SWEREX__KEEPER_TERMINAL;
   for (int i = 0; i < request.fds; i++) {
     if (program->fds[i] < 0 && null_fd < 0) null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     fds[i] = program->fds[i] < 0 ? null_fd : program->fds[i];
     ok = ok && (fds[i] >= 0 || swerex__err_system(err, errno, "/dev/null"));
   }
-  if (plan.size <= SWEREX__KEEP_TEXT)
+  if (plan.size <= SWEREX__KEEPER_TEXT)
     request.text = (uint32_t)plan.size;
   else if (ok)
     ok = (fds[request.fds++] = file = swerex__keep_file_plan(&plan, err)) >= 0;
@@ -8122,8 +8203,8 @@ typedef struct swerex__proc_pipe {
   swerex__poll_watch watch;
   swerex__proc *proc;
   swerex_stream stream;
-  swerex__text_filter filter;
-  swerex__text_keep keep;
+  swerex__term_filter filter;
+  swerex__term_keep keep;
 } swerex__proc_pipe;
 
 struct swerex__proc {
@@ -8153,7 +8234,7 @@ static void swerex__proc_free(swerex__proc *proc) {
   swerex__loop_disarm(proc->loop, &proc->idle);
   for (int i = 0; i < 2; i++) {
     swerex__poll_drop(&proc->loop->poll, &proc->pipes[i].watch);
-    swerex__text_keep_clear(&proc->pipes[i].keep);
+    swerex__term_keep_clear(&proc->pipes[i].keep);
   }
   swerex__err_clear(&proc->error);
   swerex__mem_free(proc);
@@ -8215,7 +8296,7 @@ static void swerex__proc_stop(swerex__proc *proc, swerex__proc_end end) {
 static void swerex__proc_sink(void *user, const char *text, size_t size) {
   swerex__proc_pipe *pipe = (swerex__proc_pipe *)user;
   const swerex_output_watch *watch = &pipe->proc->watch;
-  swerex__text_keep_add(&pipe->keep, text, size);
+  swerex__term_keep_add(&pipe->keep, text, size);
   if (watch->on_output != NULL && !watch->raw)
     watch->on_output(watch->user_data, pipe->stream, text, size);
 }
@@ -8240,7 +8321,7 @@ static void swerex__proc_read(swerex__poll_watch *watch) {
     else if (n > 0) {
       if (proc->watch.on_output != NULL && proc->watch.raw)
         proc->watch.on_output(proc->watch.user_data, pipe->stream, chunk, (size_t)n);
-      swerex__text_filter_feed(&pipe->filter, chunk, (size_t)n, swerex__proc_sink, pipe);
+      swerex__term_filter_feed(&pipe->filter, chunk, (size_t)n, swerex__proc_sink, pipe);
       if (proc->idle_timeout >= 0 && proc->end == 0)
         swerex__loop_arm(proc->loop, &proc->idle, proc->idle_timeout, swerex__proc_on_idle, proc);
       if ((size_t)n < sizeof chunk) break;
@@ -8252,21 +8333,21 @@ static void swerex__proc_read(swerex__poll_watch *watch) {
     return;
   }
   if (n > 0 || (n < 0 && errno == EAGAIN)) return;
-  swerex__text_filter_finish(&pipe->filter, swerex__proc_sink, pipe);
+  swerex__term_filter_finish(&pipe->filter, swerex__proc_sink, pipe);
   swerex__poll_drop(&proc->loop->poll, watch);
   swerex__proc_check(proc);
 }
 
 /** Take in what a keeper says about the program. */
-static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keep_report *report) {
+static void swerex__proc_on_report(swerex__keep_child *child, const swerex__keeper_report *report) {
   swerex__proc *proc = (swerex__proc *)(void *)((char *)child - offsetof(swerex__proc, child));
   switch (report->news) {
-  case SWEREX__KEEP_STARTED: return;
-  case SWEREX__KEEP_EXITED:
+  case SWEREX__KEEPER_STARTED: return;
+  case SWEREX__KEEPER_EXITED:
     proc->status = report->value;
     proc->exited = true;
     break;
-  case SWEREX__KEEP_FAILED:
+  case SWEREX__KEEPER_FAILED:
     proc->exited = true;
     if (proc->end != 0) break;
     proc->failed_errno = report->value;
@@ -8315,8 +8396,8 @@ static swerex__proc *swerex__proc_new(swerex_loop *loop, const swerex__proc_spec
     pipe->watch.fd = -1;
     pipe->watch.ready = swerex__proc_read;
     pipe->watch.owner = pipe;
-    swerex__text_filter_init(&pipe->filter, false);
-    swerex__text_keep_init(&pipe->keep, &loop->allocator, spec->max_output);
+    swerex__term_filter_init(&pipe->filter, false);
+    swerex__term_keep_init(&pipe->keep, &loop->allocator, spec->max_output);
   }
   return proc;
 }
@@ -8364,7 +8445,7 @@ static swerex__proc *swerex__proc_start(swerex_loop *loop, swerex__keep *parent,
 #ifndef SWEREX_NO_LOCAL /* up to [dummy] */
 
 /* =============================================================================================
- * [re] Expect patterns
+ * [re] Expect patterns: characters and sets
  * ========================================================================================== */
 /* Looks for a list of patterns in a stream that comes in chunks: each as literal text and as a
  * regular expression in Python's syntax (dot matches newline). The answer is the one that Python's
@@ -8374,16 +8455,12 @@ static swerex__proc *swerex__proc_start(swerex_loop *loop, swerex__keep *parent,
  * is no way back. Loops over what may match nothing are unrolled into "has matched nothing yet" and
  * "has moved on", which gives Python's preference exactly. What is not valid UTF-8 is one character
  * per byte. Beyond U+0600 the tables of letters are approximate, beyond Cyrillic those of cases.
- * All memory is taken by swerex__re_new. */
+ * All memory is taken when the program is made. */
 
-#define SWEREX__RE_BYTE 0x110000U    /* plus b: the byte b, where it is not valid UTF-8 */
-#define SWEREX__RE_LAST 0x1100FFU    /* the last character, counting those */
-#define SWEREX__RE_NONE 0xFFFFFFFFU  /* no character, no node, no instruction */
-#define SWEREX__RE_REPEATS 1000U     /* highest count in {m,n} */
-#define SWEREX__RE_SIZE 20000U       /* instructions, and characters of one pattern */
-#define SWEREX__RE_DEPTH 50          /* groups within groups */
-#define SWEREX__RE_WORK 400000U      /* steps to make the program; bounds {0} within {1000} ... */
-#define SWEREX__RE_SHOWN 200         /* bytes of a pattern in an error message */
+#define SWEREX__RE_BYTE 0x110000U   /* plus b: the byte b, where it is not valid UTF-8 */
+#define SWEREX__RE_LAST 0x1100FFU   /* the last character, counting those */
+#define SWEREX__RE_NONE 0xFFFFFFFFU /* no character, no node, no instruction */
+#define SWEREX__RE_SIZE 20000U      /* instructions, and characters of one pattern */
 #define SWEREX__RE_ITEMS(rows) rows, SWEREX__SYS_COUNT(rows)
 
 enum swerex__re_flag {
@@ -8623,7 +8700,7 @@ static uint8_t swerex__re_lead(uint32_t c) {
   return (uint8_t)(c < 0x800 ? 0xC0 | c >> 6 : c < 0x10000 ? 0xE0 | c >> 12 : 0xF0 | c >> 18);
 }
 
-/* --- reading a pattern ----------------------------------------------------------------------- */
+/* --- nodes and sets -------------------------------------------------------------------------- */
 
 /** A part of a pattern. */
 typedef struct swerex__re_node {
@@ -8718,12 +8795,6 @@ static bool swerex__re_take(swerex__re_maker *m, uint32_t c) {
   m->at++;
   return true;
 }
-
-static bool swerex__re_one_of(uint32_t c, const char *list) {
-  return c > 0 && c < 0x80 && strchr(list, (int)c) != NULL;
-}
-
-static bool swerex__re_is_letter(uint32_t c) { return c < 0x80 && (c | 0x20) - 'a' < 26U; }
 
 /** Add a node; returns NONE when out of memory. */
 static uint32_t swerex__re_node_new(swerex__re_maker *m, swerex__re_op op, uint32_t arg) {
@@ -8863,25 +8934,41 @@ static bool swerex__re_set_finish(swerex__re_maker *m, bool negated, uint32_t *n
   return *node != SWEREX__RE_NONE;
 }
 
+/* =============================================================================================
+ * [pattern] Expect patterns: reading them
+ * ========================================================================================== */
+/* From Python's syntax to a tree of nodes; what is wrong has the words of Python's re. */
+
+#define SWEREX__PATTERN_REPEATS 1000U /* highest count in {m,n} */
+#define SWEREX__PATTERN_DEPTH 50      /* groups within groups */
+
+static bool swerex__pattern_one_of(uint32_t c, const char *list) {
+  return c > 0 && c < 0x80 && strchr(list, (int)c) != NULL;
+}
+
+static bool swerex__pattern_is_letter(uint32_t c) { return c < 0x80 && (c | 0x20) - 'a' < 26U; }
+
 /** Make the node for one character as it was written. */
-static bool swerex__re_literal(swerex__re_maker *m, uint32_t c, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_literal(swerex__re_maker *m, uint32_t c, unsigned flags,
+                                    uint32_t *node) {
   m->set_count = 0;
   return swerex__re_set_add_cases(m, c, c, flags) && swerex__re_set_finish(m, false, node);
 }
 
-static bool swerex__re_category(swerex__re_maker *m, char letter, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_category(swerex__re_maker *m, char letter, unsigned flags,
+                                     uint32_t *node) {
   m->set_count = 0;
   return swerex__re_set_add_category(m, letter, flags) && swerex__re_set_finish(m, false, node);
 }
 
 /** Read `count` hexadecimal digits of an escape that began at `from`. */
-static bool swerex__re_hex(swerex__re_maker *m, size_t from, int count, uint32_t *c) {
+static bool swerex__pattern_hex(swerex__re_maker *m, size_t from, int count, uint32_t *c) {
   uint32_t value = 0;
   for (; count > 0 && m->at < m->size; count--, m->at++) {
     uint32_t digit = m->text[m->at];
     if (digit - '0' < 10U)
       digit -= '0';
-    else if (swerex__re_is_letter(digit) && (digit | 0x20) <= 'f')
+    else if (swerex__pattern_is_letter(digit) && (digit | 0x20) <= 'f')
       digit = (digit | 0x20) - 'a' + 10;
     else
       break;
@@ -8894,7 +8981,7 @@ static bool swerex__re_hex(swerex__re_maker *m, size_t from, int count, uint32_t
 }
 
 /** Read up to three octal digits of an escape that began at `from`. */
-static bool swerex__re_octal(swerex__re_maker *m, size_t from, uint32_t *c) {
+static bool swerex__pattern_octal(swerex__re_maker *m, size_t from, uint32_t *c) {
   uint32_t value = 0;
   m->at = from + 1;
   for (int i = 0; i < 3 && swerex__re_peek(m) - '0' < 8U; i++)
@@ -8907,12 +8994,12 @@ static bool swerex__re_octal(swerex__re_maker *m, size_t from, uint32_t *c) {
 }
 
 /** Read the number of an octal escape; other numbers mean groups. */
-static bool swerex__re_number(swerex__re_maker *m, size_t from, uint32_t *c) {
+static bool swerex__pattern_number(swerex__re_maker *m, size_t from, uint32_t *c) {
   const uint32_t *digits = m->text + from + 1;
   size_t left = m->size - from - 1;
   bool octal = digits[0] == '0' || (left >= 3 && digits[0] - '0' < 8U && digits[1] - '0' < 8U &&
                                     digits[2] - '0' < 8U);
-  if (octal) return swerex__re_octal(m, from, c);
+  if (octal) return swerex__pattern_octal(m, from, c);
   uint32_t group = digits[0] - '0';
   if (left >= 2 && digits[1] - '0' < 10U) group = group * 10 + (digits[1] - '0');
   if (group <= m->groups) return swerex__re_unsupported(m, from, "back references are");
@@ -8923,7 +9010,8 @@ static bool swerex__re_number(swerex__re_maker *m, size_t from, uint32_t *c) {
  * Read the escape at m->at - 1, behind whose backslash we are. Either *category is set to the
  * letter of a category, a position or boundary, or it is 0 and *c is the character.
  */
-static bool swerex__re_escape(swerex__re_maker *m, bool in_class, char *category, uint32_t *c) {
+static bool swerex__pattern_escape(swerex__re_maker *m, bool in_class, char *category,
+                                   uint32_t *c) {
   static const char simple[] = "a\ab\bf\fn\nr\rt\tv\v";
   size_t from = m->at - 1;
   *category = 0;
@@ -8931,12 +9019,12 @@ static bool swerex__re_escape(swerex__re_maker *m, bool in_class, char *category
   uint32_t letter = m->text[m->at++];
   *c = letter;
   if (letter - '0' < 10U) {
-    if (!in_class) return swerex__re_number(m, from, c);
-    if (letter < '8') return swerex__re_octal(m, from, c);
+    if (!in_class) return swerex__pattern_number(m, from, c);
+    if (letter < '8') return swerex__pattern_octal(m, from, c);
     return swerex__re_fail(m, from, "bad escape \\%c", (int)letter);
   }
-  if (!swerex__re_is_letter(letter)) return true;
-  if (swerex__re_one_of(letter, in_class ? "dDsSwW" : "dDsSwWAbBZ")) {
+  if (!swerex__pattern_is_letter(letter)) return true;
+  if (swerex__pattern_one_of(letter, in_class ? "dDsSwW" : "dDsSwWAbBZ")) {
     *category = (char)letter;
     return true;
   }
@@ -8944,22 +9032,22 @@ static bool swerex__re_escape(swerex__re_maker *m, bool in_class, char *category
     *c = (uint32_t)simple[i + 1];
     if ((uint32_t)simple[i] == letter) return true;
   }
-  if (letter == 'x') return swerex__re_hex(m, from, 2, c);
-  if (letter == 'u') return swerex__re_hex(m, from, 4, c);
-  if (letter == 'U') return swerex__re_hex(m, from, 8, c);
+  if (letter == 'x') return swerex__pattern_hex(m, from, 2, c);
+  if (letter == 'u') return swerex__pattern_hex(m, from, 4, c);
+  if (letter == 'U') return swerex__pattern_hex(m, from, 8, c);
   if (letter == 'N') return swerex__re_unsupported(m, from, "the escape \\N is");
   return swerex__re_fail(m, from, "bad escape \\%c", (int)letter);
 }
 
 /** Read one member of a class: a character, or a category. */
-static bool swerex__re_member(swerex__re_maker *m, char *category, uint32_t *c) {
+static bool swerex__pattern_member(swerex__re_maker *m, char *category, uint32_t *c) {
   *category = 0;
   *c = m->text[m->at++];
-  return *c != '\\' || swerex__re_escape(m, true, category, c);
+  return *c != '\\' || swerex__pattern_escape(m, true, category, c);
 }
 
 /** Read a class, behind whose bracket we are. */
-static bool swerex__re_class_read(swerex__re_maker *m, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_class_read(swerex__re_maker *m, unsigned flags, uint32_t *node) {
   size_t here = m->at - 1;
   bool negated = swerex__re_take(m, '^'), empty = true;
   char category = 0, other = 0;
@@ -8968,7 +9056,7 @@ static bool swerex__re_class_read(swerex__re_maker *m, unsigned flags, uint32_t 
   for (; empty || swerex__re_peek(m) != ']'; empty = false) {
     size_t from = m->at;
     if (m->at == m->size) return swerex__re_fail(m, here, "unterminated character set");
-    if (!swerex__re_member(m, &category, &lo)) return false;
+    if (!swerex__pattern_member(m, &category, &lo)) return false;
     hi = lo;
     if (swerex__re_peek(m) == '-') {
       m->at++;
@@ -8976,7 +9064,7 @@ static bool swerex__re_class_read(swerex__re_maker *m, unsigned flags, uint32_t 
       if (swerex__re_peek(m) == ']') {
         m->at--; /* the hyphen is a member */
       } else {
-        if (!swerex__re_member(m, &other, &hi)) return false;
+        if (!swerex__pattern_member(m, &other, &hi)) return false;
         if (category != 0 || other != 0 || hi < lo)
           return swerex__re_fail_with(m, from, "bad character range ", from, m->at, "");
       }
@@ -8990,25 +9078,25 @@ static bool swerex__re_class_read(swerex__re_maker *m, unsigned flags, uint32_t 
 }
 
 /** Read an escape outside of a class. */
-static bool swerex__re_escape_read(swerex__re_maker *m, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_escape_read(swerex__re_maker *m, unsigned flags, uint32_t *node) {
   char category;
   uint32_t c;
   swerex__re_op op;
-  if (!swerex__re_escape(m, false, &category, &c)) return false;
+  if (!swerex__pattern_escape(m, false, &category, &c)) return false;
   switch (category) {
-    case 0: return swerex__re_literal(m, c, flags, node);
+    case 0: return swerex__pattern_literal(m, c, flags, node);
     case 'A': op = SWEREX__RE_BEGIN; break;
     case 'Z': op = SWEREX__RE_END; break;
     case 'b': op = SWEREX__RE_BOUNDARY; break;
     case 'B': op = SWEREX__RE_NOT_BOUNDARY; break;
-    default: return swerex__re_category(m, category, flags, node);
+    default: return swerex__pattern_category(m, category, flags, node);
   }
   *node = swerex__re_node_new(m, op, (flags & SWEREX__RE_ASCII) != 0);
   return *node != SWEREX__RE_NONE;
 }
 
 /** Read the count {m,n}; false: it is none, and the brace stands for itself. */
-static bool swerex__re_braces(swerex__re_maker *m, uint32_t *min, uint32_t *max) {
+static bool swerex__pattern_braces(swerex__re_maker *m, uint32_t *min, uint32_t *max) {
   size_t here = m->at;
   uint32_t counts[2] = {0, 0};
   bool given[2] = {false, false}, comma = false;
@@ -9016,7 +9104,7 @@ static bool swerex__re_braces(swerex__re_maker *m, uint32_t *min, uint32_t *max)
   for (int i = 0; i < 2; i++) {
     while (swerex__re_peek(m) - '0' < 10U) {
       counts[i] = counts[i] * 10 + (m->text[m->at++] - '0');
-      if (counts[i] > SWEREX__RE_REPEATS) counts[i] = SWEREX__RE_REPEATS + 1;
+      if (counts[i] > SWEREX__PATTERN_REPEATS) counts[i] = SWEREX__PATTERN_REPEATS + 1;
       given[i] = true;
     }
     if (i == 0 && !(comma = swerex__re_take(m, ','))) break;
@@ -9032,21 +9120,21 @@ static bool swerex__re_braces(swerex__re_maker *m, uint32_t *min, uint32_t *max)
 }
 
 /** What stands before a quantifier. */
-typedef enum swerex__re_item {
-  SWEREX__RE_NOTHING,
-  SWEREX__RE_POSITION, /* ^, \b, ... */
-  SWEREX__RE_ATOM,
-  SWEREX__RE_QUANTIFIED
-} swerex__re_item;
+typedef enum swerex__pattern_item {
+  SWEREX__PATTERN_NOTHING,
+  SWEREX__PATTERN_POSITION, /* ^, \b, ... */
+  SWEREX__PATTERN_ATOM,
+  SWEREX__PATTERN_QUANTIFIED
+} swerex__pattern_item;
 
 /** Repeat a node; from is where the quantifier stands, behind which we are. */
-static bool swerex__re_repeat(swerex__re_maker *m, size_t from, swerex__re_item before,
-                              uint32_t min, uint32_t max, uint32_t *node) {
-  if (min > SWEREX__RE_REPEATS || (max > SWEREX__RE_REPEATS && max != SWEREX__RE_NONE))
-    return swerex__re_fail(m, from, "the repeat count is over %u", SWEREX__RE_REPEATS);
+static bool swerex__pattern_repeat(swerex__re_maker *m, size_t from, swerex__pattern_item before,
+                                   uint32_t min, uint32_t max, uint32_t *node) {
+  if (min > SWEREX__PATTERN_REPEATS || (max > SWEREX__PATTERN_REPEATS && max != SWEREX__RE_NONE))
+    return swerex__re_fail(m, from, "the repeat count is over %u", SWEREX__PATTERN_REPEATS);
   if (max < min) return swerex__re_fail(m, from + 1, "min repeat greater than max repeat");
-  if (before <= SWEREX__RE_POSITION) return swerex__re_fail(m, from, "nothing to repeat");
-  if (before == SWEREX__RE_QUANTIFIED) return swerex__re_fail(m, from, "multiple repeat");
+  if (before <= SWEREX__PATTERN_POSITION) return swerex__re_fail(m, from, "nothing to repeat");
+  if (before == SWEREX__PATTERN_QUANTIFIED) return swerex__re_fail(m, from, "multiple repeat");
   bool lazy = swerex__re_take(m, '?');
   if (!lazy && swerex__re_peek(m) == '+')
     return swerex__re_unsupported(m, from, "possessive quantifiers are");
@@ -9064,27 +9152,27 @@ static bool swerex__re_repeat(swerex__re_maker *m, size_t from, swerex__re_item 
   return true;
 }
 
-static unsigned swerex__re_flag_of(uint32_t letter) {
+static unsigned swerex__pattern_flag_of(uint32_t letter) {
   static const char letters[] = "imsxau"; /* in the order of the flags */
-  const char *found = swerex__re_one_of(letter, letters) ? strchr(letters, (int)letter) : NULL;
+  const char *found = swerex__pattern_one_of(letter, letters) ? strchr(letters, (int)letter) : NULL;
   return found == NULL ? 0 : 1U << (found - letters);
 }
 
 /** Read flag letters up to a character of `stops`; missing says what else may stand there. */
-static bool swerex__re_letters(swerex__re_maker *m, const char *stops, const char *missing,
-                               unsigned *flags) {
+static bool swerex__pattern_letters(swerex__re_maker *m, const char *stops, const char *missing,
+                                    unsigned *flags) {
   const unsigned kinds = SWEREX__RE_ASCII | SWEREX__RE_UNICODE;
   for (*flags = 0;; m->at++) {
     uint32_t c = swerex__re_peek(m);
     if (c == SWEREX__RE_NONE)
       return swerex__re_fail(m, m->at, "%s", *flags == 0 ? "missing flag" : missing);
-    if (*flags != 0 && swerex__re_one_of(c, stops)) return true;
-    unsigned flag = swerex__re_flag_of(c);
+    if (*flags != 0 && swerex__pattern_one_of(c, stops)) return true;
+    unsigned flag = swerex__pattern_flag_of(c);
     if (c == 'L')
       return swerex__re_fail(m, m->at + 1,
                              "bad inline flags: cannot use 'L' flag with a str pattern");
     if (flag == 0) {
-      bool letter = swerex__re_is_letter(c) || (c >= 0x80 && swerex__re_is_word(c, false));
+      bool letter = swerex__pattern_is_letter(c) || (c >= 0x80 && swerex__re_is_word(c, false));
       return swerex__re_fail(m, m->at, "%s",
                              letter ? "unknown flag" : *flags == 0 ? "missing flag" : missing);
     }
@@ -9096,14 +9184,14 @@ static bool swerex__re_letters(swerex__re_maker *m, const char *stops, const cha
 }
 
 /** Read the flags of (?i) or (?i-s:...); *global tells which of the two it was. */
-static bool swerex__re_flags(swerex__re_maker *m, unsigned *flags, bool *global) {
+static bool swerex__pattern_flags(swerex__re_maker *m, unsigned *flags, bool *global) {
   const unsigned kinds = SWEREX__RE_ASCII | SWEREX__RE_UNICODE;
   unsigned on = 0, off = 0;
-  if (swerex__re_peek(m) != '-' && !swerex__re_letters(m, ")-:", "missing -, : or )", &on))
+  if (swerex__re_peek(m) != '-' && !swerex__pattern_letters(m, ")-:", "missing -, : or )", &on))
     return false;
   *global = swerex__re_take(m, ')');
   if (!*global && swerex__re_take(m, '-')) {
-    if (!swerex__re_letters(m, ":", "missing :", &off)) return false;
+    if (!swerex__pattern_letters(m, ":", "missing :", &off)) return false;
     if ((off & kinds) != 0)
       return swerex__re_fail(m, m->at,
                              "bad inline flags: cannot turn off flags 'a', 'u' and 'L'");
@@ -9117,7 +9205,7 @@ static bool swerex__re_flags(swerex__re_maker *m, unsigned *flags, bool *global)
 }
 
 /** Read a group's name up to `stop`; its characters are those from *from to m->at - 1. */
-static bool swerex__re_name_read(swerex__re_maker *m, uint32_t stop, size_t *from) {
+static bool swerex__pattern_name_read(swerex__re_maker *m, uint32_t stop, size_t *from) {
   *from = m->at;
   while (m->at < m->size && m->text[m->at] != stop) m->at++;
   if (m->at == *from) return swerex__re_fail(m, *from, "missing group name");
@@ -9133,7 +9221,7 @@ static bool swerex__re_name_read(swerex__re_maker *m, uint32_t stop, size_t *fro
 }
 
 /** Return the group of the name at `from`, of which m->at is behind the end; 0: none. */
-static uint32_t swerex__re_name_find(const swerex__re_maker *m, size_t from) {
+static uint32_t swerex__pattern_name_find(const swerex__re_maker *m, size_t from) {
   size_t size = m->at - 1 - from;
   for (size_t i = 0; i < m->name_count; i++)
     if (m->names[i].size == size &&
@@ -9143,12 +9231,12 @@ static uint32_t swerex__re_name_find(const swerex__re_maker *m, size_t from) {
 }
 
 /** Read what follows (?P: a name to remember, or one to refer to. */
-static bool swerex__re_named(swerex__re_maker *m) {
+static bool swerex__pattern_named(swerex__re_maker *m) {
   size_t start = m->at - 3, from;
   char what[64];
   if (swerex__re_take(m, '=')) {
-    if (!swerex__re_name_read(m, ')', &from)) return false;
-    if (swerex__re_name_find(m, from) != 0)
+    if (!swerex__pattern_name_read(m, ')', &from)) return false;
+    if (swerex__pattern_name_find(m, from) != 0)
       return swerex__re_unsupported(m, start, "back references are");
     return swerex__re_fail_with(m, from, "unknown group name '", from, m->at - 1, "'");
   }
@@ -9156,8 +9244,8 @@ static bool swerex__re_named(swerex__re_maker *m) {
     if (m->at == m->size) return swerex__re_fail(m, m->at, "unexpected end of pattern");
     return swerex__re_fail_with(m, start + 1, "unknown extension ", start + 1, m->at + 1, "");
   }
-  if (!swerex__re_name_read(m, '>', &from)) return false;
-  uint32_t group = swerex__re_name_find(m, from);
+  if (!swerex__pattern_name_read(m, '>', &from)) return false;
+  uint32_t group = swerex__pattern_name_find(m, from);
   if (group != 0) {
     snprintf(what, sizeof what, "' as group %u; was group %u", (unsigned)m->groups + 1,
              (unsigned)group);
@@ -9174,11 +9262,11 @@ static bool swerex__re_named(swerex__re_maker *m) {
 }
 
 /** Read what follows (? where it is no flag; *capture: it is a group with a number. */
-static bool swerex__re_extension(swerex__re_maker *m, bool *capture, bool *comment) {
+static bool swerex__pattern_extension(swerex__re_maker *m, bool *capture, bool *comment) {
   size_t start = m->at - 2;
   uint32_t c = m->text[m->at++];
   *capture = c == 'P';
-  if (c == 'P') return swerex__re_named(m);
+  if (c == 'P') return swerex__pattern_named(m);
   if (c == ':') return true;
   if (c == '=' || c == '!') return swerex__re_unsupported(m, start, "lookahead is");
   if (c == '>') return swerex__re_unsupported(m, start, "atomic groups are");
@@ -9198,13 +9286,14 @@ static bool swerex__re_extension(swerex__re_maker *m, bool *capture, bool *comme
   return true;
 }
 
-static bool swerex__re_either(swerex__re_maker *m, unsigned flags, uint32_t *node);
+static bool swerex__pattern_either(swerex__re_maker *m, unsigned flags, uint32_t *node);
 
 /**
  * Read a group, behind whose parenthesis we are; *node is NONE when it has no content. first: it
  * stands at the start of the pattern, where flags may be set for all of it.
  */
-static bool swerex__re_group(swerex__re_maker *m, unsigned *flags, bool first, uint32_t *node) {
+static bool swerex__pattern_group(swerex__re_maker *m, unsigned *flags, bool first,
+                                  uint32_t *node) {
   size_t start = m->at - 1;
   unsigned inside = *flags;
   bool capture = true, comment = false, global = false;
@@ -9212,10 +9301,10 @@ static bool swerex__re_group(swerex__re_maker *m, unsigned *flags, bool first, u
   if (swerex__re_take(m, '?')) {
     uint32_t c = swerex__re_peek(m);
     if (c == SWEREX__RE_NONE) return swerex__re_fail(m, m->at, "unexpected end of pattern");
-    if (c == '-' || c == 'L' || swerex__re_flag_of(c) != 0) {
+    if (c == '-' || c == 'L' || swerex__pattern_flag_of(c) != 0) {
       capture = false;
-      if (!swerex__re_flags(m, &inside, &global)) return false;
-    } else if (!swerex__re_extension(m, &capture, &comment)) {
+      if (!swerex__pattern_flags(m, &inside, &global)) return false;
+    } else if (!swerex__pattern_extension(m, &capture, &comment)) {
       return false;
     }
   }
@@ -9227,9 +9316,9 @@ static bool swerex__re_group(swerex__re_maker *m, unsigned *flags, bool first, u
     return true;
   }
   if (capture) m->groups++;
-  if (++m->depth > SWEREX__RE_DEPTH)
-    return swerex__re_fail(m, start, "groups are nested more than %d deep", SWEREX__RE_DEPTH);
-  if (!swerex__re_either(m, inside, node)) return false;
+  if (++m->depth > SWEREX__PATTERN_DEPTH)
+    return swerex__re_fail(m, start, "groups are nested more than %d deep", SWEREX__PATTERN_DEPTH);
+  if (!swerex__pattern_either(m, inside, node)) return false;
   m->depth--;
   if (!swerex__re_take(m, ')'))
     return swerex__re_fail(m, start, "missing ), unterminated subpattern");
@@ -9237,21 +9326,21 @@ static bool swerex__re_group(swerex__re_maker *m, unsigned *flags, bool first, u
 }
 
 /** Step over white space and comments, where they do not count. */
-static void swerex__re_skip_verbose(swerex__re_maker *m) {
+static void swerex__pattern_skip_verbose(swerex__re_maker *m) {
   for (; m->at < m->size; m->at++) {
     if (m->text[m->at] == '#')
       while (m->at + 1 < m->size && m->text[m->at] != '\n') m->at++;
-    else if (!swerex__re_one_of(m->text[m->at], " \t\n\r\v\f"))
+    else if (!swerex__pattern_one_of(m->text[m->at], " \t\n\r\v\f"))
       return;
   }
 }
 
 /** Read an item that is no quantifier, whose first character c we are behind. */
-static bool swerex__re_atom(swerex__re_maker *m, uint32_t c, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_atom(swerex__re_maker *m, uint32_t c, unsigned flags, uint32_t *node) {
   bool lines = (flags & SWEREX__RE_MULTILINE) != 0;
   switch (c) {
-    case '\\': return swerex__re_escape_read(m, flags, node);
-    case '[': return swerex__re_class_read(m, flags, node);
+    case '\\': return swerex__pattern_escape_read(m, flags, node);
+    case '[': return swerex__pattern_class_read(m, flags, node);
     case '.':
       m->set_count = 0;
       if ((flags & SWEREX__RE_DOTALL) == 0)
@@ -9264,36 +9353,37 @@ static bool swerex__re_atom(swerex__re_maker *m, uint32_t c, unsigned flags, uin
     case '$':
       *node = swerex__re_node_new(m, lines ? SWEREX__RE_END_LINE : SWEREX__RE_END_DATA, 0);
       break;
-    default: return swerex__re_literal(m, c, flags, node);
+    default: return swerex__pattern_literal(m, c, flags, node);
   }
   return *node != SWEREX__RE_NONE;
 }
 
 /** Read items up to the end, a bar or a closing parenthesis. */
-static bool swerex__re_branch(swerex__re_maker *m, unsigned *flags, bool first, uint32_t *node) {
-  swerex__re_item before = SWEREX__RE_NOTHING;
+static bool swerex__pattern_branch(swerex__re_maker *m, unsigned *flags, bool first,
+                                   uint32_t *node) {
+  swerex__pattern_item before = SWEREX__PATTERN_NOTHING;
   uint32_t all = swerex__re_node_new(m, SWEREX__RE_ALL, 0), last = SWEREX__RE_NONE;
   if (all == SWEREX__RE_NONE) return false;
   for (;;) {
     uint32_t made = SWEREX__RE_NONE, min = 0, max = SWEREX__RE_NONE;
-    if ((*flags & SWEREX__RE_VERBOSE) != 0) swerex__re_skip_verbose(m);
+    if ((*flags & SWEREX__RE_VERBOSE) != 0) swerex__pattern_skip_verbose(m);
     uint32_t c = swerex__re_peek(m);
     if (c == SWEREX__RE_NONE || c == '|' || c == ')') break;
     size_t from = m->at++;
     if (c == '?') max = 1;
     if (c == '+') min = 1;
-    if (c == '*' || c == '?' || c == '+' || (c == '{' && swerex__re_braces(m, &min, &max))) {
-      if (!swerex__re_repeat(m, from, before, min, max, &last)) return false;
-      before = SWEREX__RE_QUANTIFIED;
+    if (c == '*' || c == '?' || c == '+' || (c == '{' && swerex__pattern_braces(m, &min, &max))) {
+      if (!swerex__pattern_repeat(m, from, before, min, max, &last)) return false;
+      before = SWEREX__PATTERN_QUANTIFIED;
       continue;
     }
     if (c == '(') {
-      if (!swerex__re_group(m, flags, first && last == SWEREX__RE_NONE, &made)) return false;
+      if (!swerex__pattern_group(m, flags, first && last == SWEREX__RE_NONE, &made)) return false;
       if (made == SWEREX__RE_NONE) continue;
-      before = SWEREX__RE_ATOM;
+      before = SWEREX__PATTERN_ATOM;
     } else {
-      if (!swerex__re_atom(m, c, *flags, &made)) return false;
-      before = m->nodes[made].nullable ? SWEREX__RE_POSITION : SWEREX__RE_ATOM;
+      if (!swerex__pattern_atom(m, c, *flags, &made)) return false;
+      before = m->nodes[made].nullable ? SWEREX__PATTERN_POSITION : SWEREX__PATTERN_ATOM;
     }
     m->nodes[made].previous = last;
     last = made;
@@ -9306,10 +9396,10 @@ static bool swerex__re_branch(swerex__re_maker *m, unsigned *flags, bool first, 
 }
 
 /** Read branches with bars between them. */
-static bool swerex__re_either(swerex__re_maker *m, unsigned flags, uint32_t *node) {
+static bool swerex__pattern_either(swerex__re_maker *m, unsigned flags, uint32_t *node) {
   uint32_t either = SWEREX__RE_NONE, last = SWEREX__RE_NONE, made;
   for (bool first = m->depth == 0;; first = false) {
-    if (!swerex__re_branch(m, &flags, first, &made)) return false;
+    if (!swerex__pattern_branch(m, &flags, first, &made)) return false;
     m->nodes[made].previous = last;
     last = made;
     if (!swerex__re_take(m, '|')) break;
@@ -9326,11 +9416,18 @@ static bool swerex__re_either(swerex__re_maker *m, unsigned flags, uint32_t *nod
   return true;
 }
 
+/* =============================================================================================
+ * [match] Expect patterns: their program, and running it
+ * ========================================================================================== */
+
+#define SWEREX__MATCH_WORK 400000U /* steps to make the program; bounds {0} within {1000} ... */
+#define SWEREX__MATCH_SHOWN 200    /* bytes of a pattern in an error message */
+
 /* --- making the program ---------------------------------------------------------------------- */
 
 /** Add an instruction; returns NONE on failure. */
-static uint32_t swerex__re_emit(swerex__re_maker *m, swerex__re_op op, uint32_t arg,
-                                uint32_t next) {
+static uint32_t swerex__match_emit(swerex__re_maker *m, swerex__re_op op, uint32_t arg,
+                                   uint32_t next) {
   swerex__re *re = m->re;
   void *code = re->code;
   if (m->failed) return SWEREX__RE_NONE;
@@ -9351,42 +9448,42 @@ static uint32_t swerex__re_emit(swerex__re_maker *m, swerex__re_op op, uint32_t 
 }
 
 /** Add a choice between going on with a loop's body and leaving it. */
-static uint32_t swerex__re_emit_choice(swerex__re_maker *m, bool lazy, uint32_t body,
-                                       uint32_t leave) {
-  if (lazy) return swerex__re_emit(m, SWEREX__RE_SPLIT, body, leave);
-  return swerex__re_emit(m, SWEREX__RE_SPLIT, leave, body);
+static uint32_t swerex__match_emit_choice(swerex__re_maker *m, bool lazy, uint32_t body,
+                                          uint32_t leave) {
+  if (lazy) return swerex__match_emit(m, SWEREX__RE_SPLIT, body, leave);
+  return swerex__match_emit(m, SWEREX__RE_SPLIT, leave, body);
 }
 
-static uint32_t swerex__re_make(swerex__re_maker *m, uint32_t node, uint32_t next);
+static uint32_t swerex__match_make(swerex__re_maker *m, uint32_t node, uint32_t next);
 
 /**
  * Make what a node stands for inside of a loop's turn that has not moved yet. Where it still has
  * not moved at its end, it goes on at `still`, else at `moved`.
  */
-static uint32_t swerex__re_make_still(swerex__re_maker *m, uint32_t node, uint32_t still,
-                                      uint32_t moved);
+static uint32_t swerex__match_make_still(swerex__re_maker *m, uint32_t node, uint32_t still,
+                                         uint32_t moved);
 
 /** Make one turn of a loop, which leaves when the turn has not moved. */
-static uint32_t swerex__re_make_turn(swerex__re_maker *m, uint32_t child, uint32_t leave,
-                                     uint32_t again) {
-  if (m->nodes[child].nullable) return swerex__re_make_still(m, child, leave, again);
-  return swerex__re_make(m, child, again);
+static uint32_t swerex__match_make_turn(swerex__re_maker *m, uint32_t child, uint32_t leave,
+                                        uint32_t again) {
+  if (m->nodes[child].nullable) return swerex__match_make_still(m, child, leave, again);
+  return swerex__match_make(m, child, again);
 }
 
 /** Make the part of a loop in which it may be left; *body is its first turn. */
-static uint32_t swerex__re_make_loop(swerex__re_maker *m, uint32_t node, uint32_t next,
-                                     uint32_t *body) {
+static uint32_t swerex__match_make_loop(swerex__re_maker *m, uint32_t node, uint32_t next,
+                                        uint32_t *body) {
   swerex__re_node loop = m->nodes[node];
   uint32_t entry = next;
   if (loop.max != SWEREX__RE_NONE) {
     for (uint32_t i = loop.min; i < loop.max && !m->failed; i++)
-      entry = swerex__re_emit_choice(
-        m, loop.lazy, swerex__re_make_turn(m, loop.last, next, entry), next);
+      entry = swerex__match_emit_choice(
+        m, loop.lazy, swerex__match_make_turn(m, loop.last, next, entry), next);
     return entry;
   }
-  entry = swerex__re_emit(m, SWEREX__RE_SPLIT, next, next);
+  entry = swerex__match_emit(m, SWEREX__RE_SPLIT, next, next);
   if (m->failed) return SWEREX__RE_NONE;
-  *body = swerex__re_make_turn(m, loop.last, next, entry);
+  *body = swerex__match_make_turn(m, loop.last, next, entry);
   if (m->failed) return SWEREX__RE_NONE;
   if (loop.lazy)
     m->re->code[entry].arg = *body;
@@ -9395,93 +9492,93 @@ static uint32_t swerex__re_make_loop(swerex__re_maker *m, uint32_t node, uint32_
   return entry;
 }
 
-static uint32_t swerex__re_make_repeat(swerex__re_maker *m, uint32_t node, uint32_t next) {
+static uint32_t swerex__match_make_repeat(swerex__re_maker *m, uint32_t node, uint32_t next) {
   swerex__re_node loop = m->nodes[node];
-  uint32_t body = SWEREX__RE_NONE, entry = swerex__re_make_loop(m, node, next, &body);
+  uint32_t body = SWEREX__RE_NONE, entry = swerex__match_make_loop(m, node, next, &body);
   uint32_t turns = loop.min;
   if (loop.max == SWEREX__RE_NONE && turns > 0 && !m->nodes[loop.last].nullable) {
     entry = body; /* x+ needs no second copy of x */
     turns--;
   }
-  for (; turns > 0 && !m->failed; turns--) entry = swerex__re_make(m, loop.last, entry);
+  for (; turns > 0 && !m->failed; turns--) entry = swerex__match_make(m, loop.last, entry);
   return entry;
 }
 
 /** Make the instructions for a node, and return the first; then comes `next`. */
-static uint32_t swerex__re_make(swerex__re_maker *m, uint32_t node, uint32_t next) {
+static uint32_t swerex__match_make(swerex__re_maker *m, uint32_t node, uint32_t next) {
   swerex__re_node part = m->nodes[node];
   uint32_t entry = next;
-  if (++m->work > SWEREX__RE_WORK) swerex__re_fail_size(m);
+  if (++m->work > SWEREX__MATCH_WORK) swerex__re_fail_size(m);
   if (m->failed) return SWEREX__RE_NONE;
   switch (part.op) {
     case SWEREX__RE_ALL:
       for (uint32_t i = part.last; i != SWEREX__RE_NONE && !m->failed; i = m->nodes[i].previous)
-        entry = swerex__re_make(m, i, entry);
+        entry = swerex__match_make(m, i, entry);
       return entry;
     case SWEREX__RE_EITHER:
-      entry = swerex__re_make(m, part.last, next);
+      entry = swerex__match_make(m, part.last, next);
       for (uint32_t i = m->nodes[part.last].previous; i != SWEREX__RE_NONE && !m->failed;
            i = m->nodes[i].previous)
-        entry = swerex__re_emit(m, SWEREX__RE_SPLIT, entry, swerex__re_make(m, i, next));
+        entry = swerex__match_emit(m, SWEREX__RE_SPLIT, entry, swerex__match_make(m, i, next));
       return entry;
-    case SWEREX__RE_REPEAT: return swerex__re_make_repeat(m, node, next);
-    default: return swerex__re_emit(m, part.op, part.arg, next);
+    case SWEREX__RE_REPEAT: return swerex__match_make_repeat(m, node, next);
+    default: return swerex__match_emit(m, part.op, part.arg, next);
   }
 }
 
-static uint32_t swerex__re_make_still_repeat(swerex__re_maker *m, uint32_t node, uint32_t still,
-                                             uint32_t moved) {
+static uint32_t swerex__match_make_still_repeat(swerex__re_maker *m, uint32_t node, uint32_t still,
+                                                uint32_t moved) {
   swerex__re_node loop = m->nodes[node];
   uint32_t body = SWEREX__RE_NONE, again = moved;
   uint32_t entry = still, entry_moved = moved;
   if (loop.max != loop.min) {
     swerex__re_node saved = loop;
     if (loop.max != SWEREX__RE_NONE) m->nodes[node].max--; /* all turns but the first */
-    again = swerex__re_make_loop(m, node, moved, &body);
+    again = swerex__match_make_loop(m, node, moved, &body);
     m->nodes[node] = saved;
-    entry = swerex__re_emit_choice(
-      m, loop.lazy, swerex__re_make_still(m, loop.last, still, again), still);
+    entry = swerex__match_emit_choice(
+      m, loop.lazy, swerex__match_make_still(m, loop.last, still, again), still);
     entry_moved = again;
     if (loop.max != SWEREX__RE_NONE && loop.min > 0 && !m->failed)
-      entry_moved = swerex__re_emit_choice(
-        m, loop.lazy, swerex__re_make_turn(m, loop.last, moved, again), moved);
+      entry_moved = swerex__match_emit_choice(
+        m, loop.lazy, swerex__match_make_turn(m, loop.last, moved, again), moved);
   }
   for (uint32_t i = 0; i < loop.min && !m->failed; i++) {
-    entry = swerex__re_make_still(m, loop.last, entry, entry_moved);
-    if (i + 1 < loop.min) entry_moved = swerex__re_make(m, loop.last, entry_moved);
+    entry = swerex__match_make_still(m, loop.last, entry, entry_moved);
+    if (i + 1 < loop.min) entry_moved = swerex__match_make(m, loop.last, entry_moved);
   }
   return entry;
 }
 
-static uint32_t swerex__re_make_still(swerex__re_maker *m, uint32_t node, uint32_t still,
-                                      uint32_t moved) {
+static uint32_t swerex__match_make_still(swerex__re_maker *m, uint32_t node, uint32_t still,
+                                         uint32_t moved) {
   swerex__re_node part = m->nodes[node];
   uint32_t entry = still, entry_moved = moved;
-  if (!part.nullable) return swerex__re_make(m, node, moved);
-  if (++m->work > SWEREX__RE_WORK) swerex__re_fail_size(m);
+  if (!part.nullable) return swerex__match_make(m, node, moved);
+  if (++m->work > SWEREX__MATCH_WORK) swerex__re_fail_size(m);
   if (m->failed) return SWEREX__RE_NONE;
   switch (part.op) {
     case SWEREX__RE_ALL:
       for (uint32_t i = part.last; i != SWEREX__RE_NONE && !m->failed; i = m->nodes[i].previous) {
-        entry = swerex__re_make_still(m, i, entry, entry_moved);
+        entry = swerex__match_make_still(m, i, entry, entry_moved);
         if (m->nodes[i].previous != SWEREX__RE_NONE)
-          entry_moved = swerex__re_make(m, i, entry_moved);
+          entry_moved = swerex__match_make(m, i, entry_moved);
       }
       return entry;
     case SWEREX__RE_EITHER:
-      entry = swerex__re_make_still(m, part.last, still, moved);
+      entry = swerex__match_make_still(m, part.last, still, moved);
       for (uint32_t i = m->nodes[part.last].previous; i != SWEREX__RE_NONE && !m->failed;
            i = m->nodes[i].previous)
-        entry = swerex__re_emit(m, SWEREX__RE_SPLIT, entry,
-                                swerex__re_make_still(m, i, still, moved));
+        entry = swerex__match_emit(m, SWEREX__RE_SPLIT, entry,
+                                   swerex__match_make_still(m, i, still, moved));
       return entry;
-    case SWEREX__RE_REPEAT: return swerex__re_make_still_repeat(m, node, still, moved);
-    default: return swerex__re_emit(m, part.op, part.arg, still);
+    case SWEREX__RE_REPEAT: return swerex__match_make_still_repeat(m, node, still, moved);
+    default: return swerex__match_emit(m, part.op, part.arg, still);
   }
 }
 
 /** Note with which bytes a match may start, and what the program must know of its place. */
-static void swerex__re_find_first(swerex__re *re) {
+static void swerex__match_find_first(swerex__re *re) {
   size_t depth = 0;
   bool all = false, high = false;
   uint32_t at = re->start;
@@ -9524,7 +9621,7 @@ static void swerex__re_find_first(swerex__re *re) {
 }
 
 /** Take the memory that the threads need, once the program is known. */
-static bool swerex__re_equip(swerex__re *re, const swerex_allocator *allocator) {
+static bool swerex__match_equip(swerex__re *re, const swerex_allocator *allocator) {
   size_t leaves = 1;
   for (size_t i = 0; i < re->code_count; i++) leaves += re->code[i].op <= SWEREX__RE_CLASS;
   swerex__re_thread *threads =
@@ -9540,14 +9637,14 @@ static bool swerex__re_equip(swerex__re *re, const swerex_allocator *allocator) 
 }
 
 /** Tell whether the pattern's expression is nothing but its own text. */
-static bool swerex__re_is_plain(const swerex__re_maker *m) {
+static bool swerex__match_is_plain(const swerex__re_maker *m) {
   for (size_t i = 0; i < m->size; i++)
-    if (swerex__re_one_of(m->text[i], "\\.^$*+?{[|()")) return false;
+    if (swerex__pattern_one_of(m->text[i], "\\.^$*+?{[|()")) return false;
   return m->size > 0;
 }
 
 /** Set m->text to a pattern's characters. */
-static bool swerex__re_load(swerex__re_maker *m, const char *pattern) {
+static bool swerex__match_load(swerex__re_maker *m, const char *pattern) {
   const uint8_t *data = (const uint8_t *)pattern;
   size_t size = strlen(pattern), at = 0;
   m->pattern = pattern;
@@ -9566,14 +9663,14 @@ static bool swerex__re_load(swerex__re_maker *m, const char *pattern) {
 }
 
 /** Put a part of the program behind the others, in order of preference. */
-static void swerex__re_append(swerex__re_maker *m, uint32_t part) {
+static void swerex__match_append(swerex__re_maker *m, uint32_t part) {
   if (m->failed) return;
   if (m->re->start == SWEREX__RE_NONE) {
     m->re->start = part;
     return;
   }
   uint32_t last = m->choice == SWEREX__RE_NONE ? m->re->start : m->re->code[m->choice].arg;
-  uint32_t choice = swerex__re_emit(m, SWEREX__RE_SPLIT, part, last);
+  uint32_t choice = swerex__match_emit(m, SWEREX__RE_SPLIT, part, last);
   if (choice == SWEREX__RE_NONE) return;
   if (m->choice == SWEREX__RE_NONE)
     m->re->start = choice;
@@ -9583,38 +9680,38 @@ static void swerex__re_append(swerex__re_maker *m, uint32_t part) {
 }
 
 /** Add a pattern's two readings to the program: as text, and as an expression. */
-static void swerex__re_add(swerex__re_maker *m, const char *pattern, size_t index) {
+static void swerex__match_add(swerex__re_maker *m, const char *pattern, size_t index) {
   uint32_t node, match, literal;
-  if (!swerex__re_load(m, pattern)) return;
-  if (!swerex__re_either(m, SWEREX__RE_DOTALL, &node)) return;
+  if (!swerex__match_load(m, pattern)) return;
+  if (!swerex__pattern_either(m, SWEREX__RE_DOTALL, &node)) return;
   if (m->at < m->size) {
     swerex__re_fail(m, m->at, "unbalanced parenthesis");
     return;
   }
-  match = literal = swerex__re_emit(m, SWEREX__RE_MATCH, (uint32_t)index, 0);
+  match = literal = swerex__match_emit(m, SWEREX__RE_MATCH, (uint32_t)index, 0);
   for (size_t i = m->size; i > 0 && !m->failed; i--)
-    literal = swerex__re_emit(m, SWEREX__RE_CHAR, m->text[i - 1], literal);
-  if (literal != match) swerex__re_append(m, literal);
-  if (!swerex__re_is_plain(m)) swerex__re_append(m, swerex__re_make(m, node, match));
+    literal = swerex__match_emit(m, SWEREX__RE_CHAR, m->text[i - 1], literal);
+  if (literal != match) swerex__match_append(m, literal);
+  if (!swerex__match_is_plain(m)) swerex__match_append(m, swerex__match_make(m, node, match));
 }
 
 /** Put a failure into words. */
-static void swerex__re_explain(const swerex__re_maker *m, swerex_error *err) {
+static void swerex__match_explain(const swerex__re_maker *m, swerex_error *err) {
   if (m->reason[0] == '\0') {
     swerex__err_memory(err);
     return;
   }
   size_t size = strlen(m->pattern), shown = size;
-  if (size > SWEREX__RE_SHOWN) {
-    shown = SWEREX__RE_SHOWN;
-    while (shown > SWEREX__RE_SHOWN - 4 && (m->pattern[shown] & 0xC0) == 0x80) shown--;
+  if (size > SWEREX__MATCH_SHOWN) {
+    shown = SWEREX__MATCH_SHOWN;
+    while (shown > SWEREX__MATCH_SHOWN - 4 && (m->pattern[shown] & 0xC0) == 0x80) shown--;
   }
   swerex__err_set(err, SWEREX_E_PATTERN,
                   "expect pattern '%.*s%s': %s at position %zu; escape it to match it literally",
                   (int)shown, m->pattern, shown < size ? "..." : "", m->reason, m->fault_at);
 }
 
-static void swerex__re_free(swerex__re *re) {
+static void swerex__match_free(swerex__re *re) {
   if (re == NULL) return;
   swerex__mem_free(re->code);
   swerex__mem_free(re->ranges);
@@ -9625,7 +9722,7 @@ static void swerex__re_free(swerex__re *re) {
 }
 
 /** Start with a new stream. */
-static void swerex__re_reset(swerex__re *re) {
+static void swerex__match_reset(swerex__re *re) {
   re->now.count = 0;
   re->before = SWEREX__RE_NONE;
   re->offset = 0;
@@ -9634,8 +9731,8 @@ static void swerex__re_reset(swerex__re *re) {
 }
 
 /** Make a matcher for a list that ends with NULL (NULL: an empty one); NULL on failure. */
-static swerex__re *swerex__re_new(const swerex_allocator *allocator, const char *const *patterns,
-                                  swerex_error *err) {
+static swerex__re *swerex__match_new(const swerex_allocator *allocator, const char *const *patterns,
+                                     swerex_error *err) {
   swerex__re_maker maker, *m = &maker;
   memset(m, 0, sizeof *m);
   m->allocator = allocator;
@@ -9647,26 +9744,26 @@ static swerex__re *swerex__re_new(const swerex_allocator *allocator, const char 
   m->re->start = SWEREX__RE_NONE;
   m->choice = SWEREX__RE_NONE;
   for (size_t i = 0; patterns != NULL && patterns[i] != NULL && !m->failed; i++)
-    swerex__re_add(m, patterns[i], i);
-  if (!m->failed && !swerex__re_equip(m->re, allocator)) swerex__re_fail_memory(m);
-  if (!m->failed && m->re->start != SWEREX__RE_NONE) swerex__re_find_first(m->re);
+    swerex__match_add(m, patterns[i], i);
+  if (!m->failed && !swerex__match_equip(m->re, allocator)) swerex__re_fail_memory(m);
+  if (!m->failed && m->re->start != SWEREX__RE_NONE) swerex__match_find_first(m->re);
   swerex__mem_free(m->text);
   swerex__mem_free(m->nodes);
   swerex__mem_free(m->set);
   swerex__mem_free(m->names);
   if (m->failed) {
-    swerex__re_explain(m, err);
-    swerex__re_free(m->re);
+    swerex__match_explain(m, err);
+    swerex__match_free(m->re);
     return NULL;
   }
   m->re->round = 1;
-  swerex__re_reset(m->re);
+  swerex__match_reset(m->re);
   return m->re;
 }
 
 /* --- running it ------------------------------------------------------------------------------ */
 
-static bool swerex__re_holds(const swerex__re_code *in, const swerex__re_look *look) {
+static bool swerex__match_holds(const swerex__re_code *in, const swerex__re_look *look) {
   uint32_t before = look->before, after = look->after;
   switch (in->op) {
     case SWEREX__RE_BEGIN: return before == SWEREX__RE_NONE;
@@ -9681,15 +9778,15 @@ static bool swerex__re_holds(const swerex__re_code *in, const swerex__re_look *l
   return same == (in->op == SWEREX__RE_NOT_BOUNDARY);
 }
 
-static bool swerex__re_class_has(const swerex__re *re, uint32_t index, uint32_t c) {
+static bool swerex__match_class_has(const swerex__re *re, uint32_t index, uint32_t c) {
   const swerex__re_class *set = &re->classes[index];
   if (c < 128) return (set->ascii[c >> 5] >> (c & 31) & 1) != 0;
   return set->count > 0 && swerex__re_in(re->ranges + set->first, set->count, c);
 }
 
 /** Follow a thread over one character; true: it has matched before that. */
-static bool swerex__re_follow(swerex__re *re, swerex__re_thread thread, swerex__re_threads *to,
-                              const swerex__re_look *look) {
+static bool swerex__match_follow(swerex__re *re, swerex__re_thread thread, swerex__re_threads *to,
+                                 const swerex__re_look *look) {
   size_t depth = 0;
   uint32_t at = thread.at;
   for (;;) {
@@ -9700,7 +9797,7 @@ static bool swerex__re_follow(swerex__re *re, swerex__re_thread thread, swerex__
       switch (in->op) {
         case SWEREX__RE_CHAR: moves = in->arg == look->after; break;
         case SWEREX__RE_ANY: moves = look->after != SWEREX__RE_NONE; break;
-        case SWEREX__RE_CLASS: moves = swerex__re_class_has(re, in->arg, look->after); break;
+        case SWEREX__RE_CLASS: moves = swerex__match_class_has(re, in->arg, look->after); break;
         case SWEREX__RE_MATCH:
           re->match.pattern = in->arg;
           re->match.start = thread.start;
@@ -9712,7 +9809,7 @@ static bool swerex__re_follow(swerex__re *re, swerex__re_thread thread, swerex__
           at = in->next;
           continue;
         default:
-          if (!swerex__re_holds(in, look)) break;
+          if (!swerex__match_holds(in, look)) break;
           at = in->next;
           continue;
       }
@@ -9727,25 +9824,25 @@ static bool swerex__re_follow(swerex__re *re, swerex__re_thread thread, swerex__
 }
 
 /** Move all threads over one character. Those behind one that has matched are given up. */
-static void swerex__re_step(swerex__re *re, const swerex__re_threads *from,
-                            swerex__re_threads *to, const swerex__re_look *look) {
+static void swerex__match_step(swerex__re *re, const swerex__re_threads *from,
+                               swerex__re_threads *to, const swerex__re_look *look) {
   to->count = 0;
   if (++re->round == 0) {
     memset(re->seen, 0, re->code_count * sizeof *re->seen);
     re->round = 1;
   }
   for (size_t i = 0; i < from->count; i++)
-    if (swerex__re_follow(re, from->list[i], to, look)) return;
+    if (swerex__match_follow(re, from->list[i], to, look)) return;
   if (re->found || !look->start) return;
   swerex__re_thread fresh = {re->start, look->offset};
-  swerex__re_follow(re, fresh, to, look);
+  swerex__match_follow(re, fresh, to, look);
 }
 
 /** Move on over a character of `size` bytes. */
-static void swerex__re_advance(swerex__re *re, uint32_t c, size_t size, bool start) {
+static void swerex__match_advance(swerex__re *re, uint32_t c, size_t size, bool start) {
   swerex__re_look look = {re->before, c, false, start, re->offset};
   swerex__re_threads done = re->now;
-  swerex__re_step(re, &re->now, &re->next, &look);
+  swerex__match_step(re, &re->now, &re->next, &look);
   re->now = re->next;
   re->next = done;
   re->before = c;
@@ -9753,7 +9850,8 @@ static void swerex__re_advance(swerex__re *re, uint32_t c, size_t size, bool sta
 }
 
 /** Find the next byte with which a match may start. */
-static size_t swerex__re_skip(const swerex__re *re, const uint8_t *data, size_t at, size_t size) {
+static size_t swerex__match_skip(const swerex__re *re, const uint8_t *data, size_t at,
+                                 size_t size) {
   if (re->only < 0) {
     while (at < size && !re->first[data[at]]) at++;
     return at;
@@ -9763,27 +9861,27 @@ static size_t swerex__re_skip(const swerex__re *re, const uint8_t *data, size_t 
 }
 
 /** Move on over whole characters from `at` to `size`, of `total` bytes that are there. */
-static void swerex__re_run(swerex__re *re, const uint8_t *data, size_t at, size_t size,
-                           size_t total) {
+static void swerex__match_run(swerex__re *re, const uint8_t *data, size_t at, size_t size,
+                              size_t total) {
   uint32_t c;
   size_t from = at;
   while (at < size) {
     if (re->now.count == 0) {
       if (re->found) return;
-      size_t next = swerex__re_skip(re, data, at, size);
+      size_t next = swerex__match_skip(re, data, at, size);
       if (next > at) re->before = re->looks_back ? swerex__re_decode_back(data, from, next) : 0;
       re->offset += next - at;
       at = next;
       if (at == size) return;
     }
     size_t step = swerex__re_decode(data + at, total - at, &c);
-    swerex__re_advance(re, c, step, re->first[data[at]]);
+    swerex__match_advance(re, c, step, re->first[data[at]]);
     at += step;
   }
 }
 
 /** Complete the character that the last chunk has left open; returns how many bytes that took. */
-static size_t swerex__re_run_carry(swerex__re *re, const uint8_t *data, size_t size) {
+static size_t swerex__match_run_carry(swerex__re *re, const uint8_t *data, size_t size) {
   size_t used = 0, count;
   uint32_t c;
   while (re->carried > 0 && used < size) {
@@ -9793,97 +9891,93 @@ static size_t swerex__re_run_carry(swerex__re *re, const uint8_t *data, size_t s
     count = re->carried;
     re->carried = 0;
     if (step == count) {
-      swerex__re_advance(re, c, step, re->first[re->carry[0]]);
+      swerex__match_advance(re, c, step, re->first[re->carry[0]]);
       return used;
     }
     for (size_t i = 0; i + 1 < count; i++) /* what it was is now known: single bytes */
-      swerex__re_advance(re, SWEREX__RE_BYTE + re->carry[i], 1, re->first[re->carry[i]]);
+      swerex__match_advance(re, SWEREX__RE_BYTE + re->carry[i], 1, re->first[re->carry[i]]);
     return used - 1;
   }
   return used;
 }
 
 /** Look for matches that need the end of the data to be here, without moving on. */
-static void swerex__re_run_end(swerex__re *re, bool newline) {
+static void swerex__match_run_end(swerex__re *re, bool newline) {
   swerex__re_look look = {re->before, SWEREX__RE_NONE, false, true, re->offset};
   if (!newline) {
-    swerex__re_step(re, &re->now, &re->spare, &look);
+    swerex__match_step(re, &re->now, &re->spare, &look);
     return;
   }
   swerex__re_threads none = {re->next.list, 0};
   look.after = '\n';
   look.last = true;
-  swerex__re_step(re, &re->now, &re->spare, &look);
+  swerex__match_step(re, &re->now, &re->spare, &look);
   look.before = '\n';
   look.after = SWEREX__RE_NONE;
   look.last = false;
   look.offset++;
-  swerex__re_step(re, &re->spare, &none, &look);
+  swerex__match_step(re, &re->spare, &none, &look);
 }
 
 /** Give the matcher more of the stream; true: a pattern has matched, and it must be reset. */
-static bool swerex__re_feed(swerex__re *re, const char *data, size_t size,
-                            swerex__re_match *match) {
+static bool swerex__match_feed(swerex__re *re, const char *data, size_t size,
+                               swerex__re_match *match) {
   const uint8_t *bytes = (const uint8_t *)data;
   if (re->start == SWEREX__RE_NONE) {
     re->offset += size;
     return false;
   }
-  size_t used = swerex__re_run_carry(re, bytes, size);
+  size_t used = swerex__match_run_carry(re, bytes, size);
   if (used < size) {
     size_t open = swerex__re_open_end(bytes + used, size - used), whole = size - open;
     if (re->looks_end && whole > used && bytes[whole - 1] == '\n') {
-      swerex__re_run(re, bytes, used, whole - 1, size);
+      swerex__match_run(re, bytes, used, whole - 1, size);
       used = whole - 1;
-      swerex__re_run_end(re, true);
+      swerex__match_run_end(re, true);
       if (re->found) {
         *match = re->match;
         return true;
       }
     }
-    swerex__re_run(re, bytes, used, whole, size);
+    swerex__match_run(re, bytes, used, whole, size);
     if (open > 0) memcpy(re->carry, bytes + size - open, open);
     re->carried = open;
   }
-  if (!re->found || re->now.count > 0) swerex__re_run_end(re, false);
+  if (!re->found || re->now.count > 0) swerex__match_run_end(re, false);
   if (re->found) *match = re->match;
   return re->found;
 }
 
 /** Return from which byte on the stream may still become part of a match. */
-static uint64_t swerex__re_pending(const swerex__re *re) {
+static uint64_t swerex__match_pending(const swerex__re *re) {
   return re->now.count > 0 ? re->now.list[0].start : re->offset;
 }
 
 /* =============================================================================================
- * [bash] Which commands are surely complete
+ * [word] The words of bash
  * ========================================================================================== */
-/* Asking bash whether a text is valid costs a process. The reader here answers for what is usually
- * typed, in about the time of reading it, without memory of its own: true means that `bash -n`
- * takes the text without a word and that what follows on the next line starts a new command. It
- * follows bash's grammar and gives up (false: not sure) wherever versions, options or locales of
- * bash may differ. Every read_... function starts at the first byte of what it reads, leaves the
- * reader behind it, and moves on with each step, so the time is linear; nesting is limited. */
+/* The lower half of the reader in [bash]: characters, keywords, what may stand between words, and
+ * words with all that can be in them. */
 
 enum {
-  SWEREX__BASH_DEPTH = 20,   /* nested lists, ${...} and arithmetic */
-  SWEREX__BASH_HEREDOCS = 8, /* here-documents that start on one line */
-  SWEREX__BASH_WORD = 64     /* longest delimiter of a here-document */
+  SWEREX__WORD_DEPTH = 20,   /* nested lists, ${...} and arithmetic */
+  SWEREX__WORD_HEREDOCS = 8, /* here-documents that start on one line */
+  SWEREX__WORD_MAX = 64      /* longest delimiter of a here-document */
 };
 
 /** What a character may be; more than one may hold. */
 enum {
-  SWEREX__BASH_NAME = 0x01,    /* of a name: letters, digits, _ */
-  SWEREX__BASH_DIGIT = 0x02,   /* 0 to 9 */
-  SWEREX__BASH_PLAIN = 0x04,   /* stands for itself in a word */
-  SWEREX__BASH_BREAK = 0x08,   /* ends a word: blank, LF, ; & | < > ( ) */
-  SWEREX__BASH_ACTIVE = 0x10,  /* not just text between double quotes */
-  SWEREX__BASH_MATH = 0x20,    /* stands for itself in arithmetic */
-  SWEREX__BASH_OPERAND = 0x40, /* stands for itself in ${name:-operand} */
-  SWEREX__BASH_DOLLAR = 0x80   /* makes a $ before it stand for itself */
+  SWEREX__WORD_NAME = 0x01,    /* of a name: letters, digits, _ */
+  SWEREX__WORD_DIGIT = 0x02,   /* 0 to 9 */
+  SWEREX__WORD_PLAIN = 0x04,   /* stands for itself in a word */
+  SWEREX__WORD_BREAK = 0x08,   /* ends a word: blank, LF, ; & | < > ( ) */
+  SWEREX__WORD_ACTIVE = 0x10,  /* not just text between double quotes */
+  SWEREX__WORD_MATH = 0x20,    /* stands for itself in arithmetic */
+  SWEREX__WORD_OPERAND = 0x40, /* stands for itself in ${name:-operand} */
+  SWEREX__WORD_DOLLAR = 0x80   /* makes a $ before it stand for itself */
 };
 
-static const unsigned char swerex__bash_classes[128] = {
+static const unsigned char swerex__word_classes[128] = {
   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xE8, 0x88, 0x00, 0x00, 0x00, 0x00, 0x00,
   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
   0xE8, 0x64, 0x10, 0x44, 0x10, 0xE4, 0xA8, 0x00, 0x08, 0x88, 0x64, 0xE4, 0xE4, 0x64, 0xC4, 0xE4,
@@ -9896,52 +9990,505 @@ static const unsigned char swerex__bash_classes[128] = {
 
 /** What can stand where a command could: as bits, to name the ends that a list may have. */
 enum {
-  SWEREX__BASH_END = 0x01,    /* the end of the text */
-  SWEREX__BASH_PAREN = 0x02,  /* ) */
-  SWEREX__BASH_CLAUSE = 0x04, /* ;; */
-  SWEREX__BASH_EMPTY = 0x08,  /* the list may be empty */
-  SWEREX__BASH_THEN = 0x10,
-  SWEREX__BASH_ELIF = 0x20,
-  SWEREX__BASH_ELSE = 0x40,
-  SWEREX__BASH_FI = 0x80,
-  SWEREX__BASH_DO = 0x100,
-  SWEREX__BASH_DONE = 0x200,
-  SWEREX__BASH_ESAC = 0x400,
-  SWEREX__BASH_CLOSE = 0x800, /* } */
-  SWEREX__BASH_CLOSERS = 0xFF0,
-  SWEREX__BASH_IF = 0x1000,
-  SWEREX__BASH_FOR = 0x2000,
-  SWEREX__BASH_LOOP = 0x4000, /* while, until */
-  SWEREX__BASH_CASE = 0x8000,
-  SWEREX__BASH_IN = 0x10000,
-  SWEREX__BASH_FUNCTION = 0x20000,
-  SWEREX__BASH_OPEN = 0x40000,     /* { */
-  SWEREX__BASH_TEST = 0x80000,     /* [[ */
-  SWEREX__BASH_TEST_END = 0x100000, /* ]] */
-  SWEREX__BASH_NOT = 0x200000,     /* ! */
-  SWEREX__BASH_TIME = 0x400000,
-  SWEREX__BASH_OTHER = 0x800000 /* those that are not read */
+  SWEREX__WORD_END = 0x01,    /* the end of the text */
+  SWEREX__WORD_PAREN = 0x02,  /* ) */
+  SWEREX__WORD_CLAUSE = 0x04, /* ;; */
+  SWEREX__WORD_EMPTY = 0x08,  /* the list may be empty */
+  SWEREX__WORD_THEN = 0x10,
+  SWEREX__WORD_ELIF = 0x20,
+  SWEREX__WORD_ELSE = 0x40,
+  SWEREX__WORD_FI = 0x80,
+  SWEREX__WORD_DO = 0x100,
+  SWEREX__WORD_DONE = 0x200,
+  SWEREX__WORD_ESAC = 0x400,
+  SWEREX__WORD_CLOSE = 0x800, /* } */
+  SWEREX__WORD_CLOSERS = 0xFF0,
+  SWEREX__WORD_IF = 0x1000,
+  SWEREX__WORD_FOR = 0x2000,
+  SWEREX__WORD_LOOP = 0x4000, /* while, until */
+  SWEREX__WORD_CASE = 0x8000,
+  SWEREX__WORD_IN = 0x10000,
+  SWEREX__WORD_FUNCTION = 0x20000,
+  SWEREX__WORD_OPEN = 0x40000,     /* { */
+  SWEREX__WORD_TEST = 0x80000,     /* [[ */
+  SWEREX__WORD_TEST_END = 0x100000, /* ]] */
+  SWEREX__WORD_NOT = 0x200000,     /* ! */
+  SWEREX__WORD_TIME = 0x400000,
+  SWEREX__WORD_OTHER = 0x800000 /* those that are not read */
 };
 
-typedef struct swerex__bash_keyword {
+typedef struct swerex__word_keyword {
   const char *word;
   size_t size;
   unsigned bit;
-} swerex__bash_keyword;
+} swerex__word_keyword;
 
-static const swerex__bash_keyword swerex__bash_keywords[] = {
-  {"if", 2, SWEREX__BASH_IF},       {"then", 4, SWEREX__BASH_THEN},
-  {"elif", 4, SWEREX__BASH_ELIF},   {"else", 4, SWEREX__BASH_ELSE},
-  {"fi", 2, SWEREX__BASH_FI},       {"for", 3, SWEREX__BASH_FOR},
-  {"while", 5, SWEREX__BASH_LOOP},  {"until", 5, SWEREX__BASH_LOOP},
-  {"do", 2, SWEREX__BASH_DO},       {"done", 4, SWEREX__BASH_DONE},
-  {"case", 4, SWEREX__BASH_CASE},   {"esac", 4, SWEREX__BASH_ESAC},
-  {"in", 2, SWEREX__BASH_IN},       {"function", 8, SWEREX__BASH_FUNCTION},
-  {"{", 1, SWEREX__BASH_OPEN},      {"}", 1, SWEREX__BASH_CLOSE},
-  {"[[", 2, SWEREX__BASH_TEST},     {"]]", 2, SWEREX__BASH_TEST_END},
-  {"!", 1, SWEREX__BASH_NOT},       {"time", 4, SWEREX__BASH_TIME},
-  {"select", 6, SWEREX__BASH_OTHER}, {"coproc", 6, SWEREX__BASH_OTHER},
+static const swerex__word_keyword swerex__word_keywords[] = {
+  {"if", 2, SWEREX__WORD_IF},       {"then", 4, SWEREX__WORD_THEN},
+  {"elif", 4, SWEREX__WORD_ELIF},   {"else", 4, SWEREX__WORD_ELSE},
+  {"fi", 2, SWEREX__WORD_FI},       {"for", 3, SWEREX__WORD_FOR},
+  {"while", 5, SWEREX__WORD_LOOP},  {"until", 5, SWEREX__WORD_LOOP},
+  {"do", 2, SWEREX__WORD_DO},       {"done", 4, SWEREX__WORD_DONE},
+  {"case", 4, SWEREX__WORD_CASE},   {"esac", 4, SWEREX__WORD_ESAC},
+  {"in", 2, SWEREX__WORD_IN},       {"function", 8, SWEREX__WORD_FUNCTION},
+  {"{", 1, SWEREX__WORD_OPEN},      {"}", 1, SWEREX__WORD_CLOSE},
+  {"[[", 2, SWEREX__WORD_TEST},     {"]]", 2, SWEREX__WORD_TEST_END},
+  {"!", 1, SWEREX__WORD_NOT},       {"time", 4, SWEREX__WORD_TIME},
+  {"select", 6, SWEREX__WORD_OTHER}, {"coproc", 6, SWEREX__WORD_OTHER},
 };
+
+typedef struct swerex__word_heredoc {
+  const char *word;
+  size_t size;
+  bool quoted; /* no expansion: a backslash at the end of a line is only that */
+  bool tabbed;
+} swerex__word_heredoc;
+
+typedef struct swerex__word_reader {
+  const char *at, *end;
+  int depth;
+  int substitutions; /* how many $(...) and <(...) we are in */
+  int heredocs;      /* how many are to come after the next LF */
+  swerex__word_heredoc heredoc[SWEREX__WORD_HEREDOCS];
+  /** Reads the commands that $(...) and <(...) hold, up to one of some stops; set by [bash]. */
+  bool (*read_list)(struct swerex__word_reader *r, unsigned stops);
+} swerex__word_reader;
+
+/* --- characters and keywords --- */
+
+/** Return the byte `ahead` of the reader, -1 behind the end. */
+static int swerex__word_peek(const swerex__word_reader *r, size_t ahead) {
+  return ahead < (size_t)(r->end - r->at) ? (unsigned char)r->at[ahead] : -1;
+}
+
+/** Tell whether a byte is of any of the classes. Two bytes of UTF-8 are blanks to some systems. */
+static bool swerex__word_is(int c, int classes) {
+  if (c < 0) return false;
+  if (c < 128) return (swerex__word_classes[c] & classes) != 0;
+  return (classes & SWEREX__WORD_PLAIN) != 0 && c != 0x85 && c != 0xA0;
+}
+
+static bool swerex__word_is_break(int c) { return c < 0 || swerex__word_is(c, SWEREX__WORD_BREAK); }
+
+/** Tell whether a word ends here, in a way that cannot change its meaning as `(` would. */
+static bool swerex__word_at_break(const swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  return c != '(' && swerex__word_is_break(c);
+}
+
+static bool swerex__word_at_blank(const swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  return c == ' ' || c == '\t';
+}
+
+/** Return the length of the name that starts `ahead`, 0 if none does. */
+static size_t swerex__word_name_size(const swerex__word_reader *r, size_t ahead) {
+  size_t size = 0;
+  if (swerex__word_is(swerex__word_peek(r, ahead), SWEREX__WORD_DIGIT)) return 0;
+  while (swerex__word_is(swerex__word_peek(r, ahead + size), SWEREX__WORD_NAME)) size++;
+  return size;
+}
+
+/** Return the keyword that is the whole word here; NULL if there is none. */
+static const swerex__word_keyword *swerex__word_find_keyword(const swerex__word_reader *r) {
+  size_t size = 0;
+  while (size < 9 && !swerex__word_is_break(swerex__word_peek(r, size))) size++;
+  if (size == 0 || size == 9) return NULL;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__word_keywords); i++) {
+    const swerex__word_keyword *keyword = &swerex__word_keywords[i];
+    if (keyword->size == size && keyword->word[0] == r->at[0] &&
+        memcmp(keyword->word, r->at, size) == 0)
+      return keyword;
+  }
+  return NULL;
+}
+
+static unsigned swerex__word_keyword_bit(const swerex__word_reader *r) {
+  const swerex__word_keyword *keyword = swerex__word_find_keyword(r);
+  return keyword == NULL ? 0 : keyword->bit;
+}
+
+/** Read a keyword if it is one of those in the mask; return its bit, else 0. */
+static unsigned swerex__word_read_keyword(swerex__word_reader *r, unsigned mask) {
+  const swerex__word_keyword *keyword = swerex__word_find_keyword(r);
+  if (keyword == NULL || (keyword->bit & mask) == 0) return 0;
+  r->at += keyword->size;
+  return keyword->bit;
+}
+
+/* --- between words --- */
+
+/** Read blanks, also a continued line where it stands beside one, so that it joins no tokens. */
+static bool swerex__word_read_blanks(swerex__word_reader *r) {
+  bool blank = false;
+  for (;;) {
+    if (swerex__word_at_blank(r)) {
+      r->at++;
+      blank = true;
+    } else if (swerex__word_peek(r, 0) == '\\' && swerex__word_peek(r, 1) == '\n') {
+      int next = swerex__word_peek(r, 2);
+      if (next < 0 || (!blank && next != ' ' && next != '\t')) return false;
+      r->at += 2;
+    } else {
+      return true;
+    }
+  }
+}
+
+/** Read one or more blanks. */
+static bool swerex__word_read_gap(swerex__word_reader *r) {
+  return swerex__word_at_blank(r) && swerex__word_read_blanks(r);
+}
+
+/** Read a comment up to its LF. Older versions misread those in $(...). */
+static bool swerex__word_read_comment(swerex__word_reader *r) {
+  if (r->substitutions > 0) return false;
+  const char *newline = (const char *)memchr(r->at, '\n', (size_t)(r->end - r->at));
+  r->at = newline == NULL ? r->end : newline;
+  return true;
+}
+
+/** Count the backslashes that end a line. */
+static size_t swerex__word_count_escapes(const char *line, size_t size) {
+  size_t count = 0;
+  while (count < size && line[size - 1 - count] == '\\') count++;
+  return count;
+}
+
+/** Read one line of a here-document, without its LF; false: that was the end of the text. */
+static bool swerex__word_read_line(swerex__word_reader *r, const char **line, size_t *size) {
+  if (r->at >= r->end) return false;
+  const char *newline = (const char *)memchr(r->at, '\n', (size_t)(r->end - r->at));
+  *line = r->at;
+  *size = (size_t)((newline == NULL ? r->end : newline) - r->at);
+  r->at = newline == NULL ? r->end : newline + 1;
+  return true;
+}
+
+/** Read on where a line is continued, unless the joined lines might be the delimiter. */
+static bool swerex__word_read_joined(swerex__word_reader *r, const swerex__word_heredoc *doc,
+                                     const char *line, size_t size) {
+  size_t escapes = swerex__word_count_escapes(line, size);
+  if (escapes == 0) return true;
+  if (r->substitutions > 0) return false;
+  if (doc->quoted || escapes % 2 == 0) return true;
+  if (size - 1 <= doc->size && memcmp(line, doc->word, size - 1) == 0) return false;
+  while (escapes % 2 == 1) {
+    if (!swerex__word_read_line(r, &line, &size)) return false;
+    escapes = swerex__word_count_escapes(line, size);
+  }
+  return true;
+}
+
+/** Read the body of a here-document, with the line that ends it. In $(...) some versions look for
+ * the delimiter at the start of a line only. */
+static bool swerex__word_read_body(swerex__word_reader *r, const swerex__word_heredoc *doc) {
+  const char *line;
+  size_t size;
+  while (swerex__word_read_line(r, &line, &size)) {
+    while (doc->tabbed && size > 0 && *line == '\t') {
+      line++;
+      size--;
+    }
+    if (size >= doc->size && memcmp(line, doc->word, doc->size) == 0) {
+      if (size == doc->size) return true;
+      if (r->substitutions > 0) return false;
+    }
+    if (!swerex__word_read_joined(r, doc, line, size)) return false;
+  }
+  return false;
+}
+
+/** Read an LF, and the here-documents that it starts. */
+static bool swerex__word_read_newline(swerex__word_reader *r) {
+  r->at++;
+  for (int i = 0; i < r->heredocs; i++)
+    if (!swerex__word_read_body(r, &r->heredoc[i])) return false;
+  r->heredocs = 0;
+  return true;
+}
+
+/** Read blanks, comments and LFs. */
+static bool swerex__word_read_lines(swerex__word_reader *r) {
+  for (;;) {
+    if (!swerex__word_read_blanks(r)) return false;
+    int c = swerex__word_peek(r, 0);
+    if (c == '#') {
+      if (!swerex__word_read_comment(r)) return false;
+    } else if (c == '\n') {
+      if (!swerex__word_read_newline(r)) return false;
+    } else {
+      return true;
+    }
+  }
+}
+
+/* --- words --- */
+
+static bool swerex__word_read_dollar(swerex__word_reader *r, bool quoted);
+
+/** Read '...'. */
+static bool swerex__word_read_single_quotes(swerex__word_reader *r) {
+  const char *start = r->at + 1;
+  const char *quote = (const char *)memchr(start, '\'', (size_t)(r->end - start));
+  if (quote == NULL) return false;
+  r->at = quote + 1;
+  return true;
+}
+
+/** Read $'...'. */
+static bool swerex__word_read_escaped_quotes(swerex__word_reader *r) {
+  r->at += 2;
+  for (;;) {
+    int c = swerex__word_peek(r, 0);
+    if (c < 0) return false;
+    r->at++;
+    if (c == '\'') return true;
+    if (c != '\\') continue;
+    if (swerex__word_peek(r, 0) < 0) return false;
+    r->at++;
+  }
+}
+
+/** Read `...` with nothing in it but words and pipes: bash looks for its end only. */
+static bool swerex__word_read_backquotes(swerex__word_reader *r) {
+  if (r->substitutions > 0) return false;
+  for (;;) {
+    r->at++;
+    int c = swerex__word_peek(r, 0);
+    if (c == '`') break;
+    if (c == ' ' || c == '|' || c == '\'' || c == '"') continue;
+    if (c == '$' && swerex__word_is(swerex__word_peek(r, 1), SWEREX__WORD_NAME)) continue;
+    if (c == '#' || !swerex__word_is(c, SWEREX__WORD_PLAIN)) return false;
+  }
+  r->at++;
+  return true;
+}
+
+/** Read "...". */
+static bool swerex__word_read_double_quotes(swerex__word_reader *r) {
+  r->at++;
+  for (;;) {
+    int c = swerex__word_peek(r, 0);
+    if (c < 0) return false;
+    if (!swerex__word_is(c, SWEREX__WORD_ACTIVE)) {
+      r->at++;
+    } else if (c == '"') {
+      r->at++;
+      return true;
+    } else if (c == '\\') {
+      if (swerex__word_peek(r, 1) < 0) return false;
+      r->at += 2;
+    } else if (c == '`') {
+      if (!swerex__word_read_backquotes(r)) return false;
+    } else if (swerex__word_peek(r, 1) == '"') {
+      r->at++;
+    } else if (!swerex__word_read_dollar(r, true)) {
+      return false;
+    }
+  }
+}
+
+/** Read $(...) or <(...). */
+static bool swerex__word_read_substitution(swerex__word_reader *r) {
+  if (r->heredocs > 0) return false;
+  r->at += 2;
+  r->substitutions++;
+  if (!r->read_list(r, SWEREX__WORD_PAREN | SWEREX__WORD_EMPTY)) return false;
+  r->substitutions--;
+  r->at++;
+  return r->heredocs == 0;
+}
+
+/** Read arithmetic from behind (( to behind )); it must hold that many semicolons. */
+static bool swerex__word_read_math(swerex__word_reader *r, int semicolons) {
+  size_t parens = 0;
+  if (r->depth >= SWEREX__WORD_DEPTH) return false;
+  r->depth++;
+  for (;;) {
+    int c = swerex__word_peek(r, 0);
+    if (c == ')' && parens == 0) break;
+    if (c == '$') {
+      if (!swerex__word_read_dollar(r, true)) return false;
+      continue;
+    }
+    if (c == '(') parens++;
+    else if (c == ')') parens--;
+    else if (c == ';') semicolons--;
+    else if (c == '<' && swerex__word_peek(r, 1) == '<') return false;
+    else if (!swerex__word_is(c, SWEREX__WORD_MATH) || c >= 128) return false;
+    r->at++;
+  }
+  r->depth--;
+  r->at++;
+  if (semicolons != 0 || swerex__word_peek(r, 0) != ')') return false;
+  r->at++;
+  return true;
+}
+
+/** Read the parameter of ${parameter...}, with what may stand around its name. */
+static bool swerex__word_read_parameter(swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  int next = swerex__word_peek(r, 1);
+  if ((c == '#' || c == '!') &&
+      (swerex__word_is(next, SWEREX__WORD_NAME) || next == '@' || next == '*'))
+    r->at++;
+  c = swerex__word_peek(r, 0);
+  if (c == '@' || c == '*' || c == '?' || c == '#' || c == '!') {
+    r->at++;
+    return true;
+  }
+  int class_ = swerex__word_is(c, SWEREX__WORD_DIGIT) ? SWEREX__WORD_DIGIT : SWEREX__WORD_NAME;
+  if (!swerex__word_is(c, class_)) return false;
+  while (swerex__word_is(swerex__word_peek(r, 0), class_)) r->at++;
+  if (swerex__word_peek(r, 0) != '[') return true;
+  r->at++;
+  c = swerex__word_peek(r, 0);
+  if (c == '$') r->at++;
+  if (c == '@' || c == '*') r->at++;
+  else while (swerex__word_is(swerex__word_peek(r, 0), SWEREX__WORD_NAME)) r->at++;
+  if (swerex__word_peek(r, 0) != ']') return false;
+  r->at++;
+  return true;
+}
+
+/** Read one step of the operand in ${name:-operand}; `quoted` if it stands in double quotes. */
+static bool swerex__word_read_operand(swerex__word_reader *r, bool quoted) {
+  int c = swerex__word_peek(r, 0);
+  if (c == '$') return swerex__word_read_dollar(r, true);
+  if (c == '"') return !quoted && swerex__word_read_double_quotes(r);
+  if (c == '\'') return !quoted && swerex__word_read_single_quotes(r);
+  if (c == '\\') {
+    int next = swerex__word_peek(r, 1);
+    if (next <= ' ' || next >= 127) return false;
+    r->at += 2;
+    return true;
+  }
+  if (!swerex__word_is(c, SWEREX__WORD_OPERAND | SWEREX__WORD_PLAIN) || c == '{') return false;
+  r->at++;
+  return true;
+}
+
+/** Read ${...}. */
+static bool swerex__word_read_braces(swerex__word_reader *r, bool quoted) {
+  if (r->depth >= SWEREX__WORD_DEPTH) return false;
+  r->depth++;
+  r->at += 2;
+  if (!swerex__word_read_parameter(r)) return false;
+  int c = swerex__word_peek(r, 0);
+  if (c != '}' && (c <= 0 || strchr(":-=+?#%/^,@", c) == NULL)) return false;
+  while (swerex__word_peek(r, 0) != '}')
+    if (!swerex__word_read_operand(r, quoted)) return false;
+  r->at++;
+  r->depth--;
+  return true;
+}
+
+/** Tell whether a $ stands for itself, or $$ for the process, whatever reads it. */
+static bool swerex__word_is_lone_dollar(const swerex__word_reader *r, size_t ahead) {
+  int c = swerex__word_peek(r, ahead);
+  if (c == '\\') return swerex__word_peek(r, ahead + 1) != '\n';
+  return c < 0 || swerex__word_is(c, SWEREX__WORD_DOLLAR);
+}
+
+/** Read what starts with $; `quoted` where ' and " have no or another meaning. */
+static bool swerex__word_read_dollar(swerex__word_reader *r, bool quoted) {
+  int c = swerex__word_peek(r, 1);
+  if (c == '{') return swerex__word_read_braces(r, quoted);
+  if (c == '\'') return !quoted && swerex__word_read_escaped_quotes(r);
+  if (c == '(' && swerex__word_peek(r, 2) == '(') {
+    r->at += 3;
+    return swerex__word_read_math(r, 0);
+  }
+  if (c == '(') return swerex__word_read_substitution(r);
+  size_t size = swerex__word_name_size(r, 1);
+  if (size > 0) {
+    r->at += 1 + size;
+    return true;
+  }
+  if (c == '$' && (r->substitutions > 0 || !swerex__word_is_lone_dollar(r, 2)) &&
+      !swerex__word_is(swerex__word_peek(r, 2), SWEREX__WORD_NAME))
+    return false;
+  if (c > 0 && (swerex__word_is(c, SWEREX__WORD_DIGIT) || strchr("?$!#@*-", c) != NULL)) {
+    r->at += 2;
+    return true;
+  }
+  if ((r->substitutions > 0 && !quoted) || !swerex__word_is_lone_dollar(r, 1)) return false;
+  r->at++;
+  return true;
+}
+
+/** Read the part of a word that starts with a character that does not stand for itself. */
+static bool swerex__word_read_part(swerex__word_reader *r, int c) {
+  if (c == '\'') return swerex__word_read_single_quotes(r);
+  if (c == '"') return swerex__word_read_double_quotes(r);
+  if (c == '$') return swerex__word_read_dollar(r, false);
+  if (c == '`') return swerex__word_read_backquotes(r);
+  int next = swerex__word_peek(r, 1);
+  if (c != '\\' || next < ' ' || next >= 127) return false;
+  r->at += 2;
+  return true;
+}
+
+/** Return the size of the plain [key] that starts `ahead`, 0 if none does. */
+static size_t swerex__word_key_size(const swerex__word_reader *r, size_t ahead) {
+  size_t size = 1;
+  for (;; size++) {
+    int c = swerex__word_peek(r, ahead + size);
+    if (c == ']') return size == 1 ? 0 : size + 1;
+    if (c == '[' || c == '{' || c == '}' || !swerex__word_is(c, SWEREX__WORD_PLAIN)) return 0;
+  }
+}
+
+/** Read one word, up to a break. Behind name[ some versions read on to ] as for an array, and in
+ * $(...) some take any word for a keyword, or any # for a comment. */
+static bool swerex__word_read_word(swerex__word_reader *r) {
+  const char *start = r->at;
+  bool name = true;
+  if (swerex__word_peek(r, 0) == '#') return false;
+  if (r->substitutions > 0 && swerex__word_keyword_bit(r) != 0) return false;
+  for (;;) {
+    int c = swerex__word_peek(r, 0);
+    if (swerex__word_is_break(c)) return c != '(' && r->at > start;
+    if (c == '[' && name && r->at > start && swerex__word_key_size(r, 0) == 0) return false;
+    if (c == '#' && !name && r->substitutions > 0) return false;
+    if (c < 128 && !swerex__word_is(c, SWEREX__WORD_NAME)) name = false;
+    if (swerex__word_is(c, SWEREX__WORD_PLAIN)) r->at++;
+    else if (!swerex__word_read_part(r, c)) return false;
+  }
+}
+
+static bool swerex__word_at_process(const swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  return (c == '<' || c == '>') && swerex__word_peek(r, 1) == '(';
+}
+
+/** Read an argument: a word, or <(...) alone. */
+static bool swerex__word_read_argument(swerex__word_reader *r) {
+  if (!swerex__word_at_process(r)) return swerex__word_read_word(r);
+  return swerex__word_read_substitution(r) && swerex__word_at_break(r);
+}
+
+/** Return the size of name=, name+= or name[key]= here; 0 if there is none. */
+static size_t swerex__word_assignment_size(const swerex__word_reader *r) {
+  size_t size = swerex__word_name_size(r, 0);
+  if (size == 0) return 0;
+  if (swerex__word_peek(r, size) == '[') size += swerex__word_key_size(r, size);
+  if (swerex__word_peek(r, size) == '+') size++;
+  return swerex__word_peek(r, size) == '=' ? size + 1 : 0;
+}
+
+/* =============================================================================================
+ * [bash] Which commands are surely complete
+ * ========================================================================================== */
+/* Asking bash whether a text is valid costs a process. The reader here answers for what is usually
+ * typed, in about the time of reading it, without memory of its own: true means that `bash -n`
+ * takes the text without a word and that what follows on the next line starts a new command. It
+ * follows bash's grammar and gives up (false: not sure) wherever versions, options or locales of
+ * bash may differ. Every read_... function starts at the first byte of what it reads, leaves the
+ * reader behind it, and moves on with each step, so the time is linear; nesting is limited. */
+
+/* --- redirections --- */
 
 typedef enum swerex__bash_target {
   SWEREX__BASH_TO_FILE, /* a word follows */
@@ -9969,491 +10516,49 @@ static const char *const swerex__bash_comparisons[] = {
   "==", "=", "!=", "=~", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef",
 };
 
-typedef struct swerex__bash_heredoc {
-  const char *word;
-  size_t size;
-  bool quoted; /* no expansion: a backslash at the end of a line is only that */
-  bool tabbed;
-} swerex__bash_heredoc;
-
-typedef struct swerex__bash_reader {
-  const char *at, *end;
-  int depth;
-  int substitutions; /* how many $(...) and <(...) we are in */
-  int heredocs;      /* how many are to come after the next LF */
-  swerex__bash_heredoc heredoc[SWEREX__BASH_HEREDOCS];
-} swerex__bash_reader;
-
-/* --- characters and keywords --- */
-
-/** Return the byte `ahead` of the reader, -1 behind the end. */
-static int swerex__bash_peek(const swerex__bash_reader *r, size_t ahead) {
-  return ahead < (size_t)(r->end - r->at) ? (unsigned char)r->at[ahead] : -1;
-}
-
-/** Tell whether a byte is of any of the classes. Two bytes of UTF-8 are blanks to some systems. */
-static bool swerex__bash_is(int c, int classes) {
-  if (c < 0) return false;
-  if (c < 128) return (swerex__bash_classes[c] & classes) != 0;
-  return (classes & SWEREX__BASH_PLAIN) != 0 && c != 0x85 && c != 0xA0;
-}
-
-static bool swerex__bash_is_break(int c) { return c < 0 || swerex__bash_is(c, SWEREX__BASH_BREAK); }
-
-/** Tell whether a word ends here, in a way that cannot change its meaning as `(` would. */
-static bool swerex__bash_at_break(const swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  return c != '(' && swerex__bash_is_break(c);
-}
-
-static bool swerex__bash_at_blank(const swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  return c == ' ' || c == '\t';
-}
-
-/** Return the length of the name that starts `ahead`, 0 if none does. */
-static size_t swerex__bash_name_size(const swerex__bash_reader *r, size_t ahead) {
-  size_t size = 0;
-  if (swerex__bash_is(swerex__bash_peek(r, ahead), SWEREX__BASH_DIGIT)) return 0;
-  while (swerex__bash_is(swerex__bash_peek(r, ahead + size), SWEREX__BASH_NAME)) size++;
-  return size;
-}
-
-/** Return the keyword that is the whole word here; NULL if there is none. */
-static const swerex__bash_keyword *swerex__bash_find_keyword(const swerex__bash_reader *r) {
-  size_t size = 0;
-  while (size < 9 && !swerex__bash_is_break(swerex__bash_peek(r, size))) size++;
-  if (size == 0 || size == 9) return NULL;
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__bash_keywords); i++) {
-    const swerex__bash_keyword *keyword = &swerex__bash_keywords[i];
-    if (keyword->size == size && keyword->word[0] == r->at[0] &&
-        memcmp(keyword->word, r->at, size) == 0)
-      return keyword;
-  }
-  return NULL;
-}
-
-static unsigned swerex__bash_keyword_bit(const swerex__bash_reader *r) {
-  const swerex__bash_keyword *keyword = swerex__bash_find_keyword(r);
-  return keyword == NULL ? 0 : keyword->bit;
-}
-
-/** Read a keyword if it is one of those in the mask; return its bit, else 0. */
-static unsigned swerex__bash_read_keyword(swerex__bash_reader *r, unsigned mask) {
-  const swerex__bash_keyword *keyword = swerex__bash_find_keyword(r);
-  if (keyword == NULL || (keyword->bit & mask) == 0) return 0;
-  r->at += keyword->size;
-  return keyword->bit;
-}
-
-/* --- between words --- */
-
-/** Read blanks, also a continued line where it stands beside one, so that it joins no tokens. */
-static bool swerex__bash_read_blanks(swerex__bash_reader *r) {
-  bool blank = false;
-  for (;;) {
-    if (swerex__bash_at_blank(r)) {
-      r->at++;
-      blank = true;
-    } else if (swerex__bash_peek(r, 0) == '\\' && swerex__bash_peek(r, 1) == '\n') {
-      int next = swerex__bash_peek(r, 2);
-      if (next < 0 || (!blank && next != ' ' && next != '\t')) return false;
-      r->at += 2;
-    } else {
-      return true;
-    }
-  }
-}
-
-/** Read one or more blanks. */
-static bool swerex__bash_read_gap(swerex__bash_reader *r) {
-  return swerex__bash_at_blank(r) && swerex__bash_read_blanks(r);
-}
-
-/** Read a comment up to its LF. Older versions misread those in $(...). */
-static bool swerex__bash_read_comment(swerex__bash_reader *r) {
-  if (r->substitutions > 0) return false;
-  const char *newline = (const char *)memchr(r->at, '\n', (size_t)(r->end - r->at));
-  r->at = newline == NULL ? r->end : newline;
-  return true;
-}
-
-/** Count the backslashes that end a line. */
-static size_t swerex__bash_count_escapes(const char *line, size_t size) {
-  size_t count = 0;
-  while (count < size && line[size - 1 - count] == '\\') count++;
-  return count;
-}
-
-/** Read one line of a here-document, without its LF; false: that was the end of the text. */
-static bool swerex__bash_read_line(swerex__bash_reader *r, const char **line, size_t *size) {
-  if (r->at >= r->end) return false;
-  const char *newline = (const char *)memchr(r->at, '\n', (size_t)(r->end - r->at));
-  *line = r->at;
-  *size = (size_t)((newline == NULL ? r->end : newline) - r->at);
-  r->at = newline == NULL ? r->end : newline + 1;
-  return true;
-}
-
-/** Read on where a line is continued, unless the joined lines might be the delimiter. */
-static bool swerex__bash_read_joined(swerex__bash_reader *r, const swerex__bash_heredoc *doc,
-                                     const char *line, size_t size) {
-  size_t escapes = swerex__bash_count_escapes(line, size);
-  if (escapes == 0) return true;
-  if (r->substitutions > 0) return false;
-  if (doc->quoted || escapes % 2 == 0) return true;
-  if (size - 1 <= doc->size && memcmp(line, doc->word, size - 1) == 0) return false;
-  while (escapes % 2 == 1) {
-    if (!swerex__bash_read_line(r, &line, &size)) return false;
-    escapes = swerex__bash_count_escapes(line, size);
-  }
-  return true;
-}
-
-/** Read the body of a here-document, with the line that ends it. In $(...) some versions look for
- * the delimiter at the start of a line only. */
-static bool swerex__bash_read_body(swerex__bash_reader *r, const swerex__bash_heredoc *doc) {
-  const char *line;
-  size_t size;
-  while (swerex__bash_read_line(r, &line, &size)) {
-    while (doc->tabbed && size > 0 && *line == '\t') {
-      line++;
-      size--;
-    }
-    if (size >= doc->size && memcmp(line, doc->word, doc->size) == 0) {
-      if (size == doc->size) return true;
-      if (r->substitutions > 0) return false;
-    }
-    if (!swerex__bash_read_joined(r, doc, line, size)) return false;
-  }
-  return false;
-}
-
-/** Read an LF, and the here-documents that it starts. */
-static bool swerex__bash_read_newline(swerex__bash_reader *r) {
-  r->at++;
-  for (int i = 0; i < r->heredocs; i++)
-    if (!swerex__bash_read_body(r, &r->heredoc[i])) return false;
-  r->heredocs = 0;
-  return true;
-}
-
-/** Read blanks, comments and LFs. */
-static bool swerex__bash_read_lines(swerex__bash_reader *r) {
-  for (;;) {
-    if (!swerex__bash_read_blanks(r)) return false;
-    int c = swerex__bash_peek(r, 0);
-    if (c == '#') {
-      if (!swerex__bash_read_comment(r)) return false;
-    } else if (c == '\n') {
-      if (!swerex__bash_read_newline(r)) return false;
-    } else {
-      return true;
-    }
-  }
-}
-
-/* --- words --- */
-
-static bool swerex__bash_read_list(swerex__bash_reader *r, unsigned stops);
-static bool swerex__bash_read_dollar(swerex__bash_reader *r, bool quoted);
-
-/** Read '...'. */
-static bool swerex__bash_read_single_quotes(swerex__bash_reader *r) {
-  const char *start = r->at + 1;
-  const char *quote = (const char *)memchr(start, '\'', (size_t)(r->end - start));
-  if (quote == NULL) return false;
-  r->at = quote + 1;
-  return true;
-}
-
-/** Read $'...'. */
-static bool swerex__bash_read_escaped_quotes(swerex__bash_reader *r) {
-  r->at += 2;
-  for (;;) {
-    int c = swerex__bash_peek(r, 0);
-    if (c < 0) return false;
-    r->at++;
-    if (c == '\'') return true;
-    if (c != '\\') continue;
-    if (swerex__bash_peek(r, 0) < 0) return false;
-    r->at++;
-  }
-}
-
-/** Read `...` with nothing in it but words and pipes: bash looks for its end only. */
-static bool swerex__bash_read_backquotes(swerex__bash_reader *r) {
-  if (r->substitutions > 0) return false;
-  for (;;) {
-    r->at++;
-    int c = swerex__bash_peek(r, 0);
-    if (c == '`') break;
-    if (c == ' ' || c == '|' || c == '\'' || c == '"') continue;
-    if (c == '$' && swerex__bash_is(swerex__bash_peek(r, 1), SWEREX__BASH_NAME)) continue;
-    if (c == '#' || !swerex__bash_is(c, SWEREX__BASH_PLAIN)) return false;
-  }
-  r->at++;
-  return true;
-}
-
-/** Read "...". */
-static bool swerex__bash_read_double_quotes(swerex__bash_reader *r) {
-  r->at++;
-  for (;;) {
-    int c = swerex__bash_peek(r, 0);
-    if (c < 0) return false;
-    if (!swerex__bash_is(c, SWEREX__BASH_ACTIVE)) {
-      r->at++;
-    } else if (c == '"') {
-      r->at++;
-      return true;
-    } else if (c == '\\') {
-      if (swerex__bash_peek(r, 1) < 0) return false;
-      r->at += 2;
-    } else if (c == '`') {
-      if (!swerex__bash_read_backquotes(r)) return false;
-    } else if (swerex__bash_peek(r, 1) == '"') {
-      r->at++;
-    } else if (!swerex__bash_read_dollar(r, true)) {
-      return false;
-    }
-  }
-}
-
-/** Read $(...) or <(...). */
-static bool swerex__bash_read_substitution(swerex__bash_reader *r) {
-  if (r->heredocs > 0) return false;
-  r->at += 2;
-  r->substitutions++;
-  if (!swerex__bash_read_list(r, SWEREX__BASH_PAREN | SWEREX__BASH_EMPTY)) return false;
-  r->substitutions--;
-  r->at++;
-  return r->heredocs == 0;
-}
-
-/** Read arithmetic from behind (( to behind )); it must hold that many semicolons. */
-static bool swerex__bash_read_math(swerex__bash_reader *r, int semicolons) {
-  size_t parens = 0;
-  if (r->depth >= SWEREX__BASH_DEPTH) return false;
-  r->depth++;
-  for (;;) {
-    int c = swerex__bash_peek(r, 0);
-    if (c == ')' && parens == 0) break;
-    if (c == '$') {
-      if (!swerex__bash_read_dollar(r, true)) return false;
-      continue;
-    }
-    if (c == '(') parens++;
-    else if (c == ')') parens--;
-    else if (c == ';') semicolons--;
-    else if (c == '<' && swerex__bash_peek(r, 1) == '<') return false;
-    else if (!swerex__bash_is(c, SWEREX__BASH_MATH) || c >= 128) return false;
-    r->at++;
-  }
-  r->depth--;
-  r->at++;
-  if (semicolons != 0 || swerex__bash_peek(r, 0) != ')') return false;
-  r->at++;
-  return true;
-}
-
-/** Read the parameter of ${parameter...}, with what may stand around its name. */
-static bool swerex__bash_read_parameter(swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  int next = swerex__bash_peek(r, 1);
-  if ((c == '#' || c == '!') &&
-      (swerex__bash_is(next, SWEREX__BASH_NAME) || next == '@' || next == '*'))
-    r->at++;
-  c = swerex__bash_peek(r, 0);
-  if (c == '@' || c == '*' || c == '?' || c == '#' || c == '!') {
-    r->at++;
-    return true;
-  }
-  int class_ = swerex__bash_is(c, SWEREX__BASH_DIGIT) ? SWEREX__BASH_DIGIT : SWEREX__BASH_NAME;
-  if (!swerex__bash_is(c, class_)) return false;
-  while (swerex__bash_is(swerex__bash_peek(r, 0), class_)) r->at++;
-  if (swerex__bash_peek(r, 0) != '[') return true;
-  r->at++;
-  c = swerex__bash_peek(r, 0);
-  if (c == '$') r->at++;
-  if (c == '@' || c == '*') r->at++;
-  else while (swerex__bash_is(swerex__bash_peek(r, 0), SWEREX__BASH_NAME)) r->at++;
-  if (swerex__bash_peek(r, 0) != ']') return false;
-  r->at++;
-  return true;
-}
-
-/** Read one step of the operand in ${name:-operand}; `quoted` if it stands in double quotes. */
-static bool swerex__bash_read_operand(swerex__bash_reader *r, bool quoted) {
-  int c = swerex__bash_peek(r, 0);
-  if (c == '$') return swerex__bash_read_dollar(r, true);
-  if (c == '"') return !quoted && swerex__bash_read_double_quotes(r);
-  if (c == '\'') return !quoted && swerex__bash_read_single_quotes(r);
-  if (c == '\\') {
-    int next = swerex__bash_peek(r, 1);
-    if (next <= ' ' || next >= 127) return false;
-    r->at += 2;
-    return true;
-  }
-  if (!swerex__bash_is(c, SWEREX__BASH_OPERAND | SWEREX__BASH_PLAIN) || c == '{') return false;
-  r->at++;
-  return true;
-}
-
-/** Read ${...}. */
-static bool swerex__bash_read_braces(swerex__bash_reader *r, bool quoted) {
-  if (r->depth >= SWEREX__BASH_DEPTH) return false;
-  r->depth++;
-  r->at += 2;
-  if (!swerex__bash_read_parameter(r)) return false;
-  int c = swerex__bash_peek(r, 0);
-  if (c != '}' && (c <= 0 || strchr(":-=+?#%/^,@", c) == NULL)) return false;
-  while (swerex__bash_peek(r, 0) != '}')
-    if (!swerex__bash_read_operand(r, quoted)) return false;
-  r->at++;
-  r->depth--;
-  return true;
-}
-
-/** Tell whether a $ stands for itself, or $$ for the process, whatever reads it. */
-static bool swerex__bash_is_lone_dollar(const swerex__bash_reader *r, size_t ahead) {
-  int c = swerex__bash_peek(r, ahead);
-  if (c == '\\') return swerex__bash_peek(r, ahead + 1) != '\n';
-  return c < 0 || swerex__bash_is(c, SWEREX__BASH_DOLLAR);
-}
-
-/** Read what starts with $; `quoted` where ' and " have no or another meaning. */
-static bool swerex__bash_read_dollar(swerex__bash_reader *r, bool quoted) {
-  int c = swerex__bash_peek(r, 1);
-  if (c == '{') return swerex__bash_read_braces(r, quoted);
-  if (c == '\'') return !quoted && swerex__bash_read_escaped_quotes(r);
-  if (c == '(' && swerex__bash_peek(r, 2) == '(') {
-    r->at += 3;
-    return swerex__bash_read_math(r, 0);
-  }
-  if (c == '(') return swerex__bash_read_substitution(r);
-  size_t size = swerex__bash_name_size(r, 1);
-  if (size > 0) {
-    r->at += 1 + size;
-    return true;
-  }
-  if (c == '$' && (r->substitutions > 0 || !swerex__bash_is_lone_dollar(r, 2)) &&
-      !swerex__bash_is(swerex__bash_peek(r, 2), SWEREX__BASH_NAME))
-    return false;
-  if (c > 0 && (swerex__bash_is(c, SWEREX__BASH_DIGIT) || strchr("?$!#@*-", c) != NULL)) {
-    r->at += 2;
-    return true;
-  }
-  if ((r->substitutions > 0 && !quoted) || !swerex__bash_is_lone_dollar(r, 1)) return false;
-  r->at++;
-  return true;
-}
-
-/** Read the part of a word that starts with a character that does not stand for itself. */
-static bool swerex__bash_read_part(swerex__bash_reader *r, int c) {
-  if (c == '\'') return swerex__bash_read_single_quotes(r);
-  if (c == '"') return swerex__bash_read_double_quotes(r);
-  if (c == '$') return swerex__bash_read_dollar(r, false);
-  if (c == '`') return swerex__bash_read_backquotes(r);
-  int next = swerex__bash_peek(r, 1);
-  if (c != '\\' || next < ' ' || next >= 127) return false;
-  r->at += 2;
-  return true;
-}
-
-/** Return the size of the plain [key] that starts `ahead`, 0 if none does. */
-static size_t swerex__bash_key_size(const swerex__bash_reader *r, size_t ahead) {
-  size_t size = 1;
-  for (;; size++) {
-    int c = swerex__bash_peek(r, ahead + size);
-    if (c == ']') return size == 1 ? 0 : size + 1;
-    if (c == '[' || c == '{' || c == '}' || !swerex__bash_is(c, SWEREX__BASH_PLAIN)) return 0;
-  }
-}
-
-/** Read one word, up to a break. Behind name[ some versions read on to ] as for an array, and in
- * $(...) some take any word for a keyword, or any # for a comment. */
-static bool swerex__bash_read_word(swerex__bash_reader *r) {
-  const char *start = r->at;
-  bool name = true;
-  if (swerex__bash_peek(r, 0) == '#') return false;
-  if (r->substitutions > 0 && swerex__bash_keyword_bit(r) != 0) return false;
-  for (;;) {
-    int c = swerex__bash_peek(r, 0);
-    if (swerex__bash_is_break(c)) return c != '(' && r->at > start;
-    if (c == '[' && name && r->at > start && swerex__bash_key_size(r, 0) == 0) return false;
-    if (c == '#' && !name && r->substitutions > 0) return false;
-    if (c < 128 && !swerex__bash_is(c, SWEREX__BASH_NAME)) name = false;
-    if (swerex__bash_is(c, SWEREX__BASH_PLAIN)) r->at++;
-    else if (!swerex__bash_read_part(r, c)) return false;
-  }
-}
-
-static bool swerex__bash_at_process(const swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  return (c == '<' || c == '>') && swerex__bash_peek(r, 1) == '(';
-}
-
-/** Read an argument: a word, or <(...) alone. */
-static bool swerex__bash_read_argument(swerex__bash_reader *r) {
-  if (!swerex__bash_at_process(r)) return swerex__bash_read_word(r);
-  return swerex__bash_read_substitution(r) && swerex__bash_at_break(r);
-}
-
-/** Return the size of name=, name+= or name[key]= here; 0 if there is none. */
-static size_t swerex__bash_assignment_size(const swerex__bash_reader *r) {
-  size_t size = swerex__bash_name_size(r, 0);
-  if (size == 0) return 0;
-  if (swerex__bash_peek(r, size) == '[') size += swerex__bash_key_size(r, size);
-  if (swerex__bash_peek(r, size) == '+') size++;
-  return swerex__bash_peek(r, size) == '=' ? size + 1 : 0;
-}
-
-/* --- redirections --- */
-
 /** Return the size of the number that starts here. */
-static size_t swerex__bash_number_size(const swerex__bash_reader *r) {
+static size_t swerex__bash_number_size(const swerex__word_reader *r) {
   size_t size = 0;
-  while (swerex__bash_is(swerex__bash_peek(r, size), SWEREX__BASH_DIGIT)) size++;
+  while (swerex__word_is(swerex__word_peek(r, size), SWEREX__WORD_DIGIT)) size++;
   return size;
 }
 
-static bool swerex__bash_at_redirection(const swerex__bash_reader *r) {
+static bool swerex__bash_at_redirection(const swerex__word_reader *r) {
   size_t size = swerex__bash_number_size(r);
-  int c = swerex__bash_peek(r, size);
-  int next = swerex__bash_peek(r, size + 1);
+  int c = swerex__word_peek(r, size);
+  int next = swerex__word_peek(r, size + 1);
   if (c == '&') return size == 0 && next == '>';
   return (c == '<' || c == '>') && (next != '(' || size > 0);
 }
 
 /** Read the delimiter of a here-document, and remember it until the next LF. */
-static bool swerex__bash_read_delimiter(swerex__bash_reader *r, bool tabbed) {
-  int limit = r->substitutions > 0 ? 1 : SWEREX__BASH_HEREDOCS; /* older versions see one there */
-  if (!swerex__bash_read_blanks(r) || r->heredocs >= limit) return false;
-  int quote = swerex__bash_peek(r, 0);
+static bool swerex__bash_read_delimiter(swerex__word_reader *r, bool tabbed) {
+  int limit = r->substitutions > 0 ? 1 : SWEREX__WORD_HEREDOCS; /* older versions see one there */
+  if (!swerex__word_read_blanks(r) || r->heredocs >= limit) return false;
+  int quote = swerex__word_peek(r, 0);
   bool quoted = quote == '\'' || quote == '"' || quote == '\\';
   if (quoted) r->at++;
-  swerex__bash_heredoc doc = {r->at, swerex__bash_name_size(r, 0), quoted, tabbed};
-  if (doc.size == 0 || doc.size > SWEREX__BASH_WORD) return false;
+  swerex__word_heredoc doc = {r->at, swerex__word_name_size(r, 0), quoted, tabbed};
+  if (doc.size == 0 || doc.size > SWEREX__WORD_MAX) return false;
   r->at += doc.size;
   if (quote == '\'' || quote == '"') {
-    if (swerex__bash_peek(r, 0) != quote) return false;
+    if (swerex__word_peek(r, 0) != quote) return false;
     r->at++;
   }
   r->heredoc[r->heredocs++] = doc;
-  return swerex__bash_at_break(r);
+  return swerex__word_at_break(r);
 }
 
 /** Read the file of a redirection; with < or > right behind it, it might be a descriptor, and
  * where the command starts with redirections, name=value is no file. */
-static bool swerex__bash_read_file(swerex__bash_reader *r) {
-  if (!swerex__bash_read_blanks(r) || swerex__bash_assignment_size(r) > 0) return false;
-  if (!swerex__bash_read_argument(r)) return false;
-  int c = swerex__bash_peek(r, 0);
+static bool swerex__bash_read_file(swerex__word_reader *r) {
+  if (!swerex__word_read_blanks(r) || swerex__word_assignment_size(r) > 0) return false;
+  if (!swerex__word_read_argument(r)) return false;
+  int c = swerex__word_peek(r, 0);
   return c != '<' && c != '>';
 }
 
-static bool swerex__bash_read_redirection(swerex__bash_reader *r) {
+static bool swerex__bash_read_redirection(swerex__word_reader *r) {
   size_t i = 0;
   r->at += swerex__bash_number_size(r);
   size_t left = (size_t)(r->end - r->at);
@@ -10466,9 +10571,9 @@ static bool swerex__bash_read_redirection(swerex__bash_reader *r) {
   swerex__bash_target target = swerex__bash_redirections[i].target;
   if (target == SWEREX__BASH_TO_HEREDOC) return swerex__bash_read_delimiter(r, false);
   if (target == SWEREX__BASH_TO_TABBED) return swerex__bash_read_delimiter(r, true);
-  if (target == SWEREX__BASH_TO_COPY && swerex__bash_peek(r, 0) == '-') {
+  if (target == SWEREX__BASH_TO_COPY && swerex__word_peek(r, 0) == '-') {
     r->at++;
-    return swerex__bash_at_break(r);
+    return swerex__word_at_break(r);
   }
   return swerex__bash_read_file(r);
 }
@@ -10476,54 +10581,54 @@ static bool swerex__bash_read_redirection(swerex__bash_reader *r) {
 /* --- simple commands --- */
 
 /** Tell whether a command ends here: at the end, LF, ; & | or ). */
-static bool swerex__bash_at_end(const swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  if (c == '&') return swerex__bash_peek(r, 1) != '>';
+static bool swerex__bash_at_end(const swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  if (c == '&') return swerex__word_peek(r, 1) != '>';
   return c < 0 || c == '\n' || c == ';' || c == '|' || c == ')';
 }
 
 /** Read name=(...) from behind the =. */
-static bool swerex__bash_read_array(swerex__bash_reader *r) {
+static bool swerex__bash_read_array(swerex__word_reader *r) {
   r->at++;
   for (;;) {
-    if (!swerex__bash_read_blanks(r)) return false;
-    int c = swerex__bash_peek(r, 0);
+    if (!swerex__word_read_blanks(r)) return false;
+    int c = swerex__word_peek(r, 0);
     if (c == ')') break;
     if (c == '\n' && r->heredocs == 0) r->at++;
-    else if (c == '[' || !swerex__bash_read_word(r)) return false;
+    else if (c == '[' || !swerex__word_read_word(r)) return false;
   }
   r->at++;
-  return swerex__bash_at_blank(r) || swerex__bash_at_end(r);
+  return swerex__word_at_blank(r) || swerex__bash_at_end(r);
 }
 
 /** Read an assignment of that size, with its value. */
-static bool swerex__bash_read_assignment(swerex__bash_reader *r, size_t size) {
+static bool swerex__bash_read_assignment(swerex__word_reader *r, size_t size) {
   bool element = memchr(r->at, '[', size) != NULL;
   r->at += size;
-  if (swerex__bash_at_break(r)) return true;
-  if (swerex__bash_peek(r, 0) == '(') return !element && swerex__bash_read_array(r);
-  return swerex__bash_read_word(r);
+  if (swerex__word_at_break(r)) return true;
+  if (swerex__word_peek(r, 0) == '(') return !element && swerex__bash_read_array(r);
+  return swerex__word_read_word(r);
 }
 
 /** Read assignments, redirections and words up to the end of a command. */
-static bool swerex__bash_read_simple(swerex__bash_reader *r) {
+static bool swerex__bash_read_simple(swerex__word_reader *r) {
   bool any = false, moved = false, named = false; /* seen: anything, a redirection, a word */
   for (;; any = true) {
     size_t size = 0;
-    if (!swerex__bash_read_blanks(r)) return false;
+    if (!swerex__word_read_blanks(r)) return false;
     if (swerex__bash_at_end(r)) return any;
-    if (swerex__bash_peek(r, 0) == '#') return any && swerex__bash_read_comment(r);
+    if (swerex__word_peek(r, 0) == '#') return any && swerex__word_read_comment(r);
     if (swerex__bash_at_redirection(r)) {
       if (!swerex__bash_read_redirection(r)) return false;
       moved = true;
     } else if (named) {
-      if (!swerex__bash_read_argument(r)) return false;
-    } else if (swerex__bash_keyword_bit(r) != 0) {
+      if (!swerex__word_read_argument(r)) return false;
+    } else if (swerex__word_keyword_bit(r) != 0) {
       return false;
-    } else if ((size = swerex__bash_assignment_size(r)) > 0) {
+    } else if ((size = swerex__word_assignment_size(r)) > 0) {
       if (moved || !swerex__bash_read_assignment(r, size)) return false;
     } else {
-      if (!swerex__bash_read_word(r)) return false;
+      if (!swerex__word_read_word(r)) return false;
       named = true;
     }
   }
@@ -10531,222 +10636,224 @@ static bool swerex__bash_read_simple(swerex__bash_reader *r) {
 
 /* --- compound commands --- */
 
+static bool swerex__bash_read_list(swerex__word_reader *r, unsigned stops);
+
 /** Read a list and the keyword that ends it; return which it was, 0 if not sure. */
-static unsigned swerex__bash_read_block(swerex__bash_reader *r, unsigned stops) {
-  return swerex__bash_read_list(r, stops) ? swerex__bash_read_keyword(r, stops) : 0;
+static unsigned swerex__bash_read_block(swerex__word_reader *r, unsigned stops) {
+  return swerex__bash_read_list(r, stops) ? swerex__word_read_keyword(r, stops) : 0;
 }
 
-static bool swerex__bash_read_if(swerex__bash_reader *r) {
-  unsigned found = SWEREX__BASH_ELIF;
-  while (found == SWEREX__BASH_ELIF) {
-    if (swerex__bash_read_block(r, SWEREX__BASH_THEN) == 0) return false;
-    found = swerex__bash_read_block(r, SWEREX__BASH_FI | SWEREX__BASH_ELSE | SWEREX__BASH_ELIF);
+static bool swerex__bash_read_if(swerex__word_reader *r) {
+  unsigned found = SWEREX__WORD_ELIF;
+  while (found == SWEREX__WORD_ELIF) {
+    if (swerex__bash_read_block(r, SWEREX__WORD_THEN) == 0) return false;
+    found = swerex__bash_read_block(r, SWEREX__WORD_FI | SWEREX__WORD_ELSE | SWEREX__WORD_ELIF);
   }
-  if (found == SWEREX__BASH_ELSE) found = swerex__bash_read_block(r, SWEREX__BASH_FI);
+  if (found == SWEREX__WORD_ELSE) found = swerex__bash_read_block(r, SWEREX__WORD_FI);
   return found != 0;
 }
 
-static bool swerex__bash_read_loop(swerex__bash_reader *r) {
-  return swerex__bash_read_block(r, SWEREX__BASH_DO) != 0 &&
-         swerex__bash_read_block(r, SWEREX__BASH_DONE) != 0;
+static bool swerex__bash_read_loop(swerex__word_reader *r) {
+  return swerex__bash_read_block(r, SWEREX__WORD_DO) != 0 &&
+         swerex__bash_read_block(r, SWEREX__WORD_DONE) != 0;
 }
 
 /** Read the words behind `in`, up to the ; or LF that ends them. */
-static bool swerex__bash_read_values(swerex__bash_reader *r) {
+static bool swerex__bash_read_values(swerex__word_reader *r) {
   for (;;) {
-    int c = swerex__bash_peek(r, 0);
+    int c = swerex__word_peek(r, 0);
     if (c == ' ' || c == '\t') {
-      if (!swerex__bash_read_blanks(r)) return false;
-      c = swerex__bash_peek(r, 0);
+      if (!swerex__word_read_blanks(r)) return false;
+      c = swerex__word_peek(r, 0);
     } else if (c != ';' && c != '\n') {
       return false;
     }
-    if (c == '\n') return swerex__bash_read_newline(r);
+    if (c == '\n') return swerex__word_read_newline(r);
     if (c == ';') {
       r->at++;
       return true;
     }
-    if (!swerex__bash_read_word(r)) return false;
+    if (!swerex__word_read_word(r)) return false;
   }
 }
 
-static bool swerex__bash_read_for(swerex__bash_reader *r) {
-  if (!swerex__bash_read_gap(r)) return false;
-  if (swerex__bash_peek(r, 0) == '(' && swerex__bash_peek(r, 1) == '(') {
+static bool swerex__bash_read_for(swerex__word_reader *r) {
+  if (!swerex__word_read_gap(r)) return false;
+  if (swerex__word_peek(r, 0) == '(' && swerex__word_peek(r, 1) == '(') {
     r->at += 2;
-    if (!swerex__bash_read_math(r, 2)) return false;
-    if (swerex__bash_peek(r, 0) == ';') r->at++;
-    else if (swerex__bash_peek(r, 0) != '\n') return false;
+    if (!swerex__word_read_math(r, 2)) return false;
+    if (swerex__word_peek(r, 0) == ';') r->at++;
+    else if (swerex__word_peek(r, 0) != '\n') return false;
   } else {
-    size_t size = swerex__bash_name_size(r, 0);
+    size_t size = swerex__word_name_size(r, 0);
     r->at += size;
-    if (size == 0 || !swerex__bash_read_gap(r)) return false;
-    if (swerex__bash_read_keyword(r, SWEREX__BASH_IN) == 0 || !swerex__bash_read_values(r))
+    if (size == 0 || !swerex__word_read_gap(r)) return false;
+    if (swerex__word_read_keyword(r, SWEREX__WORD_IN) == 0 || !swerex__bash_read_values(r))
       return false;
   }
-  return swerex__bash_read_lines(r) && swerex__bash_read_keyword(r, SWEREX__BASH_DO) != 0 &&
-         swerex__bash_read_block(r, SWEREX__BASH_DONE) != 0;
+  return swerex__word_read_lines(r) && swerex__word_read_keyword(r, SWEREX__WORD_DO) != 0 &&
+         swerex__bash_read_block(r, SWEREX__WORD_DONE) != 0;
 }
 
 /** Read the patterns of one clause, with the ) behind them. */
-static bool swerex__bash_read_patterns(swerex__bash_reader *r) {
+static bool swerex__bash_read_patterns(swerex__word_reader *r) {
   for (;;) {
-    if (!swerex__bash_read_blanks(r) || swerex__bash_keyword_bit(r) == SWEREX__BASH_ESAC)
+    if (!swerex__word_read_blanks(r) || swerex__word_keyword_bit(r) == SWEREX__WORD_ESAC)
       return false;
-    if (!swerex__bash_read_word(r) || !swerex__bash_read_blanks(r)) return false;
-    int c = swerex__bash_peek(r, 0);
+    if (!swerex__word_read_word(r) || !swerex__word_read_blanks(r)) return false;
+    int c = swerex__word_peek(r, 0);
     if (c != ')' && c != '|') return false;
     r->at++;
     if (c == ')') return true;
   }
 }
 
-static bool swerex__bash_read_case(swerex__bash_reader *r) {
-  if (r->substitutions > 0 || !swerex__bash_read_gap(r)) return false;
-  if (!swerex__bash_read_word(r) || !swerex__bash_read_gap(r)) return false;
-  if (swerex__bash_read_keyword(r, SWEREX__BASH_IN) == 0) return false;
+static bool swerex__bash_read_case(swerex__word_reader *r) {
+  if (r->substitutions > 0 || !swerex__word_read_gap(r)) return false;
+  if (!swerex__word_read_word(r) || !swerex__word_read_gap(r)) return false;
+  if (swerex__word_read_keyword(r, SWEREX__WORD_IN) == 0) return false;
   for (;;) {
-    if (!swerex__bash_read_lines(r)) return false;
-    if (swerex__bash_read_keyword(r, SWEREX__BASH_ESAC) != 0) return true;
+    if (!swerex__word_read_lines(r)) return false;
+    if (swerex__word_read_keyword(r, SWEREX__WORD_ESAC) != 0) return true;
     if (!swerex__bash_read_patterns(r)) return false;
-    if (!swerex__bash_read_list(r, SWEREX__BASH_CLAUSE | SWEREX__BASH_ESAC | SWEREX__BASH_EMPTY))
+    if (!swerex__bash_read_list(r, SWEREX__WORD_CLAUSE | SWEREX__WORD_ESAC | SWEREX__WORD_EMPTY))
       return false;
-    if (swerex__bash_peek(r, 0) == ';') r->at += 2;
+    if (swerex__word_peek(r, 0) == ';') r->at += 2;
   }
 }
 
 /** Read one operand of [[ ... ]], and the blanks behind it. */
-static bool swerex__bash_read_test_word(swerex__bash_reader *r) {
-  return swerex__bash_keyword_bit(r) != SWEREX__BASH_TEST_END &&
-         swerex__bash_read_word(r) && swerex__bash_read_gap(r);
+static bool swerex__bash_read_test_word(swerex__word_reader *r) {
+  return swerex__word_keyword_bit(r) != SWEREX__WORD_TEST_END &&
+         swerex__word_read_word(r) && swerex__word_read_gap(r);
 }
 
 /** Read the operator between two operands of [[ ... ]], and the blanks behind it. */
-static bool swerex__bash_read_comparison(swerex__bash_reader *r) {
+static bool swerex__bash_read_comparison(swerex__word_reader *r) {
   size_t size = 0;
-  while (size < 4 && !swerex__bash_is_break(swerex__bash_peek(r, size))) size++;
+  while (size < 4 && !swerex__word_is_break(swerex__word_peek(r, size))) size++;
   for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__bash_comparisons); i++) {
     const char *sign = swerex__bash_comparisons[i];
     if (strlen(sign) != size || memcmp(sign, r->at, size) != 0) continue;
     r->at += size;
-    return swerex__bash_read_gap(r);
+    return swerex__word_read_gap(r);
   }
   return false;
 }
 
 /** Read one condition of [[ ... ]], and the blanks behind it. */
-static bool swerex__bash_read_condition(swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  if (c == '!' && swerex__bash_peek(r, 1) == ' ') {
+static bool swerex__bash_read_condition(swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  if (c == '!' && swerex__word_peek(r, 1) == ' ') {
     r->at++;
-    if (!swerex__bash_read_gap(r)) return false;
-    c = swerex__bash_peek(r, 0);
+    if (!swerex__word_read_gap(r)) return false;
+    c = swerex__word_peek(r, 0);
   }
   if (c == '!' || c == '#') return false;
   if (c == '-') {
-    int letter = swerex__bash_peek(r, 1);
+    int letter = swerex__word_peek(r, 1);
     if (letter <= 0 || strchr("abcdefghkLnprsStuwxz", letter) == NULL) return false;
     r->at += 2;
-    return swerex__bash_read_gap(r) && swerex__bash_read_test_word(r);
+    return swerex__word_read_gap(r) && swerex__bash_read_test_word(r);
   }
   if (!swerex__bash_read_test_word(r)) return false;
-  if (swerex__bash_keyword_bit(r) == SWEREX__BASH_TEST_END || swerex__bash_at_end(r)) return true;
+  if (swerex__word_keyword_bit(r) == SWEREX__WORD_TEST_END || swerex__bash_at_end(r)) return true;
   return swerex__bash_read_comparison(r) && swerex__bash_read_test_word(r);
 }
 
 /** Read [[ ... ]] without parentheses. */
-static bool swerex__bash_read_test(swerex__bash_reader *r) {
+static bool swerex__bash_read_test(swerex__word_reader *r) {
   for (;;) {
-    if (!swerex__bash_read_gap(r) || !swerex__bash_read_condition(r)) return false;
-    if (swerex__bash_read_keyword(r, SWEREX__BASH_TEST_END) != 0) return true;
-    int c = swerex__bash_peek(r, 0);
-    if ((c != '&' && c != '|') || swerex__bash_peek(r, 1) != c) return false;
+    if (!swerex__word_read_gap(r) || !swerex__bash_read_condition(r)) return false;
+    if (swerex__word_read_keyword(r, SWEREX__WORD_TEST_END) != 0) return true;
+    int c = swerex__word_peek(r, 0);
+    if ((c != '&' && c != '|') || swerex__word_peek(r, 1) != c) return false;
     r->at += 2;
   }
 }
 
 /** Return the size of what can name a function here, 0 if nothing does. */
-static size_t swerex__bash_function_size(const swerex__bash_reader *r) {
-  size_t size = swerex__bash_name_size(r, 0);
+static size_t swerex__bash_function_size(const swerex__word_reader *r) {
+  size_t size = swerex__word_name_size(r, 0);
   if (size == 0) return 0;
-  while (swerex__bash_peek(r, size) == '-' ||
-         swerex__bash_is(swerex__bash_peek(r, size), SWEREX__BASH_NAME))
+  while (swerex__word_peek(r, size) == '-' ||
+         swerex__word_is(swerex__word_peek(r, size), SWEREX__WORD_NAME))
     size++;
   return size;
 }
 
 /** Read the body of a function: only the { ... } that everyone uses. */
-static bool swerex__bash_read_function_body(swerex__bash_reader *r) {
-  return r->heredocs == 0 && swerex__bash_read_lines(r) &&
-         swerex__bash_read_keyword(r, SWEREX__BASH_OPEN) != 0 &&
-         swerex__bash_read_block(r, SWEREX__BASH_CLOSE) != 0;
+static bool swerex__bash_read_function_body(swerex__word_reader *r) {
+  return r->heredocs == 0 && swerex__word_read_lines(r) &&
+         swerex__word_read_keyword(r, SWEREX__WORD_OPEN) != 0 &&
+         swerex__bash_read_block(r, SWEREX__WORD_CLOSE) != 0;
 }
 
 /** Read `function name` or `function name()`, and the body. */
-static bool swerex__bash_read_function(swerex__bash_reader *r) {
-  if (!swerex__bash_read_gap(r) || swerex__bash_keyword_bit(r) != 0) return false;
+static bool swerex__bash_read_function(swerex__word_reader *r) {
+  if (!swerex__word_read_gap(r) || swerex__word_keyword_bit(r) != 0) return false;
   size_t size = swerex__bash_function_size(r);
   r->at += size;
   if (size == 0) return false;
-  if (swerex__bash_peek(r, 0) == '(' && swerex__bash_peek(r, 1) == ')') r->at += 2;
-  else if (!swerex__bash_at_blank(r)) return false;
+  if (swerex__word_peek(r, 0) == '(' && swerex__word_peek(r, 1) == ')') r->at += 2;
+  else if (!swerex__word_at_blank(r)) return false;
   return swerex__bash_read_function_body(r);
 }
 
 /** Return the size of `name()` or `name ()` here, 0 if there is none. */
-static size_t swerex__bash_definition_size(const swerex__bash_reader *r) {
+static size_t swerex__bash_definition_size(const swerex__word_reader *r) {
   size_t size = swerex__bash_function_size(r);
   if (size == 0) return 0;
-  if (swerex__bash_peek(r, size) == ' ') size++;
-  if (swerex__bash_peek(r, size) != '(' || swerex__bash_peek(r, size + 1) != ')') return 0;
+  if (swerex__word_peek(r, size) == ' ') size++;
+  if (swerex__word_peek(r, size) != '(' || swerex__word_peek(r, size + 1) != ')') return 0;
   return size + 2;
 }
 
 /** Read ( list ) or (( arithmetic )). */
-static bool swerex__bash_read_parens(swerex__bash_reader *r) {
+static bool swerex__bash_read_parens(swerex__word_reader *r) {
   r->at++;
-  if (swerex__bash_peek(r, 0) == '(') {
+  if (swerex__word_peek(r, 0) == '(') {
     r->at++;
-    return swerex__bash_read_math(r, 0);
+    return swerex__word_read_math(r, 0);
   }
-  if (!swerex__bash_read_list(r, SWEREX__BASH_PAREN)) return false;
+  if (!swerex__bash_read_list(r, SWEREX__WORD_PAREN)) return false;
   r->at++;
   return true;
 }
 
 /** Read the redirections behind a compound command, up to the end of the command. */
-static bool swerex__bash_read_rest(swerex__bash_reader *r) {
+static bool swerex__bash_read_rest(swerex__word_reader *r) {
   for (;;) {
     const char *start = r->at;
-    if (!swerex__bash_read_blanks(r)) return false;
+    if (!swerex__word_read_blanks(r)) return false;
     if (swerex__bash_at_end(r)) return true;
-    if (swerex__bash_peek(r, 0) == '#') return r->at > start && swerex__bash_read_comment(r);
-    if (swerex__bash_at_process(r) || !swerex__bash_at_redirection(r)) return false;
+    if (swerex__word_peek(r, 0) == '#') return r->at > start && swerex__word_read_comment(r);
+    if (swerex__word_at_process(r) || !swerex__bash_at_redirection(r)) return false;
     if (!swerex__bash_read_redirection(r)) return false;
   }
 }
 
 /** Read what follows a keyword that starts a compound command. */
-static bool swerex__bash_read_compound(swerex__bash_reader *r, unsigned keyword) {
+static bool swerex__bash_read_compound(swerex__word_reader *r, unsigned keyword) {
   switch (keyword) {
-  case SWEREX__BASH_IF: return swerex__bash_read_if(r);
-  case SWEREX__BASH_FOR: return swerex__bash_read_for(r);
-  case SWEREX__BASH_LOOP: return swerex__bash_read_loop(r);
-  case SWEREX__BASH_CASE: return swerex__bash_read_case(r);
-  case SWEREX__BASH_TEST: return swerex__bash_read_test(r);
-  case SWEREX__BASH_OPEN: return swerex__bash_read_block(r, SWEREX__BASH_CLOSE) != 0;
-  case SWEREX__BASH_FUNCTION: return swerex__bash_read_function(r);
+  case SWEREX__WORD_IF: return swerex__bash_read_if(r);
+  case SWEREX__WORD_FOR: return swerex__bash_read_for(r);
+  case SWEREX__WORD_LOOP: return swerex__bash_read_loop(r);
+  case SWEREX__WORD_CASE: return swerex__bash_read_case(r);
+  case SWEREX__WORD_TEST: return swerex__bash_read_test(r);
+  case SWEREX__WORD_OPEN: return swerex__bash_read_block(r, SWEREX__WORD_CLOSE) != 0;
+  case SWEREX__WORD_FUNCTION: return swerex__bash_read_function(r);
   default: return false;
   }
 }
 
-static bool swerex__bash_read_command(swerex__bash_reader *r) {
-  const swerex__bash_keyword *keyword = swerex__bash_find_keyword(r);
+static bool swerex__bash_read_command(swerex__word_reader *r) {
+  const swerex__word_keyword *keyword = swerex__word_find_keyword(r);
   bool read;
   if (keyword != NULL) {
     r->at += keyword->size;
     read = swerex__bash_read_compound(r, keyword->bit);
-  } else if (swerex__bash_peek(r, 0) == '(') {
+  } else if (swerex__word_peek(r, 0) == '(') {
     read = swerex__bash_read_parens(r);
   } else {
     size_t size = swerex__bash_definition_size(r);
@@ -10760,68 +10867,68 @@ static bool swerex__bash_read_command(swerex__bash_reader *r) {
 /* --- lists --- */
 
 /** Read `!` or `time` before a pipeline, and the blanks behind it. */
-static bool swerex__bash_read_prefix(swerex__bash_reader *r) {
-  unsigned found = swerex__bash_read_keyword(r, SWEREX__BASH_NOT | SWEREX__BASH_TIME);
+static bool swerex__bash_read_prefix(swerex__word_reader *r) {
+  unsigned found = swerex__word_read_keyword(r, SWEREX__WORD_NOT | SWEREX__WORD_TIME);
   if (found == 0) return true;
-  if (found == SWEREX__BASH_TIME && r->substitutions > 0) return false;
-  if (!swerex__bash_read_gap(r)) return false;
-  int c = swerex__bash_peek(r, 0);
+  if (found == SWEREX__WORD_TIME && r->substitutions > 0) return false;
+  if (!swerex__word_read_gap(r)) return false;
+  int c = swerex__word_peek(r, 0);
   return c != '-' && c != '!' && c != '#' && !swerex__bash_at_end(r);
 }
 
-static bool swerex__bash_read_pipeline(swerex__bash_reader *r) {
+static bool swerex__bash_read_pipeline(swerex__word_reader *r) {
   if (!swerex__bash_read_prefix(r)) return false;
   for (;;) {
     if (!swerex__bash_read_command(r)) return false;
-    if (swerex__bash_peek(r, 0) != '|' || swerex__bash_peek(r, 1) == '|') return true;
-    r->at += swerex__bash_peek(r, 1) == '&' ? 2 : 1;
-    if (!swerex__bash_read_lines(r)) return false;
+    if (swerex__word_peek(r, 0) != '|' || swerex__word_peek(r, 1) == '|') return true;
+    r->at += swerex__word_peek(r, 1) == '&' ? 2 : 1;
+    if (!swerex__word_read_lines(r)) return false;
   }
 }
 
 /** Read pipelines joined by && and ||. */
-static bool swerex__bash_read_chain(swerex__bash_reader *r) {
+static bool swerex__bash_read_chain(swerex__word_reader *r) {
   for (;;) {
     if (!swerex__bash_read_pipeline(r)) return false;
-    int c = swerex__bash_peek(r, 0);
-    if ((c != '&' && c != '|') || swerex__bash_peek(r, 1) != c) return true;
+    int c = swerex__word_peek(r, 0);
+    if ((c != '&' && c != '|') || swerex__word_peek(r, 1) != c) return true;
     r->at += 2;
-    if (!swerex__bash_read_lines(r)) return false;
+    if (!swerex__word_read_lines(r)) return false;
   }
 }
 
 /** Read the ; or & between two commands; what ends the list instead is left. */
-static bool swerex__bash_read_separator(swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
+static bool swerex__bash_read_separator(swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
   if (c == '|') return false;
   if (c != ';' && c != '&') return true;
-  if (c == ';' && swerex__bash_peek(r, 1) == ';') return true;
+  if (c == ';' && swerex__word_peek(r, 1) == ';') return true;
   r->at++;
-  if (!swerex__bash_read_blanks(r)) return false;
-  c = swerex__bash_peek(r, 0);
+  if (!swerex__word_read_blanks(r)) return false;
+  c = swerex__word_peek(r, 0);
   return c != ';' && c != '&' && c != '|';
 }
 
 /** Return what ends a list here, 0 if a command starts. */
-static unsigned swerex__bash_find_stop(const swerex__bash_reader *r) {
-  int c = swerex__bash_peek(r, 0);
-  if (c < 0) return SWEREX__BASH_END;
-  if (c == ')') return SWEREX__BASH_PAREN;
-  if (c == ';') return swerex__bash_peek(r, 1) == ';' ? SWEREX__BASH_CLAUSE : 0;
-  return swerex__bash_keyword_bit(r) & SWEREX__BASH_CLOSERS;
+static unsigned swerex__bash_find_stop(const swerex__word_reader *r) {
+  int c = swerex__word_peek(r, 0);
+  if (c < 0) return SWEREX__WORD_END;
+  if (c == ')') return SWEREX__WORD_PAREN;
+  if (c == ';') return swerex__word_peek(r, 1) == ';' ? SWEREX__WORD_CLAUSE : 0;
+  return swerex__word_keyword_bit(r) & SWEREX__WORD_CLOSERS;
 }
 
 /** Read commands up to one of the stops, which is left. */
-static bool swerex__bash_read_list(swerex__bash_reader *r, unsigned stops) {
+static bool swerex__bash_read_list(swerex__word_reader *r, unsigned stops) {
   bool empty = true;
-  if (r->depth >= SWEREX__BASH_DEPTH) return false;
+  if (r->depth >= SWEREX__WORD_DEPTH) return false;
   r->depth++;
   for (;; empty = false) {
-    if (!swerex__bash_read_lines(r)) return false;
+    if (!swerex__word_read_lines(r)) return false;
     unsigned found = swerex__bash_find_stop(r);
     if (found != 0) {
       r->depth--;
-      return (found & stops) != 0 && (!empty || (stops & SWEREX__BASH_EMPTY) != 0);
+      return (found & stops) != 0 && (!empty || (stops & SWEREX__WORD_EMPTY) != 0);
     }
     if (!swerex__bash_read_chain(r) || !swerex__bash_read_separator(r)) return false;
   }
@@ -10851,13 +10958,14 @@ static bool swerex__bash_is_plain(const char *text, size_t size) {
 
 /** Tell whether text is provably complete and valid bash. */
 static bool swerex__bash_is_sure(const char *text, size_t size) {
-  swerex__bash_reader r;
+  swerex__word_reader r;
   if (size == 0) return true;
   if (!swerex__bash_is_plain(text, size)) return false;
   r.at = text;
   r.end = text + size;
   r.depth = r.substitutions = r.heredocs = 0;
-  return swerex__bash_read_list(&r, SWEREX__BASH_END | SWEREX__BASH_EMPTY) && r.heredocs == 0;
+  r.read_list = swerex__bash_read_list;
+  return swerex__bash_read_list(&r, SWEREX__WORD_END | SWEREX__WORD_EMPTY) && r.heredocs == 0;
 }
 
 /** Tell whether text holds nothing but blanks, newlines and comments. */
@@ -11274,7 +11382,7 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
 }
 
 /* =============================================================================================
- * [sess] Live sessions
+ * [sess] Live sessions: what one is, and its answers
  * ========================================================================================== */
 /* One shell at its prompt on a terminal of its own, below a keeper of its own. `front` says what
  * has the terminal; actions queue in order, each going CHECK, WAIT, PROMPT, COLLECT (and CODE),
@@ -11343,9 +11451,9 @@ typedef struct swerex__sess_action {
   size_t pattern;              /* which one has matched */
   int tries;                   /* INTERRUPT: steps taken */
   int pauses;                  /* INTERRUPT: given to the shell, to start a program */
-  swerex__text_filter filter;
-  swerex__text_keep keep;
-  swerex__loop_timer deadline, idle;
+  swerex__term_filter filter;
+  swerex__term_keep keep;
+  swerex__loop_timer deadline, idle; /* with what they do from the start: [turn] */
 } swerex__sess_action;
 
 typedef struct swerex__sess_options {
@@ -11388,14 +11496,12 @@ struct swerex__sess {
   swerex__loop_link queue, interrupts;
   swerex__sess_action *current;   /* START or RUN */
   swerex__sess_action *interrupt; /* beside it */
-  swerex__loop_timer quiet, settle, death;
+  swerex__loop_timer death;
+  swerex__loop_timer quiet, settle; /* with what they do from the start: [open] */
   swerex_future *closing;
   void (*closed)(swerex__sess *sess); /* it belongs to the callee then */
   void *owner;
 };
-
-/** Do all that can be done now. The one function that callbacks and the steps below share. */
-static void swerex__sess_advance(swerex__sess *sess);
 
 /* --- answers ------------------------------------------------------------------------------ */
 
@@ -11405,8 +11511,8 @@ static void swerex__sess_free_action(swerex__sess_action *action) {
   swerex__loop_disarm(loop, &action->deadline);
   swerex__loop_disarm(loop, &action->idle);
   swerex__proc_free(action->check);
-  swerex__re_free(action->expect);
-  swerex__text_keep_clear(&action->keep);
+  swerex__match_free(action->expect);
+  swerex__term_keep_clear(&action->keep);
   swerex__model_clear(swerex__model_of(SWEREX_MODEL_BASH_ACTION), &action->run);
   swerex__model_clear(swerex__model_of(SWEREX_MODEL_BASH_INTERRUPT_ACTION), &action->interrupt);
   swerex__mem_free(action);
@@ -11429,7 +11535,7 @@ static void swerex__sess_fail(swerex__sess_action *action, swerex_error *error) 
 
 static void swerex__sess_sink(void *user, const char *text, size_t size) {
   swerex__sess_action *action = (swerex__sess_action *)user;
-  swerex__text_keep_add(&action->keep, text, size);
+  swerex__term_keep_add(&action->keep, text, size);
   if (action->watch.on_output != NULL && !action->watch.raw && action->future != NULL)
     action->watch.on_output(action->watch.user_data, SWEREX_STDOUT, text, size);
 }
@@ -11441,7 +11547,7 @@ static void swerex__sess_emit(swerex__sess_action *action, const char *data, siz
   action->sess->working = true; /* a callback that starts calls must not find us half done */
   if (action->watch.on_output != NULL && action->watch.raw && action->future != NULL)
     action->watch.on_output(action->watch.user_data, SWEREX_STDOUT, data, size);
-  swerex__text_filter_feed(&action->filter, data, size, swerex__sess_sink, action);
+  swerex__term_filter_feed(&action->filter, data, size, swerex__sess_sink, action);
   action->sess->working = was_working;
 }
 
@@ -11475,9 +11581,9 @@ static bool swerex__sess_take_output(swerex__sess_action *action, swerex_bytes *
                                      swerex_error *err) {
   bool was_working = action->sess->working;
   action->sess->working = true;
-  swerex__text_filter_finish(&action->filter, swerex__sess_sink, action);
+  swerex__term_filter_finish(&action->filter, swerex__sess_sink, action);
   action->sess->working = was_working;
-  if (!swerex__text_keep_take(&action->keep, out, err)) return false;
+  if (!swerex__term_keep_take(&action->keep, out, err)) return false;
   if (action->sess->queried) swerex__sess_cut_prompt(out);
   swerex__sess_cut_trace(action->sess, out);
   return true;
@@ -11764,17 +11870,21 @@ static bool swerex__sess_is_nested_shell(const swerex__sess *sess) {
   return false;
 }
 
+/* =============================================================================================
+ * [talk] What a session reads, and what it types
+ * ========================================================================================== */
+
 /* --- taking output ------------------------------------------------------------------------ */
 
 /** Return the action that the terminal's output belongs to, if any. */
-static swerex__sess_action *swerex__sess_collector(const swerex__sess *sess) {
+static swerex__sess_action *swerex__talk_collector(const swerex__sess *sess) {
   swerex__sess_action *action = sess->current;
   if (action != NULL && action->stage >= SWEREX__SESS_COLLECT) return action;
   return sess->interrupt;
 }
 
 /** Return where the first prompt stands in what the terminal has said; its size: nowhere. */
-static size_t swerex__sess_find_prompt(const swerex__sess *sess) {
+static size_t swerex__talk_find_prompt(const swerex__sess *sess) {
   size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
   for (size_t i = 0; i + length <= sess->in.size; i++)
     if (sess->in.data[i] == SWEREX__SHELL_PROMPT[0] &&
@@ -11784,8 +11894,8 @@ static size_t swerex__sess_find_prompt(const swerex__sess *sess) {
 }
 
 /** Drop the prompt of the command before, which came only after we had typed the next line. */
-static void swerex__sess_drop_late_prompt(swerex__sess *sess, swerex__sess_action *action) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1, at = swerex__sess_find_prompt(sess);
+static void swerex__talk_drop_late_prompt(swerex__sess *sess, swerex__sess_action *action) {
+  size_t length = sizeof SWEREX__SHELL_PROMPT - 1, at = swerex__talk_find_prompt(sess);
   if (at == sess->in.size) return;
   memmove(sess->in.data + at, sess->in.data + at + length, sess->in.size - at - length);
   sess->in.size -= length;
@@ -11794,8 +11904,8 @@ static void swerex__sess_drop_late_prompt(swerex__sess *sess, swerex__sess_actio
 }
 
 /** Tell how much of the output an action's patterns may still need. */
-static size_t swerex__sess_hold(swerex__sess_action *action, size_t limit) {
-  uint64_t base = action->fed - limit, pending = swerex__re_pending(action->expect);
+static size_t swerex__talk_hold(swerex__sess_action *action, size_t limit) {
+  uint64_t base = action->fed - limit, pending = swerex__match_pending(action->expect);
   size_t keep = pending > base ? (size_t)(pending - base) : 0;
   keep = keep > limit ? 0 : limit - keep;
   return keep > SWEREX__SESS_HELD ? SWEREX__SESS_HELD : keep;
@@ -11805,7 +11915,7 @@ static size_t swerex__sess_hold(swerex__sess_action *action, size_t limit) {
  * Give the first `limit` bytes of `in` to an action. True: one of its patterns has matched; then
  * `in` starts behind the match. Else what a pattern may still need stays in `in`.
  */
-static bool swerex__sess_collect(swerex__sess *sess, swerex__sess_action *action, size_t limit) {
+static bool swerex__talk_collect(swerex__sess *sess, swerex__sess_action *action, size_t limit) {
   swerex__re_match match;
   if (limit > action->held) {
     sess->quiet_once = false;
@@ -11820,10 +11930,10 @@ static bool swerex__sess_collect(swerex__sess *sess, swerex__sess_action *action
   size_t release = limit;
   if (action->expect != NULL && action->stage == SWEREX__SESS_COLLECT && limit > action->held) {
     uint64_t base = action->fed - action->held;
-    bool found = swerex__re_feed(action->expect, sess->in.data + action->held,
-                                 limit - action->held, &match);
+    bool found = swerex__match_feed(action->expect, sess->in.data + action->held,
+                                    limit - action->held, &match);
     action->fed += limit - action->held;
-    action->held = found ? 0 : swerex__sess_hold(action, limit);
+    action->held = found ? 0 : swerex__talk_hold(action, limit);
     if (found) {
       action->pattern = match.pattern;
       swerex__sess_emit(action, sess->in.data,
@@ -11839,17 +11949,15 @@ static bool swerex__sess_collect(swerex__sess *sess, swerex__sess_action *action
 }
 
 /** Give an action also what was held back for its patterns, up to `limit`. */
-static void swerex__sess_collect_rest(swerex__sess *sess, swerex__sess_action *action,
+static void swerex__talk_collect_rest(swerex__sess *sess, swerex__sess_action *action,
                                       size_t limit) {
   if (!action->await_begin) swerex__sess_emit(action, sess->in.data, limit);
   action->held = 0;
   swerex__sess_drop_in(sess, limit);
 }
 
-static void swerex__sess_on_deadline(swerex__loop_timer *timer);
-
 /** One of an action's patterns has matched. */
-static void swerex__sess_matched(swerex__sess_action *action) {
+static void swerex__talk_matched(swerex__sess_action *action) {
   const swerex_bash_action *run = &action->run;
   bool plain = action->kind == SWEREX__SESS_RUN && !run->is_interactive_command &&
                !run->is_interactive_quit && run->check != SWEREX_CHECK_IGNORE;
@@ -11861,11 +11969,11 @@ static void swerex__sess_matched(swerex__sess_action *action) {
   action->stage = SWEREX__SESS_CODE;
   swerex__loop_disarm(action->sess->loop, &action->idle);
   swerex__loop_arm(action->sess->loop, &action->deadline, SWEREX__SESS_CODE_TIME,
-                   swerex__sess_on_deadline, action);
+                   action->deadline.fire, action);
 }
 
 /** The command in front has ended, or a nested shell shows its prompt: answer who waits for it. */
-static void swerex__sess_ended(swerex__sess *sess, int code) {
+static void swerex__talk_ended(swerex__sess *sess, int code) {
   swerex__sess_action *action = sess->current;
   swerex__sess_action *interrupt = sess->interrupt;
   if (action != NULL && action->stage >= SWEREX__SESS_COLLECT) {
@@ -11877,8 +11985,8 @@ static void swerex__sess_ended(swerex__sess *sess, int code) {
 }
 
 /** A begin or end mark stands at mark->start; all before it was collected as far as it goes. */
-static void swerex__sess_on_mark(swerex__sess *sess, const swerex__shell_mark *mark) {
-  swerex__sess_action *action = swerex__sess_collector(sess);
+static void swerex__talk_on_mark(swerex__sess *sess, const swerex__shell_mark *mark) {
+  swerex__sess_action *action = swerex__talk_collector(sess);
   bool ours = mark->seq == sess->seq && sess->front != SWEREX__SESS_IDLE;
   if (mark->begin || !ours) {
     if (ours && action != NULL) action->await_begin = false;
@@ -11889,7 +11997,7 @@ static void swerex__sess_on_mark(swerex__sess *sess, const swerex__shell_mark *m
     return;
   }
   if (action != NULL) {
-    swerex__sess_collect_rest(sess, action, mark->start);
+    swerex__talk_collect_rest(sess, action, mark->start);
     swerex__sess_drop_in(sess, mark->end - mark->start);
   } else {
     swerex__sess_drop_in(sess, mark->end); /* the rest of a command that was given up */
@@ -11901,36 +12009,34 @@ static void swerex__sess_on_mark(swerex__sess *sess, const swerex__shell_mark *m
   sess->querying = false;
   sess->last_code = mark->code;
   memcpy(sess->flags, mark->flags, sizeof sess->flags);
-  swerex__sess_ended(sess, mark->code);
+  swerex__talk_ended(sess, mark->code);
 }
 
 /** Keep unclaimed output within bounds: drop the oldest. */
-static void swerex__sess_trim(swerex__sess *sess) {
+static void swerex__talk_trim(swerex__sess *sess) {
   if (sess->in.size > SWEREX__SESS_LEFTOVER)
     swerex__sess_drop_in(sess, sess->in.size - SWEREX__SESS_LEFTOVER);
 }
 
-static void swerex__sess_on_quiet(swerex__loop_timer *timer);
-
 /** Watch for a prompt at the end of the output that stays there. */
-static void swerex__sess_watch_prompt(swerex__sess *sess, bool prompt) {
+static void swerex__talk_watch_prompt(swerex__sess *sess, bool prompt) {
   bool busy = sess->front != SWEREX__SESS_IDLE && sess->front != SWEREX__SESS_DEAD;
   if (!prompt || !busy)
     swerex__loop_disarm(sess->loop, &sess->quiet);
   else if (!swerex__loop_armed(&sess->quiet))
     swerex__loop_arm(sess->loop, &sess->quiet,
                      sess->quiet_once ? SWEREX__SESS_NESTED_TIME : SWEREX__SESS_QUIET_TIME,
-                     swerex__sess_on_quiet, sess);
+                     sess->quiet.fire, sess);
 }
 
 /** Work through what the terminal has said. */
-static void swerex__sess_process(swerex__sess *sess) {
+static void swerex__talk_process(swerex__sess *sess) {
   for (;;) {
     swerex__shell_mark mark;
     size_t safe = 0, prompt = 0;
-    swerex__sess_action *action = swerex__sess_collector(sess);
+    swerex__sess_action *action = swerex__talk_collector(sess);
     if (action != NULL && action->drop_prompt && action->held == 0)
-      swerex__sess_drop_late_prompt(sess, action);
+      swerex__talk_drop_late_prompt(sess, action);
     bool found = swerex__shell_find_mark(&sess->shell, sess->in.data, sess->in.size,
                                          sess->scanned, &mark, &safe);
     if (!found && safe == sess->in.size && !sess->prompt_is_text)
@@ -11939,8 +12045,8 @@ static void swerex__sess_process(swerex__sess *sess) {
     sess->scanned = limit;
     if (action != NULL && limit > 0) {
       size_t before = sess->in.size;
-      if (swerex__sess_collect(sess, action, limit)) {
-        swerex__sess_matched(action);
+      if (swerex__talk_collect(sess, action, limit)) {
+        swerex__talk_matched(action);
         sess->scanned = 0;
         continue;
       }
@@ -11950,30 +12056,30 @@ static void swerex__sess_process(swerex__sess *sess) {
       }
     }
     if (!found) {
-      swerex__sess_watch_prompt(sess, prompt > 0);
+      swerex__talk_watch_prompt(sess, prompt > 0);
       break;
     }
-    swerex__sess_on_mark(sess, &mark);
+    swerex__talk_on_mark(sess, &mark);
   }
-  swerex__sess_trim(sess);
+  swerex__talk_trim(sess);
 }
 
 /* --- typing ------------------------------------------------------------------------------- */
 
 /** Tell whether the shell's prompt stands in what came after the last end mark. */
-static bool swerex__sess_prompt_seen(const swerex__sess *sess) {
-  return swerex__sess_find_prompt(sess) < sess->in.size;
+static bool swerex__talk_prompt_seen(const swerex__sess *sess) {
+  return swerex__talk_find_prompt(sess) < sess->in.size;
 }
 
 /** Give an action what came between two commands: late output of background jobs. */
-static void swerex__sess_give_carry(swerex__sess *sess, swerex__sess_action *action) {
+static void swerex__talk_give_carry(swerex__sess *sess, swerex__sess_action *action) {
   swerex__shell_clean_carry(&sess->in);
   if (sess->in.size > 0) swerex__sess_emit(action, sess->in.data, sess->in.size);
   swerex__sess_drop_in(sess, sess->in.size);
   sess->scanned = 0;
 }
 
-static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__sess_action *action) {
+static swerex__shell_form swerex__talk_form(swerex__sess *sess, const swerex__sess_action *action) {
   const char *text = action->run.command;
   swerex__shell_form form = {++sess->seq, action->complete, false, false, false, 0};
   bool edits = swerex__shell_edits_lines(text);
@@ -11988,34 +12094,32 @@ static swerex__shell_form swerex__sess_form(swerex__sess *sess, const swerex__se
   return form;
 }
 
-static void swerex__sess_on_idle(swerex__loop_timer *timer);
-
 /** Forget what was told of the command before. */
-static void swerex__sess_forget_told(swerex__sess *sess) {
+static void swerex__talk_forget_told(swerex__sess *sess) {
   swerex__mem_free(sess->told.data);
   sess->told.data = NULL;
   sess->told.size = 0;
 }
 
 /** The action's text is on its way: collect what comes. */
-static void swerex__sess_begin_collecting(swerex__sess_action *action) {
+static void swerex__talk_begin_collecting(swerex__sess_action *action) {
   action->stage = SWEREX__SESS_COLLECT;
-  swerex__sess_forget_told(action->sess);
+  swerex__talk_forget_told(action->sess);
   if (action->run.idle_timeout > 0)
-    swerex__loop_arm(action->sess->loop, &action->idle, action->run.idle_timeout,
-                     swerex__sess_on_idle, action);
+    swerex__loop_arm(action->sess->loop, &action->idle, action->run.idle_timeout, action->idle.fire,
+                     action);
 }
 
 /** Type an action's command at the shell's prompt. */
-static void swerex__sess_type(swerex__sess_action *action) {
+static void swerex__talk_type(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   const char *text = action->run.command;
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__str line = swerex__sess_message(sess), file = swerex__sess_message(sess);
-  bool seen = swerex__sess_prompt_seen(sess);
+  bool seen = swerex__talk_prompt_seen(sess);
   swerex__loop_disarm(sess->loop, &sess->settle);
-  swerex__sess_give_carry(sess, action);
-  swerex__shell_form form = swerex__sess_form(sess, action);
+  swerex__talk_give_carry(sess, action);
+  swerex__shell_form form = swerex__talk_form(sess, action);
   swerex__shell_compose(&sess->shell, &form, text, strlen(text), &line, &file);
   swerex__pty_tame(sess->master.fd);
   if (line.failed || file.failed)
@@ -12033,14 +12137,14 @@ static void swerex__sess_type(swerex__sess_action *action) {
     sess->prompt_lost = !seen;
     sess->prompt_twice = false;
     action->await_begin = form.armoured && !sess->shell.posix;
-    swerex__sess_begin_collecting(action);
+    swerex__talk_begin_collecting(action);
   }
   swerex__str_clear(&line);
   swerex__str_clear(&file);
 }
 
 /** Send an action's text to the program in front. */
-static void swerex__sess_send_raw(swerex__sess_action *action) {
+static void swerex__talk_send_raw(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   swerex_error error = SWEREX_ERROR_INIT;
   const char *text = action->run.command;
@@ -12048,7 +12152,7 @@ static void swerex__sess_send_raw(swerex__sess_action *action) {
   if (action->run.is_interactive_quit && size > 0 && text[size - 1] == '\n')
     size--; /* a second line would be the shell's */
   if (swerex__sess_write(sess, text, size) && swerex__sess_write(sess, "\n", 1)) {
-    swerex__sess_begin_collecting(action);
+    swerex__talk_begin_collecting(action);
     return;
   }
   swerex__err_set(&error, SWEREX_E_OS,
@@ -12056,37 +12160,37 @@ static void swerex__sess_send_raw(swerex__sess_action *action) {
   swerex__sess_fail(action, &error);
 }
 
-static void swerex__sess_on_settle(swerex__loop_timer *timer) {
-  swerex__sess *sess = (swerex__sess *)timer->owner;
-  if (sess->current != NULL && sess->current->stage == SWEREX__SESS_PROMPT)
-    swerex__sess_type(sess->current);
-  swerex__sess_advance(sess);
-}
-
 /** Take an action that needs no more checks as far as the state of the session lets it. */
-static void swerex__sess_proceed(swerex__sess_action *action) {
+static void swerex__talk_proceed(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   bool raw = action->run.is_interactive_command || action->run.is_interactive_quit ||
              sess->front == SWEREX__SESS_NESTED;
   action->checked = true;
   if (sess->front == SWEREX__SESS_IDLE) {
     action->stage = SWEREX__SESS_PROMPT;
-    if (sess->prompt_lost || swerex__sess_prompt_seen(sess))
-      swerex__sess_type(action);
+    if (sess->prompt_lost || swerex__talk_prompt_seen(sess))
+      swerex__talk_type(action);
     else if (!swerex__loop_armed(&sess->settle))
-      swerex__loop_arm(sess->loop, &sess->settle, SWEREX__SESS_PROMPT_TIME, swerex__sess_on_settle,
+      swerex__loop_arm(sess->loop, &sess->settle, SWEREX__SESS_PROMPT_TIME, sess->settle.fire,
                        sess);
   } else if (raw) {
-    swerex__sess_send_raw(action);
+    swerex__talk_send_raw(action);
   } else {
     action->stage = SWEREX__SESS_WAIT;
   }
 }
 
+/* =============================================================================================
+ * [turn] Turns in a session: the queue, limits, interrupts
+ * ========================================================================================== */
+
+/** Do all that can be done now. The one function that callbacks and the steps below share. */
+static void swerex__turn_advance(swerex__sess *sess);
+
 /* --- the syntax check --------------------------------------------------------------------- */
 
 /** Fail an action for its syntax, in the original's words. */
-static void swerex__sess_fail_syntax(swerex__sess_action *action, int code,
+static void swerex__turn_fail_syntax(swerex__sess_action *action, int code,
                                      const swerex_bytes texts[2]) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__str message = swerex__sess_message(action->sess);
@@ -12108,7 +12212,7 @@ static void swerex__sess_fail_syntax(swerex__sess_action *action, int code,
   swerex__sess_fail(action, &error);
 }
 
-static void swerex__sess_on_checked(swerex__proc *proc) {
+static void swerex__turn_on_checked(swerex__proc *proc) {
   swerex__sess_action *action = (swerex__sess_action *)proc->owner;
   swerex__sess *sess = action->sess;
   swerex_error error = SWEREX_ERROR_INIT;
@@ -12120,24 +12224,24 @@ static void swerex__sess_on_checked(swerex__proc *proc) {
   else if (!ok)
     swerex__err_move(&error, &proc->error);
   for (int i = 0; i < 2 && ok; i++)
-    ok = swerex__text_keep_take(&proc->pipes[i].keep, &texts[i], &error);
+    ok = swerex__term_keep_take(&proc->pipes[i].keep, &texts[i], &error);
   action->check = NULL;
   swerex__proc_free(proc);
   if (!ok) {
     swerex__sess_fail(action, &error);
   } else if (code != 0) {
-    swerex__sess_fail_syntax(action, code, texts);
+    swerex__turn_fail_syntax(action, code, texts);
   } else {
     action->complete = texts[1].size == 0;
-    swerex__sess_proceed(action);
+    swerex__talk_proceed(action);
   }
   swerex__mem_free(texts[0].data);
   swerex__mem_free(texts[1].data);
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
 }
 
 /** Have the shell parse an action's command without running it. */
-static bool swerex__sess_check(swerex__sess_action *action, swerex_error *err) {
+static bool swerex__turn_check(swerex__sess_action *action, swerex_error *err) {
   swerex__sess *sess = action->sess;
   const char *argv[] = {sess->shell.posix ? "sh" : "bash", "-n", NULL};
   char path[PATH_MAX];
@@ -12155,7 +12259,7 @@ static bool swerex__sess_check(swerex__sess_action *action, swerex_error *err) {
   } else {
     action->stage = SWEREX__SESS_CHECK;
     action->check = swerex__proc_start(sess->loop, sess->keep, &spec,
-                                       swerex__sess_on_checked, action, err);
+                                       swerex__turn_on_checked, action, err);
   }
   swerex__sys_close_scratch(&spec.input, path);
   return action->check != NULL;
@@ -12164,18 +12268,18 @@ static bool swerex__sess_check(swerex__sess_action *action, swerex_error *err) {
 /* --- time limits -------------------------------------------------------------------------- */
 
 /** Write a time limit as Python would; SWEREX_NOW is its 0. */
-static void swerex__sess_add_seconds(swerex__str *message, double seconds) {
+static void swerex__turn_add_seconds(swerex__str *message, double seconds) {
   swerex__util_add_double(message, seconds <= SWEREX_NOW ? 0 : seconds);
 }
 
 /** A RUN action has reached a limit; the command goes on. */
-static void swerex__sess_time_out(swerex__sess_action *action, bool idle) {
+static void swerex__turn_time_out(swerex__sess_action *action, bool idle) {
   swerex__sess *sess = action->sess;
   swerex__str message = swerex__sess_message(sess);
   if (action->stage >= SWEREX__SESS_COLLECT && action->held > 0)
-    swerex__sess_collect_rest(sess, action, action->held);
+    swerex__talk_collect_rest(sess, action, action->held);
   swerex__str_puts(&message, idle ? "no output for " : "timeout after ");
-  swerex__sess_add_seconds(&message, idle ? action->run.idle_timeout : action->timeout);
+  swerex__turn_add_seconds(&message, idle ? action->run.idle_timeout : action->timeout);
   swerex__str_puts(&message, " seconds while running command ");
   swerex__util_add_repr(&message, action->run.command, strlen(action->run.command));
   if (action->stage == SWEREX__SESS_WAIT)
@@ -12186,17 +12290,17 @@ static void swerex__sess_time_out(swerex__sess_action *action, bool idle) {
   swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
 }
 
-static void swerex__sess_on_idle(swerex__loop_timer *timer) {
+static void swerex__turn_on_idle(swerex__loop_timer *timer) {
   swerex__sess_action *action = (swerex__sess_action *)timer->owner;
   swerex__sess *sess = action->sess;
-  swerex__sess_time_out(action, true);
-  swerex__sess_advance(sess);
+  swerex__turn_time_out(action, true);
+  swerex__turn_advance(sess);
 }
 
-static void swerex__sess_step_interrupt(swerex__sess_action *action);
+static void swerex__turn_step_interrupt(swerex__sess_action *action);
 
 /** The exit code did not come after an expected output. */
-static void swerex__sess_give_up_code(swerex__sess_action *action) {
+static void swerex__turn_give_up_code(swerex__sess_action *action) {
   if (action->run.check == SWEREX_CHECK_SILENT) {
     swerex__sess_answer(action, SWEREX_NO_EXIT_CODE, action->patterns[action->pattern], NULL);
     return;
@@ -12210,41 +12314,41 @@ static void swerex__sess_give_up_code(swerex__sess_action *action) {
   swerex__sess_fail_with_text(action, SWEREX_E_NO_EXIT_CODE, &message);
 }
 
-static void swerex__sess_on_deadline(swerex__loop_timer *timer) {
+static void swerex__turn_on_deadline(swerex__loop_timer *timer) {
   swerex__sess_action *action = (swerex__sess_action *)timer->owner;
   swerex__sess *sess = action->sess;
   if (action->future == NULL) {
     swerex__sess_retire(action);
   } else if (action->kind == SWEREX__SESS_INTERRUPT) {
-    swerex__sess_step_interrupt(action);
+    swerex__turn_step_interrupt(action);
   } else if (action->kind == SWEREX__SESS_START) {
     swerex__str message = swerex__sess_message(sess);
     swerex__str_puts(&message, "timeout after ");
-    swerex__sess_add_seconds(&message, action->timeout);
+    swerex__turn_add_seconds(&message, action->timeout);
     swerex__str_printf(&message,
                        " seconds while starting session '%s': its startup files have not ended "
                        "(allow more with startup_timeout)",
                        sess->name);
     swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
   } else if (action->stage == SWEREX__SESS_CODE) {
-    swerex__sess_give_up_code(action);
+    swerex__turn_give_up_code(action);
   } else {
-    swerex__sess_time_out(action, false);
+    swerex__turn_time_out(action, false);
   }
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
 }
 
 /* --- interrupts --------------------------------------------------------------------------- */
 
 /** Take the next step of an interrupt: Ctrl-C again, then a question or SIGKILL, then give up. */
-static void swerex__sess_step_interrupt(swerex__sess_action *action) {
+static void swerex__turn_step_interrupt(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   double wait = action->timeout;
   bool busy = action->pauses == 0 || swerex__sys_is_running(sess->pid);
   if (action->pauses < SWEREX__SESS_PAUSES && swerex__sess_shell_in_front(sess) && busy) {
     action->pauses++; /* it may be about to start a program, and would lose its terminal */
     swerex__loop_arm(sess->loop, &action->deadline, SWEREX__SESS_PAUSE_TIME,
-                     swerex__sess_on_deadline, action);
+                     swerex__turn_on_deadline, action);
     return;
   }
   swerex__str_drop(&sess->out, sess->out.size); /* what was meant for the interrupted */
@@ -12266,18 +12370,18 @@ static void swerex__sess_step_interrupt(swerex__sess_action *action) {
     wait = wait > SWEREX__SESS_KILL_TIME ? wait : SWEREX__SESS_KILL_TIME;
   }
   action->tries++;
-  swerex__loop_arm(sess->loop, &action->deadline, wait, swerex__sess_on_deadline, action);
+  swerex__loop_arm(sess->loop, &action->deadline, wait, swerex__turn_on_deadline, action);
 }
 
 /** Start the next interrupt, if one waits. */
-static bool swerex__sess_next_interrupt(swerex__sess *sess) {
+static bool swerex__turn_next_interrupt(swerex__sess *sess) {
   if (sess->interrupt != NULL || swerex__loop_link_empty(&sess->interrupts)) return false;
   swerex__sess_action *action = (swerex__sess_action *)sess->interrupts.next;
   swerex__loop_link_remove(&action->link);
   sess->interrupt = action;
   action->stage = SWEREX__SESS_COLLECT;
-  swerex__text_keep_add(&action->keep, sess->told.data, sess->told.size);
-  swerex__sess_forget_told(sess);
+  swerex__term_keep_add(&action->keep, sess->told.data, sess->told.size);
+  swerex__talk_forget_told(sess);
   if (action->future == NULL)
     swerex__sess_retire(action);
   else if (sess->front == SWEREX__SESS_DEAD)
@@ -12285,32 +12389,32 @@ static bool swerex__sess_next_interrupt(swerex__sess *sess) {
   else if (sess->front == SWEREX__SESS_IDLE)
     swerex__sess_answer(action, 0, SWEREX__SHELL_PROMPT, NULL);
   else
-    swerex__sess_step_interrupt(action);
+    swerex__turn_step_interrupt(action);
   return true;
 }
 
 /* --- prompts without a mark --------------------------------------------------------------- */
 
 /** A shell in the shell waits at its prompt. */
-static void swerex__sess_at_nested_prompt(swerex__sess *sess, size_t prompt) {
-  swerex__sess_action *action = swerex__sess_collector(sess);
+static void swerex__turn_at_nested_prompt(swerex__sess *sess, size_t prompt) {
+  swerex__sess_action *action = swerex__talk_collector(sess);
   sess->front = SWEREX__SESS_NESTED;
   if (action != NULL)
-    swerex__sess_collect_rest(sess, action, sess->in.size - prompt);
+    swerex__talk_collect_rest(sess, action, sess->in.size - prompt);
   swerex__sess_drop_in(sess, prompt);
-  swerex__sess_ended(sess, 0);
+  swerex__talk_ended(sess, 0);
 }
 
 /** The prompt stands at the end of the output, and nothing has followed for a while. */
-static void swerex__sess_on_quiet(swerex__loop_timer *timer) {
+static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   swerex__sess *sess = (swerex__sess *)timer->owner;
   size_t prompt = swerex__shell_prompt_at_end(sess->in.data, sess->in.size);
   if (prompt == 0) return;
   if (sess->front == SWEREX__SESS_NESTED && !swerex__sess_shell_in_front(sess)) {
-    swerex__sess_at_nested_prompt(sess, prompt);
+    swerex__turn_at_nested_prompt(sess, prompt);
   } else if (swerex__sess_shell_in_front(sess)) {
-    swerex__sess_action *action = swerex__sess_collector(sess);
-    if (action != NULL) swerex__sess_collect_rest(sess, action, sess->in.size - prompt);
+    swerex__sess_action *action = swerex__talk_collector(sess);
+    if (action != NULL) swerex__talk_collect_rest(sess, action, sess->in.size - prompt);
     swerex__sess_drop_in(sess, prompt);
     if (action != NULL) action->await_begin = false;
     if (!sess->querying) {
@@ -12323,18 +12427,18 @@ static void swerex__sess_on_quiet(swerex__loop_timer *timer) {
   } else if (!sess->quiet_once) {
     sess->quiet_once = true;
   } else if (swerex__sess_is_nested_shell(sess) && sess->front == SWEREX__SESS_RUNNING) {
-    swerex__sess_at_nested_prompt(sess, prompt);
+    swerex__turn_at_nested_prompt(sess, prompt);
   } else {
     sess->prompt_is_text = true;
   }
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
 }
 
 /* --- the shell's end ---------------------------------------------------------------------- */
 
 /** The shell is gone and all its output is in. */
-static void swerex__sess_die(swerex__sess *sess) {
-  swerex__sess_action *action = swerex__sess_collector(sess);
+static void swerex__turn_die(swerex__sess *sess) {
+  swerex__sess_action *action = swerex__talk_collector(sess);
   char reason[96];
   int code = swerex__proc_exit_code(sess->status);
   if (sess->front == SWEREX__SESS_DEAD) return;
@@ -12343,10 +12447,10 @@ static void swerex__sess_die(swerex__sess *sess) {
   swerex__loop_disarm(sess->loop, &sess->settle);
   swerex__loop_disarm(sess->loop, &sess->death);
   if (action != NULL) {
-    swerex__sess_process(sess);
-    action = swerex__sess_collector(sess);
+    swerex__talk_process(sess);
+    action = swerex__talk_collector(sess);
   }
-  if (action != NULL) swerex__sess_collect_rest(sess, action, sess->in.size);
+  if (action != NULL) swerex__talk_collect_rest(sess, action, sess->in.size);
   snprintf(reason, sizeof reason, "the session's shell has exited (exit code %d)", code);
   action = sess->current;
   if (action != NULL && action->await_begin)
@@ -12360,36 +12464,36 @@ static void swerex__sess_die(swerex__sess *sess) {
   if (sess->interrupt != NULL) swerex__sess_answer(sess->interrupt, 0, "", reason);
 }
 
-static void swerex__sess_on_death(swerex__loop_timer *timer) {
+static void swerex__turn_on_death(swerex__loop_timer *timer) {
   swerex__sess *sess = (swerex__sess *)timer->owner;
-  swerex__sess_die(sess);
-  swerex__sess_advance(sess);
+  swerex__turn_die(sess);
+  swerex__turn_advance(sess);
 }
 
 /** Take in what the keeper says about the shell. */
-static void swerex__sess_on_report(swerex__keep_child *child, const swerex__keep_report *report) {
+static void swerex__turn_on_report(swerex__keep_child *child, const swerex__keeper_report *report) {
   swerex__sess *sess = (swerex__sess *)(void *)((char *)child - offsetof(swerex__sess, child));
-  if (report->news == SWEREX__KEEP_STARTED) {
+  if (report->news == SWEREX__KEEPER_STARTED) {
     sess->pid = (pid_t)report->value;
     return;
   }
   sess->exited = true;
-  sess->status = report->news == SWEREX__KEEP_EXITED ? report->value : SIGKILL;
-  if (report->news == SWEREX__KEEP_LOST && sess->pid > 0) kill(sess->pid, SIGKILL);
-  if (report->news == SWEREX__KEEP_FAILED && sess->current != NULL) {
+  sess->status = report->news == SWEREX__KEEPER_EXITED ? report->value : SIGKILL;
+  if (report->news == SWEREX__KEEPER_LOST && sess->pid > 0) kill(sess->pid, SIGKILL);
+  if (report->news == SWEREX__KEEPER_FAILED && sess->current != NULL) {
     swerex_error error = SWEREX_ERROR_INIT;
-    bool folder = report->stage == SWEREX__KEEP_IN_CHDIR;
+    bool folder = report->stage == SWEREX__KEEPER_IN_CHDIR;
     swerex__keep_error(&error, report->value,
                        folder ? sess->current->run.command : sess->program);
     swerex__sess_fail(sess->current, &error);
   }
   if (!sess->leaving)
     swerex__loop_arm(sess->loop, &sess->death, sess->hung_up ? 0 : SWEREX__SESS_DRAIN_TIME,
-                     swerex__sess_on_death, sess);
+                     swerex__turn_on_death, sess);
 }
 
 /** Read the terminal until it is empty, or for a while. */
-static void swerex__sess_on_ready(swerex__poll_watch *watch) {
+static void swerex__turn_on_ready(swerex__poll_watch *watch) {
   swerex__sess *sess = (swerex__sess *)watch->owner;
   if (sess->out.size > 0) swerex__sess_flush(sess);
   for (int i = 0; i < SWEREX__SESS_READS; i++) {
@@ -12405,25 +12509,32 @@ static void swerex__sess_on_ready(swerex__poll_watch *watch) {
       sess->hung_up = true;
       swerex__poll_set(&sess->loop->poll, watch, 0);
       if (sess->exited && !sess->leaving)
-        swerex__loop_arm(sess->loop, &sess->death, 0, swerex__sess_on_death, sess);
+        swerex__loop_arm(sess->loop, &sess->death, 0, swerex__turn_on_death, sess);
       break;
     }
     sess->in.size += (size_t)n;
     sess->prompt_is_text = false;
     swerex__loop_disarm(sess->loop, &sess->quiet);
-    swerex__sess_process(sess);
+    swerex__talk_process(sess);
   }
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
 }
 
 /* --- the queue ---------------------------------------------------------------------------- */
 
+static void swerex__turn_on_settle(swerex__loop_timer *timer) {
+  swerex__sess *sess = (swerex__sess *)timer->owner;
+  if (sess->current != NULL && sess->current->stage == SWEREX__SESS_PROMPT)
+    swerex__talk_type(sess->current);
+  swerex__turn_advance(sess);
+}
+
 /** Take the next action from the queue as far as it goes now; false: there is none to take. */
-static bool swerex__sess_next(swerex__sess *sess) {
+static bool swerex__turn_next(swerex__sess *sess) {
   swerex_error error = SWEREX_ERROR_INIT;
   if (sess->current != NULL || !sess->started || swerex__loop_link_empty(&sess->queue))
     return false;
-  if (sess->exited) swerex__sess_die(sess);
+  if (sess->exited) swerex__turn_die(sess);
   swerex__sess_action *action = (swerex__sess_action *)sess->queue.next;
   const swerex_bash_action *run = &action->run;
   swerex__loop_link_remove(&action->link);
@@ -12436,7 +12547,7 @@ static bool swerex__sess_next(swerex__sess *sess) {
     swerex__sess_fail_ended(action, NULL);
     return true;
   }
-  swerex__loop_arm(sess->loop, &action->deadline, action->timeout, swerex__sess_on_deadline,
+  swerex__loop_arm(sess->loop, &action->deadline, action->timeout, swerex__turn_on_deadline,
                    action);
   bool interactive = run->is_interactive_command || run->is_interactive_quit;
   size_t size = strlen(run->command);
@@ -12447,28 +12558,28 @@ static bool swerex__sess_next(swerex__sess *sess) {
   }
   action->complete = !sess->shell.posix && swerex__bash_is_sure(run->command, size);
   if (action->complete || interactive)
-    swerex__sess_proceed(action);
-  else if (!swerex__sess_check(action, &error))
+    swerex__talk_proceed(action);
+  else if (!swerex__turn_check(action, &error))
     swerex__sess_fail(action, &error);
   return true;
 }
 
-static void swerex__sess_advance(swerex__sess *sess) {
+static void swerex__turn_advance(swerex__sess *sess) {
   bool again = !sess->working;
   while (again) {
-    swerex__sess_process(sess);
+    swerex__talk_process(sess);
     swerex__sess_action *action = sess->current;
-    again = swerex__sess_next_interrupt(sess);
+    again = swerex__turn_next_interrupt(sess);
     if (action == NULL) {
-      again = swerex__sess_next(sess) || again;
+      again = swerex__turn_next(sess) || again;
     } else if (action->stage == SWEREX__SESS_WAIT && sess->front == SWEREX__SESS_DEAD) {
       swerex__sess_fail_ended(action, NULL);
       again = true;
     } else if (action->stage == SWEREX__SESS_WAIT && sess->front != SWEREX__SESS_RUNNING) {
-      swerex__sess_proceed(action);
+      swerex__talk_proceed(action);
       again = true;
-    } else if (action->stage == SWEREX__SESS_PROMPT && swerex__sess_prompt_seen(sess)) {
-      swerex__sess_type(action);
+    } else if (action->stage == SWEREX__SESS_PROMPT && swerex__talk_prompt_seen(sess)) {
+      swerex__talk_type(action);
       again = true;
     }
   }
@@ -12479,17 +12590,17 @@ static void swerex__sess_advance(swerex__sess *sess) {
  * The caller no longer wants an answer: it is dropped when nothing is using it. A session that
  * nobody waits for any more is closed, and its name is free at once.
  */
-static void swerex__sess_cancel(swerex_future *future) {
+static void swerex__turn_cancel(swerex_future *future) {
   swerex__sess_action *action = (swerex__sess_action *)future->operation;
   action->future = NULL;
   if (action->kind == SWEREX__SESS_START) {
     if (!action->sess->leaving) swerex__sess_close(action->sess, NULL);
     return;
   }
-  swerex__loop_arm(action->sess->loop, &action->deadline, 0, swerex__sess_on_deadline, action);
+  swerex__loop_arm(action->sess->loop, &action->deadline, 0, swerex__turn_on_deadline, action);
 }
 
-static swerex__sess_action *swerex__sess_new_action(swerex__sess *sess,
+static swerex__sess_action *swerex__turn_new_action(swerex__sess *sess,
                                                     enum swerex__sess_kind kind,
                                                     swerex_future *future, swerex_error *err) {
   swerex__sess_action *action =
@@ -12500,27 +12611,29 @@ static swerex__sess_action *swerex__sess_new_action(swerex__sess *sess,
   }
   action->sess = sess;
   action->kind = kind;
-  swerex__text_filter_init(&action->filter, true);
-  swerex__text_keep_init(&action->keep, &sess->loop->allocator, sess->options.max_output);
+  action->deadline.fire = swerex__turn_on_deadline;
+  action->idle.fire = swerex__turn_on_idle;
+  swerex__term_filter_init(&action->filter, true);
+  swerex__term_keep_init(&action->keep, &sess->loop->allocator, sess->options.max_output);
   action->future = future;
   return action;
 }
 
 /** Hand the action over: from now on the future ends by it. */
-static void swerex__sess_bind(swerex__sess_action *action) {
+static void swerex__turn_bind(swerex__sess_action *action) {
   action->future->operation = action;
-  action->future->cancel = swerex__sess_cancel;
+  action->future->cancel = swerex__turn_cancel;
 }
 
 /** Queue a command. On failure the future is untouched. */
-static bool swerex__sess_run(swerex__sess *sess, const swerex_bash_action *run,
+static bool swerex__turn_run(swerex__sess *sess, const swerex_bash_action *run,
                              swerex_future *future, swerex_error *err) {
-  swerex__sess_action *action = swerex__sess_new_action(sess, SWEREX__SESS_RUN, future, err);
+  swerex__sess_action *action = swerex__turn_new_action(sess, SWEREX__SESS_RUN, future, err);
   if (action == NULL) return false;
   bool ok = swerex__model_copy(&sess->loop->allocator, swerex__model_of(SWEREX_MODEL_BASH_ACTION),
                                run, &action->run, err);
   if (ok && run->expect != NULL && run->expect[0] != NULL) {
-    action->expect = swerex__re_new(&sess->loop->allocator, action->run.expect, err);
+    action->expect = swerex__match_new(&sess->loop->allocator, action->run.expect, err);
     action->patterns = action->run.expect;
     ok = action->expect != NULL;
   }
@@ -12531,25 +12644,25 @@ static bool swerex__sess_run(swerex__sess *sess, const swerex_bash_action *run,
   action->watch = run->watch;
   action->timeout = run->timeout == 0 ? SWEREX_FOREVER : run->timeout;
   if (run->max_output > 0)
-    swerex__text_keep_init(&action->keep, &sess->loop->allocator, run->max_output);
-  swerex__sess_bind(action);
+    swerex__term_keep_init(&action->keep, &sess->loop->allocator, run->max_output);
+  swerex__turn_bind(action);
   swerex__loop_link_insert(&sess->queue, &action->link);
   swerex__keep_is_alive(sess->keep); /* learn of a shell that has ended meanwhile */
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
   return true;
 }
 
 /** Interrupt what runs. On failure the future is untouched. */
-static bool swerex__sess_start_interrupt(swerex__sess *sess,
+static bool swerex__turn_start_interrupt(swerex__sess *sess,
                                          const swerex_bash_interrupt_action *request,
                                          swerex_future *future, swerex_error *err) {
-  swerex__sess_action *action = swerex__sess_new_action(sess, SWEREX__SESS_INTERRUPT, future, err);
+  swerex__sess_action *action = swerex__turn_new_action(sess, SWEREX__SESS_INTERRUPT, future, err);
   if (action == NULL) return false;
   bool ok = swerex__model_copy(&sess->loop->allocator,
                                swerex__model_of(SWEREX_MODEL_BASH_INTERRUPT_ACTION), request,
                                &action->interrupt, err);
   if (ok && request->expect != NULL && request->expect[0] != NULL) {
-    action->expect = swerex__re_new(&sess->loop->allocator, action->interrupt.expect, err);
+    action->expect = swerex__match_new(&sess->loop->allocator, action->interrupt.expect, err);
     action->patterns = action->interrupt.expect;
     ok = action->expect != NULL;
   }
@@ -12560,16 +12673,18 @@ static bool swerex__sess_start_interrupt(swerex__sess *sess,
   action->timeout = request->timeout == 0 ? 0.2 : request->timeout;
   if (action->interrupt.n_retry == 0) action->interrupt.n_retry = 3;
   if (action->interrupt.n_retry < 0) action->interrupt.n_retry = 0;
-  swerex__sess_bind(action);
+  swerex__turn_bind(action);
   swerex__loop_link_insert(&sess->interrupts, &action->link);
-  swerex__sess_advance(sess);
+  swerex__turn_advance(sess);
   return true;
 }
 
-/* --- opening ------------------------------------------------------------------------------ */
+/* =============================================================================================
+ * [open] Sessions opened
+ * ========================================================================================== */
 
 /** Find a program on a PATH; false: it is not there. */
-static bool swerex__sess_find_program(const char *name, const char *path, char *out, size_t room) {
+static bool swerex__open_find_program(const char *name, const char *path, char *out, size_t room) {
   while (path != NULL && *path != '\0') {
     size_t size = strcspn(path, ":");
     struct stat status;
@@ -12584,7 +12699,7 @@ static bool swerex__sess_find_program(const char *name, const char *path, char *
 }
 
 /** Put the environment of a session together: inherited, asked for, ours. */
-static const char **swerex__sess_environment(const swerex__sess *sess,
+static const char **swerex__open_environment(const swerex__sess *sess,
                                              const char *const *extra, const char *startup) {
   const char *const ours[] = {"PS1=" SWEREX__SHELL_PROMPT, "PS2=", "PS0=", startup};
   const char *const *const sources[] = {(const char *const *)environ, extra, ours};
@@ -12606,14 +12721,14 @@ static const char **swerex__sess_environment(const swerex__sess *sess,
 }
 
 /** Find bash, else sh, for a session with this environment. */
-static bool swerex__sess_find_shell(swerex__sess *sess, const char *const *env,
+static bool swerex__open_find_shell(swerex__sess *sess, const char *const *env,
                                     swerex_error *err) {
   const char *path = swerex__keep_getenv(env, "PATH");
   if (path == NULL) path = "/usr/local/bin:/usr/bin:/bin";
-  if (swerex__sess_find_program("bash", path, sess->program, sizeof sess->program)) return true;
+  if (swerex__open_find_program("bash", path, sess->program, sizeof sess->program)) return true;
   sess->shell.posix = true;
-  if (swerex__sess_find_program("sh", path, sess->program, sizeof sess->program) ||
-      swerex__sess_find_program("sh", "/bin", sess->program, sizeof sess->program))
+  if (swerex__open_find_program("sh", path, sess->program, sizeof sess->program) ||
+      swerex__open_find_program("sh", "/bin", sess->program, sizeof sess->program))
     return true;
   swerex__err_set(err, SWEREX_E_FILE_NOT_FOUND,
                   "session '%s': neither bash nor sh is in PATH (%s); install bash, or set PATH in "
@@ -12623,7 +12738,7 @@ static bool swerex__sess_find_shell(swerex__sess *sess, const char *const *env,
 }
 
 /** Write the startup file and start the shell on its terminal. */
-static bool swerex__sess_launch(swerex__sess *sess, int slave,
+static bool swerex__open_launch(swerex__sess *sess, int slave,
                                 const swerex_create_bash_session_request *request,
                                 swerex_error *err) {
   char variable[PATH_MAX + 8];
@@ -12631,11 +12746,11 @@ static bool swerex__sess_launch(swerex__sess *sess, int slave,
   swerex__keep_program program = {sess->program, argv, NULL, request->cwd, {slave, -1, -1}, true};
   swerex__str startup = swerex__sess_message(sess);
   snprintf(variable, sizeof variable, "ENV=%s", sess->file);
-  const char **env = swerex__sess_environment(sess, request->env, NULL);
-  bool ok = env != NULL ? swerex__sess_find_shell(sess, env, err) : swerex__err_memory(err);
+  const char **env = swerex__open_environment(sess, request->env, NULL);
+  bool ok = env != NULL ? swerex__open_find_shell(sess, env, err) : swerex__err_memory(err);
   if (ok && sess->shell.posix) {
     swerex__mem_free(env);
-    env = swerex__sess_environment(sess, request->env, variable);
+    env = swerex__open_environment(sess, request->env, variable);
     ok = env != NULL || swerex__err_memory(err);
     argv[0] = "sh";
     argv[1] = "-i";
@@ -12655,10 +12770,10 @@ static bool swerex__sess_launch(swerex__sess *sess, int slave,
 }
 
 /** Make the parts of a session that need the system. */
-static bool swerex__sess_equip(swerex__sess *sess, swerex__keep *parent, int *slave,
+static bool swerex__open_equip(swerex__sess *sess, swerex__keep *parent, int *slave,
                                swerex_error *err) {
   unsigned char nonce[16];
-  int policy = SWEREX__KEEP_HANGUP | (sess->options.keep_daemons ? SWEREX__KEEP_SPARE : 0);
+  int policy = SWEREX__KEEPER_HANGUP | (sess->options.keep_daemons ? SWEREX__KEEPER_SPARE : 0);
   if (!swerex__util_random(nonce, sizeof nonce))
     return swerex__err_system(err, errno, "/dev/urandom");
   swerex__util_hex(sess->shell.nonce, nonce, sizeof nonce);
@@ -12674,11 +12789,11 @@ static bool swerex__sess_equip(swerex__sess *sess, swerex__keep *parent, int *sl
 }
 
 /** Make the action that waits for the end of the startup files. */
-static bool swerex__sess_expect_start(swerex__sess *sess,
+static bool swerex__open_expect_start(swerex__sess *sess,
                                       const swerex_create_bash_session_request *request,
                                       swerex_future *future, swerex_error *err) {
   const char *cwd = request->cwd != NULL ? request->cwd : "";
-  swerex__sess_action *action = swerex__sess_new_action(sess, SWEREX__SESS_START, future, err);
+  swerex__sess_action *action = swerex__turn_new_action(sess, SWEREX__SESS_START, future, err);
   if (action == NULL) return false;
   action->stage = SWEREX__SESS_COLLECT;
   action->watch = request->watch;
@@ -12688,18 +12803,18 @@ static bool swerex__sess_expect_start(swerex__sess *sess,
     swerex__sess_free_action(action);
     return swerex__err_memory(err);
   }
-  swerex__sess_bind(action);
+  swerex__turn_bind(action);
   sess->current = action;
-  swerex__loop_arm(sess->loop, &action->deadline, action->timeout, swerex__sess_on_deadline,
+  swerex__loop_arm(sess->loop, &action->deadline, action->timeout, swerex__turn_on_deadline,
                    action);
   return true;
 }
 
 /** Open a session below a runtime's keeper. NULL: failed, and the future is untouched. */
-static swerex__sess *swerex__sess_open(swerex_loop *loop, swerex__keep *runtime_keep,
-                                       const char *name, const swerex__sess_options *options,
-                                       const swerex_create_bash_session_request *request,
-                                       swerex_future *future, swerex_error *err) {
+static swerex__sess *swerex__open_session(swerex_loop *loop, swerex__keep *runtime_keep,
+                                          const char *name, const swerex__sess_options *options,
+                                          const swerex_create_bash_session_request *request,
+                                          swerex_future *future, swerex_error *err) {
   int slave = -1;
   swerex__sess *sess = (swerex__sess *)swerex__mem_new(&loop->allocator, 1, sizeof *sess);
   if (sess == NULL) {
@@ -12709,18 +12824,20 @@ static swerex__sess *swerex__sess_open(swerex_loop *loop, swerex__keep *runtime_
   sess->loop = loop;
   sess->options = *options;
   sess->master.fd = sess->file_fd = -1;
-  sess->master.ready = swerex__sess_on_ready;
+  sess->master.ready = swerex__turn_on_ready;
   sess->master.owner = sess;
-  sess->child.report = swerex__sess_on_report;
+  sess->child.report = swerex__turn_on_report;
+  sess->quiet.fire = swerex__turn_on_quiet;
+  sess->settle.fire = swerex__turn_on_settle;
   sess->in = swerex__str_new(&loop->allocator, SIZE_MAX / 2);
   sess->out = swerex__str_new(&loop->allocator, 1 << 24);
   swerex__loop_link_init(&sess->queue);
   swerex__loop_link_init(&sess->interrupts);
   sess->name = swerex__mem_copy(&loop->allocator, name, strlen(name));
   bool ok = sess->name != NULL || swerex__err_memory(err);
-  ok = ok && swerex__sess_equip(sess, runtime_keep, &slave, err);
-  ok = ok && swerex__sess_launch(sess, slave, request, err);
-  ok = ok && swerex__sess_expect_start(sess, request, future, err);
+  ok = ok && swerex__open_equip(sess, runtime_keep, &slave, err);
+  ok = ok && swerex__open_launch(sess, slave, request, err);
+  ok = ok && swerex__open_expect_start(sess, request, future, err);
   swerex__sys_close(&slave);
   if (ok) return sess;
   swerex__sess_free(sess);
@@ -12751,7 +12868,7 @@ typedef struct swerex__local_job {
   swerex_future *future; /* NULL: cancelled */
   swerex_command command; /* owned */
   swerex__proc *proc;
-  swerex__fs_copy *copy;
+  swerex__copy *copy;
   swerex__loop_timer step;
 } swerex__local_job;
 
@@ -12762,7 +12879,7 @@ static swerex__keep *swerex__local_keep(swerex__local *local, swerex_error *err)
   }
   if (local->keep == NULL)
     local->keep = swerex__keep_fork(local->base.loop, NULL,
-                                    local->config.keep_daemons ? SWEREX__KEEP_SPARE : 0, err);
+                                    local->config.keep_daemons ? SWEREX__KEEPER_SPARE : 0, err);
   return local->keep;
 }
 
@@ -12808,7 +12925,7 @@ static bool swerex__local_create_session(swerex_runtime *runtime, const void *re
   swerex__keep *keep = swerex__local_keep(local, err);
   if (keep == NULL) return false;
   swerex__sess *sess =
-    swerex__sess_open(runtime->loop, keep, name, &options, create, future, err);
+    swerex__open_session(runtime->loop, keep, name, &options, create, future, err);
   if (sess == NULL) return false;
   sess->closed = swerex__local_session_closed;
   sess->owner = local;
@@ -12823,14 +12940,14 @@ static bool swerex__local_run_in_session(swerex_runtime *runtime, const void *re
     return swerex__err_set(err, SWEREX_E_VALUE,
                            "is_interactive_command and is_interactive_quit exclude each other");
   swerex__sess *sess = swerex__local_find((swerex__local *)runtime, action->session, err);
-  return sess != NULL && swerex__sess_run(sess, action, future, err);
+  return sess != NULL && swerex__turn_run(sess, action, future, err);
 }
 
 static bool swerex__local_interrupt_session(swerex_runtime *runtime, const void *request,
                                             swerex_future *future, swerex_error *err) {
   const swerex_bash_interrupt_action *action = (const swerex_bash_interrupt_action *)request;
   swerex__sess *sess = swerex__local_find((swerex__local *)runtime, action->session, err);
-  return sess != NULL && swerex__sess_start_interrupt(sess, action, future, err);
+  return sess != NULL && swerex__turn_start_interrupt(sess, action, future, err);
 }
 
 static bool swerex__local_close_session(swerex_runtime *runtime, const void *request,
@@ -12849,7 +12966,7 @@ static void swerex__local_free_job(swerex__local_job *job) {
   swerex__loop_link_remove(&job->link);
   swerex__loop_disarm(job->local->base.loop, &job->step);
   swerex__proc_free(job->proc);
-  swerex__fs_copy_free(job->copy);
+  swerex__copy_free(job->copy);
   swerex__model_clear(swerex__model_of(SWEREX_MODEL_COMMAND), &job->command);
   swerex__mem_free(job);
 }
@@ -12938,7 +13055,7 @@ static void swerex__local_set_not_started(const swerex__local_job *job, swerex_e
   const char *program = command->shell           ? "/bin/sh"
                         : command->argv != NULL ? command->argv[0]
                                                 : command->command;
-  if (job->proc->failed_stage == SWEREX__KEEP_IN_CHDIR && command->cwd != NULL)
+  if (job->proc->failed_stage == SWEREX__KEEPER_IN_CHDIR && command->cwd != NULL)
     program = command->cwd;
   swerex__keep_error(error, job->proc->failed_errno, program);
 }
@@ -12950,8 +13067,8 @@ static void swerex__local_on_executed(swerex__proc *proc) {
   swerex_command_response response;
   memset(&response, 0, sizeof response);
   response.exit_code = swerex__proc_exit_code(proc->status);
-  bool ok = swerex__text_keep_take(&proc->pipes[0].keep, &response.stdout_text, &error) &&
-            swerex__text_keep_take(&proc->pipes[1].keep, &response.stderr_text, &error);
+  bool ok = swerex__term_keep_take(&proc->pipes[0].keep, &response.stdout_text, &error) &&
+            swerex__term_keep_take(&proc->pipes[1].keep, &response.stderr_text, &error);
   if (ok && proc->end != SWEREX__PROC_EXITED) {
     ok = false;
     if (proc->end == SWEREX__PROC_NOT_STARTED)
@@ -13068,7 +13185,7 @@ static void swerex__local_on_step(swerex__loop_timer *timer) {
     swerex__local_end_job(job, false, &error);
     return;
   }
-  swerex__fs_progress progress = swerex__fs_copy_step(job->copy, &error);
+  swerex__fs_progress progress = swerex__copy_step(job->copy, &error);
   if (progress == SWEREX__FS_MORE)
     swerex__loop_arm(job->local->base.loop, &job->step, SWEREX__LOCAL_UPLOAD_PAUSE,
                      swerex__local_on_step, job);
@@ -13082,8 +13199,8 @@ static bool swerex__local_upload(swerex_runtime *runtime, const void *request,
   const swerex_upload_request *upload = (const swerex_upload_request *)request;
   swerex__local_job *job = swerex__local_new_job(local, future, err);
   if (job == NULL) return false;
-  job->copy = swerex__fs_copy_new(&runtime->loop->allocator, upload->source_path,
-                                  upload->target_path, err);
+  job->copy =
+    swerex__copy_new(&runtime->loop->allocator, upload->source_path, upload->target_path, err);
   if (job->copy == NULL) {
     swerex__local_free_job(job);
     return false;
@@ -15357,12 +15474,10 @@ static swerex__inflate_status swerex__inflate_run(swerex__inflate *z, const unsi
 }
 
 /* =============================================================================================
- * [zip] Zip archives
+ * [zip] Zip archives, packed
  * ========================================================================================== */
 /* Packing walks a folder and gives the archive's bytes as they are asked for, so that it needs
- * neither a file of its own nor to know sizes before. Unpacking believes nothing: the whole
- * directory is checked, and what would leave the target folder, or swell beyond the limits, is
- * refused before the first file is written. Below the target no link is followed. */
+ * neither a file of its own nor to know sizes before. */
 
 enum {
   SWEREX__ZIP_LEVELS = 256,
@@ -15375,13 +15490,6 @@ enum {
 };
 
 #define SWEREX__ZIP_BIG 0xFFFFFFFFU /* the field is in the zip64 record */
-
-/** What an archive may become. All zero: the defaults. */
-typedef struct swerex__zip_limits {
-  uint64_t bytes;   /* default 64 GiB */
-  uint64_t entries; /* default 1,000,000 */
-  uint64_t ratio;   /* of an entry; default 1,100, which deflate itself cannot exceed */
-} swerex__zip_limits;
 
 static uint32_t swerex__zip_get(const unsigned char *at, int bytes) {
   uint32_t value = 0;
@@ -15410,8 +15518,6 @@ static bool swerex__zip_bad(swerex_error *err, const char *format, ...) {
   const char *const strings[4] = {message, NULL, "zipfile.BadZipFile", NULL};
   return swerex__err_fill(err, SWEREX_E_VALUE, strings);
 }
-
-/* --- packing ------------------------------------------------------------------------------ */
 
 typedef struct swerex__zip_level {
   DIR *entries;
@@ -15752,9 +15858,23 @@ static bool swerex__zip_pack_read(swerex__zip_pack *pack, char *out, size_t room
   return true;
 }
 
-/* --- unpacking: the directory ------------------------------------------------------------- */
+/* =============================================================================================
+ * [unzip] Zip archives, unpacked
+ * ========================================================================================== */
+/* Unpacking believes nothing: the whole directory is checked, and what would leave the target
+ * folder, or swell beyond the limits, is refused before the first file is written. Below the target
+ * no link is followed. */
 
-typedef struct swerex__zip_entry {
+/** What an archive may become. All zero: the defaults. */
+typedef struct swerex__unzip_limits {
+  uint64_t bytes;   /* default 64 GiB */
+  uint64_t entries; /* default 1,000,000 */
+  uint64_t ratio;   /* of an entry; default 1,100, which deflate itself cannot exceed */
+} swerex__unzip_limits;
+
+/* --- the directory ------------------------------------------------------------------------ */
+
+typedef struct swerex__unzip_entry {
   char *name; /* clean: no "." and no empty part; without a slash at its end */
   size_t name_size;
   uint64_t offset, packed, size;
@@ -15762,16 +15882,16 @@ typedef struct swerex__zip_entry {
   unsigned method;
   int64_t time;
   bool folder, link;
-} swerex__zip_entry;
+} swerex__unzip_entry;
 
-typedef struct swerex__zip_unpack {
+typedef struct swerex__unzip {
   const swerex_allocator *allocator;
   int fd; /* the archive; borrowed */
   int target;
   char *target_path;
-  swerex__zip_limits limits;
+  swerex__unzip_limits limits;
   uint64_t archive, shift, directory; /* sizes; where the directory starts */
-  swerex__zip_entry *entries;
+  swerex__unzip_entry *entries;
   size_t count, room, next;
   char *names; /* of all entries */
   int out;     /* the file that is being written; -1: none */
@@ -15779,11 +15899,11 @@ typedef struct swerex__zip_unpack {
   uint32_t sum;
   swerex__deflate_crc crc;
   swerex__inflate inflate;
-} swerex__zip_unpack;
+} swerex__unzip;
 
 /** Open the folder that an entry is in, making what is missing; *name is the entry's last part. */
-static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
-                                   const char **name) {
+static int swerex__unzip_open_parent(const swerex__unzip *unpack, swerex__unzip_entry *entry,
+                                     const char **name) {
   int folder = fcntl(unpack->target, F_DUPFD_CLOEXEC, 3);
   char *at = entry->name, *slash;
   while (folder >= 0 && (slash = strchr(at, '/')) != NULL) {
@@ -15801,18 +15921,18 @@ static int swerex__zip_open_parent(const swerex__zip_unpack *unpack, swerex__zip
 }
 
 /** Remove a file that did not come whole. */
-static void swerex__zip_drop_file(swerex__zip_unpack *unpack, swerex__zip_entry *entry) {
+static void swerex__unzip_drop_file(swerex__unzip *unpack, swerex__unzip_entry *entry) {
   const char *name = NULL;
   swerex__sys_close(&unpack->out);
   if (entry->folder || entry->link || entry->name_size == 0) return;
-  int folder = swerex__zip_open_parent(unpack, entry, &name);
+  int folder = swerex__unzip_open_parent(unpack, entry, &name);
   if (folder >= 0) unlinkat(folder, name, 0);
   swerex__sys_close(&folder);
 }
 
-static void swerex__zip_unpack_free(swerex__zip_unpack *unpack) {
+static void swerex__unzip_free(swerex__unzip *unpack) {
   if (unpack == NULL) return;
-  if (unpack->out >= 0) swerex__zip_drop_file(unpack, &unpack->entries[unpack->next - 1]);
+  if (unpack->out >= 0) swerex__unzip_drop_file(unpack, &unpack->entries[unpack->next - 1]);
   swerex__sys_close(&unpack->target);
   swerex__mem_free(unpack->target_path);
   swerex__mem_free(unpack->entries);
@@ -15821,8 +15941,8 @@ static void swerex__zip_unpack_free(swerex__zip_unpack *unpack) {
 }
 
 /** Read bytes at a place of the archive; false: they are not all there. */
-static bool swerex__zip_read_at(const swerex__zip_unpack *unpack, uint64_t at, void *data,
-                                size_t size) {
+static bool swerex__unzip_read_at(const swerex__unzip *unpack, uint64_t at, void *data,
+                                  size_t size) {
   char *into = (char *)data;
   if (at > unpack->archive || size > unpack->archive - at) return false;
   while (size > 0) {
@@ -15837,11 +15957,11 @@ static bool swerex__zip_read_at(const swerex__zip_unpack *unpack, uint64_t at, v
 }
 
 /** Find the record at the archive's end, behind which only a comment stands. */
-static bool swerex__zip_find_end(const swerex__zip_unpack *unpack, uint64_t *at,
-                                 unsigned char end[22]) {
+static bool swerex__unzip_find_end(const swerex__unzip *unpack, uint64_t *at,
+                                   unsigned char end[22]) {
   unsigned char tail[66000];
   size_t size = unpack->archive < sizeof tail ? (size_t)unpack->archive : sizeof tail;
-  if (size < 22 || !swerex__zip_read_at(unpack, unpack->archive - size, tail, size)) return false;
+  if (size < 22 || !swerex__unzip_read_at(unpack, unpack->archive - size, tail, size)) return false;
   for (size_t i = size - 22 + 1; i-- > 0;) {
     if (swerex__zip_get(tail + i, 4) != 0x06054B50U ||
         i + 22 + swerex__zip_get(tail + i + 20, 2) != size)
@@ -15854,20 +15974,20 @@ static bool swerex__zip_find_end(const swerex__zip_unpack *unpack, uint64_t *at,
 }
 
 /** Find out where the directory is, how large, and how many entries it has. */
-static bool swerex__zip_find_directory(swerex__zip_unpack *unpack, uint64_t *size,
-                                       uint64_t *count, swerex_error *err) {
+static bool swerex__unzip_find_directory(swerex__unzip *unpack, uint64_t *size, uint64_t *count,
+                                         swerex_error *err) {
   unsigned char end[22], locator[20], big[56];
   uint64_t at = 0;
-  if (!swerex__zip_find_end(unpack, &at, end))
+  if (!swerex__unzip_find_end(unpack, &at, end))
     return swerex__zip_bad(err, "File is not a zip file");
   uint64_t start = swerex__zip_get(end + 16, 4);
   *size = swerex__zip_get(end + 12, 4);
   *count = swerex__zip_get(end + 10, 2);
   bool disks = swerex__zip_get(end + 4, 4) != 0;
-  if (at >= 76 && swerex__zip_read_at(unpack, at - 20, locator, 20) &&
+  if (at >= 76 && swerex__unzip_read_at(unpack, at - 20, locator, 20) &&
       swerex__zip_get(locator, 4) == 0x07064B50U) {
     at -= 76; /* the long record stands right before its locator, whatever that says */
-    if (!swerex__zip_read_at(unpack, at, big, 56) || swerex__zip_get(big, 4) != 0x06064B50U)
+    if (!swerex__unzip_read_at(unpack, at, big, 56) || swerex__zip_get(big, 4) != 0x06064B50U)
       return swerex__zip_bad(err, "Corrupt zip64 end of central directory record");
     disks = swerex__zip_get64(big + 16) != 0;
     *count = swerex__zip_get64(big + 32);
@@ -15886,7 +16006,7 @@ static bool swerex__zip_find_directory(swerex__zip_unpack *unpack, uint64_t *siz
 }
 
 /** Clean a name in place: no empty part, no "."; false: it leads out of the folder. */
-static bool swerex__zip_clean(char *name, size_t *size, bool *folder) {
+static bool swerex__unzip_clean(char *name, size_t *size, bool *folder) {
   size_t out = 0, at = 0;
   if (*size == 0 || name[0] == '/' || memchr(name, '\0', *size) != NULL) return false;
   *folder = name[*size - 1] == '/';
@@ -15908,8 +16028,8 @@ static bool swerex__zip_clean(char *name, size_t *size, bool *folder) {
 }
 
 /** Read the parts of an entry that did not fit 32 bits, and its time. */
-static void swerex__zip_read_extra(swerex__zip_entry *entry, const unsigned char *extra,
-                                   size_t size) {
+static void swerex__unzip_read_extra(swerex__unzip_entry *entry, const unsigned char *extra,
+                                     size_t size) {
   while (size >= 4) {
     uint32_t id = swerex__zip_get(extra, 2);
     size_t length = swerex__zip_get(extra + 2, 2), at = 4;
@@ -15928,7 +16048,7 @@ static void swerex__zip_read_extra(swerex__zip_entry *entry, const unsigned char
 }
 
 /** Turn DOS's local time into seconds. */
-static int64_t swerex__zip_unix_time(uint32_t dos) {
+static int64_t swerex__unzip_unix_time(uint32_t dos) {
   struct tm parts;
   memset(&parts, 0, sizeof parts);
   parts.tm_year = (int)(dos >> 25) + 80;
@@ -15942,10 +16062,10 @@ static int64_t swerex__zip_unix_time(uint32_t dos) {
 }
 
 /** Check one entry by what the directory says of it. */
-static bool swerex__zip_check_entry(const swerex__zip_unpack *unpack, swerex__zip_entry *entry,
-                                    unsigned flags, swerex_error *err) {
+static bool swerex__unzip_check_entry(const swerex__unzip *unpack, swerex__unzip_entry *entry,
+                                      unsigned flags, swerex_error *err) {
   const char *name = entry->name;
-  if (!swerex__zip_clean(entry->name, &entry->name_size, &entry->folder))
+  if (!swerex__unzip_clean(entry->name, &entry->name_size, &entry->folder))
     return swerex__zip_bad(err, "%.200s: this name leads out of the folder, or is none", name);
   if ((flags & 1U) != 0) return swerex__zip_bad(err, "%s is encrypted", name);
   if (entry->method != 0 && entry->method != 8)
@@ -15964,8 +16084,8 @@ static bool swerex__zip_check_entry(const swerex__zip_unpack *unpack, swerex__zi
 }
 
 /** Read the whole directory. */
-static bool swerex__zip_read_entries(swerex__zip_unpack *unpack, const unsigned char *data,
-                                     size_t size, uint64_t count, swerex_error *err) {
+static bool swerex__unzip_read_entries(swerex__unzip *unpack, const unsigned char *data,
+                                       size_t size, uint64_t count, swerex_error *err) {
   char *names = unpack->names;
   uint64_t total = 0;
   for (uint64_t i = 0; i < count; i++) {
@@ -15979,24 +16099,24 @@ static bool swerex__zip_read_entries(swerex__zip_unpack *unpack, const unsigned 
     if (!swerex__mem_reserve(unpack->allocator, &entries, &unpack->room, unpack->count,
                              sizeof *unpack->entries))
       return swerex__err_memory(err);
-    unpack->entries = (swerex__zip_entry *)entries;
-    swerex__zip_entry *entry = &unpack->entries[unpack->count++];
+    unpack->entries = (swerex__unzip_entry *)entries;
+    swerex__unzip_entry *entry = &unpack->entries[unpack->count++];
     memset(entry, 0, sizeof *entry);
     entry->method = swerex__zip_get(data + 10, 2);
-    entry->time = swerex__zip_unix_time(swerex__zip_get(data + 12, 4));
+    entry->time = swerex__unzip_unix_time(swerex__zip_get(data + 12, 4));
     entry->sum = swerex__zip_get(data + 16, 4);
     entry->packed = swerex__zip_get(data + 20, 4);
     entry->size = swerex__zip_get(data + 24, 4);
     if (data[5] == 3) entry->mode = swerex__zip_get(data + 38, 4) >> 16;
     entry->offset = swerex__zip_get(data + 42, 4);
-    swerex__zip_read_extra(entry, data + 46 + name, extra);
+    swerex__unzip_read_extra(entry, data + 46 + name, extra);
     entry->offset += unpack->shift;
     entry->name = names;
     entry->name_size = name;
     memcpy(names, data + 46, name);
     names[name] = '\0';
     names += name + 1;
-    if (!swerex__zip_check_entry(unpack, entry, swerex__zip_get(data + 8, 2), err)) return false;
+    if (!swerex__unzip_check_entry(unpack, entry, swerex__zip_get(data + 8, 2), err)) return false;
     total += entry->size;
     if (entry->size > unpack->limits.bytes || total > unpack->limits.bytes)
       return swerex__zip_bad(err, "the archive would take more than %llu bytes",
@@ -16007,24 +16127,24 @@ static bool swerex__zip_read_entries(swerex__zip_unpack *unpack, const unsigned 
   return true;
 }
 
-/* --- unpacking: what entries are to each other -------------------------------------------- */
+/* --- what entries are to each other ------------------------------------------------------- */
 
-static int swerex__zip_by_offset(const void *left, const void *right) {
-  const swerex__zip_entry *a = *(const swerex__zip_entry *const *)left;
-  const swerex__zip_entry *b = *(const swerex__zip_entry *const *)right;
+static int swerex__unzip_by_offset(const void *left, const void *right) {
+  const swerex__unzip_entry *a = *(const swerex__unzip_entry *const *)left;
+  const swerex__unzip_entry *b = *(const swerex__unzip_entry *const *)right;
   return a->offset < b->offset ? -1 : a->offset > b->offset;
 }
 
-static int swerex__zip_by_name(const void *left, const void *right) {
-  const swerex__zip_entry *a = *(const swerex__zip_entry *const *)left;
-  const swerex__zip_entry *b = *(const swerex__zip_entry *const *)right;
+static int swerex__unzip_by_name(const void *left, const void *right) {
+  const swerex__unzip_entry *a = *(const swerex__unzip_entry *const *)left;
+  const swerex__unzip_entry *b = *(const swerex__unzip_entry *const *)right;
   return strcmp(a->name, b->name);
 }
 
 /** Refuse entries that share data: so do bombs. */
-static bool swerex__zip_check_overlap(swerex__zip_unpack *unpack, swerex__zip_entry **list,
-                                      swerex_error *err) {
-  qsort(list, unpack->count, sizeof(void *), swerex__zip_by_offset);
+static bool swerex__unzip_check_overlap(swerex__unzip *unpack, swerex__unzip_entry **list,
+                                        swerex_error *err) {
+  qsort(list, unpack->count, sizeof(void *), swerex__unzip_by_offset);
   for (size_t i = 0; i + 1 < unpack->count; i++)
     if (list[i + 1]->offset - list[i]->offset < 30 + list[i]->packed)
       return swerex__zip_bad(err, "Overlapped entries: '%s' (possible zip bomb)", list[i]->name);
@@ -16032,11 +16152,11 @@ static bool swerex__zip_check_overlap(swerex__zip_unpack *unpack, swerex__zip_en
 }
 
 /** Refuse entries whose path goes through a link of the archive. */
-static bool swerex__zip_check_links(swerex__zip_unpack *unpack, swerex__zip_entry **list,
-                                    swerex_error *err) {
-  qsort(list, unpack->count, sizeof(void *), swerex__zip_by_name);
+static bool swerex__unzip_check_links(swerex__unzip *unpack, swerex__unzip_entry **list,
+                                      swerex_error *err) {
+  qsort(list, unpack->count, sizeof(void *), swerex__unzip_by_name);
   for (size_t i = 0; i < unpack->count; i++) {
-    const swerex__zip_entry *link = list[i];
+    const swerex__unzip_entry *link = list[i];
     if (!link->link) continue;
     for (size_t k = i + 1; k < unpack->count; k++) {
       const char *name = list[k]->name;
@@ -16049,10 +16169,10 @@ static bool swerex__zip_check_links(swerex__zip_unpack *unpack, swerex__zip_entr
 }
 
 /** Find where an entry's data starts. */
-static bool swerex__zip_find_data(const swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
-                                  uint64_t *at, swerex_error *err) {
+static bool swerex__unzip_find_data(const swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                                    uint64_t *at, swerex_error *err) {
   unsigned char head[30];
-  if (!swerex__zip_read_at(unpack, entry->offset, head, sizeof head) ||
+  if (!swerex__unzip_read_at(unpack, entry->offset, head, sizeof head) ||
       swerex__zip_get(head, 4) != 0x04034B50U)
     return swerex__zip_bad(err, "Bad magic number for file header");
   *at = entry->offset + 30 + swerex__zip_get(head + 26, 2) + swerex__zip_get(head + 28, 2);
@@ -16062,13 +16182,13 @@ static bool swerex__zip_find_data(const swerex__zip_unpack *unpack, const swerex
 }
 
 /** Take the data of a small entry. */
-static bool swerex__zip_read_small(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
-                                   char *out, swerex_error *err) {
+static bool swerex__unzip_read_small(swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                                     char *out, swerex_error *err) {
   unsigned char packed[2 * SWEREX__ZIP_NAME_MAX];
   uint64_t at = 0;
   size_t in = (size_t)entry->packed, made = (size_t)entry->size + 1;
-  if (!swerex__zip_find_data(unpack, entry, &at, err)) return false;
-  if (entry->packed > sizeof packed || !swerex__zip_read_at(unpack, at, packed, in))
+  if (!swerex__unzip_find_data(unpack, entry, &at, err)) return false;
+  if (entry->packed > sizeof packed || !swerex__unzip_read_at(unpack, at, packed, in))
     return swerex__zip_bad(err, "%s: a link that cannot be read", entry->name);
   if (entry->method == 8) {
     swerex__inflate_init(&unpack->inflate);
@@ -16085,54 +16205,52 @@ static bool swerex__zip_read_small(swerex__zip_unpack *unpack, const swerex__zip
   return true;
 }
 
-static bool swerex__zip_check_target(const swerex__zip_entry *entry, const char *target,
-                                     swerex_error *err) {
+static bool swerex__unzip_check_target(const swerex__unzip_entry *entry, const char *target,
+                                       swerex_error *err) {
   if (strlen(target) == entry->size && !swerex__zip_leads_out(entry->name, target)) return true;
   return swerex__zip_bad(err, "%s: a link that leads out of the folder", entry->name);
 }
 
 /** Check all that can be known before anything is written. */
-static bool swerex__zip_check(swerex__zip_unpack *unpack, swerex_error *err) {
+static bool swerex__unzip_check(swerex__unzip *unpack, swerex_error *err) {
   char target[SWEREX__ZIP_NAME_MAX + 1];
-  swerex__zip_entry **list = (swerex__zip_entry **)swerex__mem_grow(
+  swerex__unzip_entry **list = (swerex__unzip_entry **)swerex__mem_grow(
     unpack->allocator, NULL, unpack->count + 1, sizeof *list); /* NOLINT: it holds pointers */
   if (list == NULL) return swerex__err_memory(err);
   for (size_t i = 0; i < unpack->count; i++) list[i] = &unpack->entries[i];
-  bool ok = swerex__zip_check_overlap(unpack, list, err) &&
-            swerex__zip_check_links(unpack, list, err);
+  bool ok = swerex__unzip_check_overlap(unpack, list, err) &&
+            swerex__unzip_check_links(unpack, list, err);
   swerex__mem_free(list);
   for (size_t i = 0; ok && i < unpack->count; i++)
     if (unpack->entries[i].link)
-      ok = swerex__zip_read_small(unpack, &unpack->entries[i], target, err) &&
-           swerex__zip_check_target(&unpack->entries[i], target, err);
+      ok = swerex__unzip_read_small(unpack, &unpack->entries[i], target, err) &&
+           swerex__unzip_check_target(&unpack->entries[i], target, err);
   return ok;
 }
 
 /** Read and check the directory. */
-static bool swerex__zip_unpack_open(swerex__zip_unpack *unpack, swerex_error *err) {
+static bool swerex__unzip_open(swerex__unzip *unpack, swerex_error *err) {
   uint64_t size = 0, count = 0;
   struct stat info;
   if (fstat(unpack->fd, &info) != 0) return swerex__err_system(err, errno, "the archive");
   unpack->archive = (uint64_t)info.st_size;
-  if (!swerex__zip_find_directory(unpack, &size, &count, err)) return false;
+  if (!swerex__unzip_find_directory(unpack, &size, &count, err)) return false;
   unsigned char *data =
     (unsigned char *)swerex__mem_grow(unpack->allocator, NULL, (size_t)size + 1, 1);
   unpack->names = (char *)swerex__mem_grow(unpack->allocator, NULL, (size_t)size + 1, 1);
   bool ok = (data != NULL && unpack->names != NULL) || swerex__err_memory(err);
-  if (ok && !swerex__zip_read_at(unpack, unpack->directory, data, (size_t)size))
+  if (ok && !swerex__unzip_read_at(unpack, unpack->directory, data, (size_t)size))
     ok = swerex__zip_bad(err, "Truncated central directory");
-  ok = ok && swerex__zip_read_entries(unpack, data, (size_t)size, count, err) &&
-       swerex__zip_check(unpack, err);
+  ok = ok && swerex__unzip_read_entries(unpack, data, (size_t)size, count, err) &&
+       swerex__unzip_check(unpack, err);
   swerex__mem_free(data);
   return ok;
 }
 
 /** Begin to unpack an open archive into a folder, which is made. limits may be NULL. */
-static swerex__zip_unpack *swerex__zip_unpack_new(const swerex_allocator *a, int fd,
-                                                  const char *target,
-                                                  const swerex__zip_limits *limits,
-                                                  swerex_error *err) {
-  swerex__zip_unpack *unpack = (swerex__zip_unpack *)swerex__mem_new(a, 1, sizeof *unpack);
+static swerex__unzip *swerex__unzip_new(const swerex_allocator *a, int fd, const char *target,
+                                        const swerex__unzip_limits *limits, swerex_error *err) {
+  swerex__unzip *unpack = (swerex__unzip *)swerex__mem_new(a, 1, sizeof *unpack);
   if (unpack == NULL) {
     swerex__err_memory(err);
     return NULL;
@@ -16147,21 +16265,21 @@ static swerex__zip_unpack *swerex__zip_unpack_new(const swerex_allocator *a, int
   swerex__deflate_crc_init(&unpack->crc);
   unpack->target_path = swerex__mem_copy(a, target, strlen(target));
   bool ok = unpack->target_path != NULL || swerex__err_memory(err);
-  ok = ok && swerex__zip_unpack_open(unpack, err);
+  ok = ok && swerex__unzip_open(unpack, err);
   if (ok && mkdir(target, 0777) != 0 && errno != EEXIST)
     ok = swerex__err_system(err, errno, target);
   if (ok) unpack->target = swerex__fs_open(AT_FDCWD, target, O_RDONLY | O_DIRECTORY, 0);
   if (ok && unpack->target >= 0) return unpack;
   if (ok) swerex__err_system(err, errno, target);
-  swerex__zip_unpack_free(unpack);
+  swerex__unzip_free(unpack);
   return NULL;
 }
 
-/* --- unpacking: the files ----------------------------------------------------------------- */
+/* --- the files ---------------------------------------------------------------------------- */
 
 /** Report a failure on an entry's file. Returns false. */
-static bool swerex__zip_unpack_fail(const swerex__zip_unpack *unpack,
-                                    const swerex__zip_entry *entry, swerex_error *err) {
+static bool swerex__unzip_fail(const swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                               swerex_error *err) {
   int number = errno;
   swerex__str path = swerex__str_new(unpack->allocator, SWEREX__ZIP_NAME_MAX * 4);
   swerex__str_printf(&path, "%s/%s", unpack->target_path, entry->name);
@@ -16170,96 +16288,96 @@ static bool swerex__zip_unpack_fail(const swerex__zip_unpack *unpack,
   return false;
 }
 
-static void swerex__zip_get_times(const swerex__zip_entry *entry, struct timespec times[2]) {
+static void swerex__unzip_get_times(const swerex__unzip_entry *entry, struct timespec times[2]) {
   times[0].tv_sec = times[1].tv_sec = (time_t)entry->time;
   times[0].tv_nsec = times[1].tv_nsec = 0;
 }
 
 /** Make a link, with its time where the file system has one for links. */
-static bool swerex__zip_make_link(const swerex__zip_entry *entry, const char *target, int folder,
-                                  const char *name) {
+static bool swerex__unzip_make_link(const swerex__unzip_entry *entry, const char *target,
+                                    int folder, const char *name) {
   struct timespec times[2];
-  swerex__zip_get_times(entry, times);
+  swerex__unzip_get_times(entry, times);
   if (symlinkat(target, folder, name) != 0) return false;
   if (entry->time > 0 && utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) != 0) errno = 0;
   return true;
 }
 
 /** Set mode and times of a file or folder that was written. File systems without them: fine. */
-static void swerex__zip_set_mode(int fd, const swerex__zip_entry *entry) {
+static void swerex__unzip_set_mode(int fd, const swerex__unzip_entry *entry) {
   struct timespec times[2];
-  swerex__zip_get_times(entry, times);
+  swerex__unzip_get_times(entry, times);
   if ((entry->mode & 0777U) != 0 && fchmod(fd, (mode_t)(entry->mode & 0777U)) != 0) errno = 0;
   if (entry->time > 0 && futimens(fd, times) != 0) errno = 0;
 }
 
 /** Begin an entry: make the folder or the link, or open the file. */
-static bool swerex__zip_begin(swerex__zip_unpack *unpack, swerex__zip_entry *entry,
-                              swerex_error *err) {
+static bool swerex__unzip_begin(swerex__unzip *unpack, swerex__unzip_entry *entry,
+                                swerex_error *err) {
   char target[SWEREX__ZIP_NAME_MAX + 1];
   const char *name = NULL;
-  if (entry->link && !swerex__zip_read_small(unpack, entry, target, err)) return false;
+  if (entry->link && !swerex__unzip_read_small(unpack, entry, target, err)) return false;
   if (entry->name_size == 0) return true; /* "./": the target itself */
-  int folder = swerex__zip_open_parent(unpack, entry, &name);
-  if (folder < 0) return swerex__zip_unpack_fail(unpack, entry, err);
+  int folder = swerex__unzip_open_parent(unpack, entry, &name);
+  if (folder < 0) return swerex__unzip_fail(unpack, entry, err);
   bool ok = true;
   if (entry->folder) {
     ok = mkdirat(folder, name, 0777) == 0 || errno == EEXIST;
   } else {
     ok = unlinkat(folder, name, 0) == 0 || errno == ENOENT;
-    if (ok && entry->link) ok = swerex__zip_make_link(entry, target, folder, name);
+    if (ok && entry->link) ok = swerex__unzip_make_link(entry, target, folder, name);
     if (ok && !entry->link) {
       unpack->out = swerex__fs_open(folder, name,
                                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
       ok = unpack->out >= 0;
     }
   }
-  if (!ok) swerex__zip_unpack_fail(unpack, entry, err);
+  if (!ok) swerex__unzip_fail(unpack, entry, err);
   swerex__sys_close(&folder);
   if (!ok || unpack->out < 0) return ok;
   unpack->sum = 0;
   unpack->made = 0;
   unpack->left = entry->packed;
   swerex__inflate_init(&unpack->inflate);
-  return swerex__zip_find_data(unpack, entry, &unpack->at, err);
+  return swerex__unzip_find_data(unpack, entry, &unpack->at, err);
 }
 
 /** Complete the file that is being written. */
-static bool swerex__zip_end_file(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
-                                 swerex_error *err) {
-  swerex__zip_set_mode(unpack->out, entry);
+static bool swerex__unzip_end_file(swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                                   swerex_error *err) {
+  swerex__unzip_set_mode(unpack->out, entry);
   bool closed = swerex__fs_close(&unpack->out);
-  if (!closed) return swerex__zip_unpack_fail(unpack, entry, err);
+  if (!closed) return swerex__unzip_fail(unpack, entry, err);
   if (unpack->made != entry->size || unpack->sum != entry->sum)
     return swerex__zip_bad(err, "Bad CRC-32 for file '%s'", entry->name);
   return true;
 }
 
 /** Write output of an entry; never more than the directory has said. */
-static bool swerex__zip_write(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
-                              const unsigned char *data, size_t size, swerex_error *err) {
+static bool swerex__unzip_write(swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                                const unsigned char *data, size_t size, swerex_error *err) {
   if (size > entry->size - unpack->made)
     return swerex__zip_bad(err, "%s is larger than the archive says", entry->name);
   unpack->sum = swerex__deflate_crc_add(&unpack->crc, unpack->sum, data, size);
   unpack->made += size;
   return swerex__sys_write_all(unpack->out, (const char *)data, size) ||
-         swerex__zip_unpack_fail(unpack, entry, err);
+         swerex__unzip_fail(unpack, entry, err);
 }
 
 /** Move a piece of the present file; its end closes it. */
-static bool swerex__zip_piece(swerex__zip_unpack *unpack, const swerex__zip_entry *entry,
-                              swerex_error *err) {
+static bool swerex__unzip_piece(swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                                swerex_error *err) {
   unsigned char in[SWEREX__ZIP_CHUNK], out[SWEREX__ZIP_CHUNK];
   size_t size = unpack->left < sizeof in ? (size_t)unpack->left : sizeof in, at = 0;
   in[0] = 0; /* for an entry without data, which some compilers take for one not read */
   swerex__inflate_status status = SWEREX__INFLATE_MORE;
-  if (!swerex__zip_read_at(unpack, unpack->at, in, size))
+  if (!swerex__unzip_read_at(unpack, unpack->at, in, size))
     return swerex__zip_bad(err, "%s is cut off", entry->name);
   unpack->at += size;
   unpack->left -= size;
   if (entry->method == 0) {
-    if (!swerex__zip_write(unpack, entry, in, size, err)) return false;
-    return unpack->left > 0 || swerex__zip_end_file(unpack, entry, err);
+    if (!swerex__unzip_write(unpack, entry, in, size, err)) return false;
+    return unpack->left > 0 || swerex__unzip_end_file(unpack, entry, err);
   }
   for (;;) {
     size_t used = size - at, made = sizeof out;
@@ -16267,8 +16385,8 @@ static bool swerex__zip_piece(swerex__zip_unpack *unpack, const swerex__zip_entr
     at += used;
     if (status == SWEREX__INFLATE_BROKEN)
       return swerex__zip_bad(err, "%s: its compressed data is malformed", entry->name);
-    if (!swerex__zip_write(unpack, entry, out, made, err)) return false;
-    if (status == SWEREX__INFLATE_DONE) return swerex__zip_end_file(unpack, entry, err);
+    if (!swerex__unzip_write(unpack, entry, out, made, err)) return false;
+    if (status == SWEREX__INFLATE_DONE) return swerex__unzip_end_file(unpack, entry, err);
     if (made < sizeof out && at == size) break;
   }
   if (unpack->left == 0)
@@ -16277,35 +16395,36 @@ static bool swerex__zip_piece(swerex__zip_unpack *unpack, const swerex__zip_entr
 }
 
 /** Give the folders their modes and times, innermost last written: nothing goes into them now. */
-static void swerex__zip_finish(swerex__zip_unpack *unpack) {
+static void swerex__unzip_finish(swerex__unzip *unpack) {
   for (size_t i = unpack->count; i-- > 0;) {
-    swerex__zip_entry *entry = &unpack->entries[i];
+    swerex__unzip_entry *entry = &unpack->entries[i];
     const char *name = NULL;
     if (!entry->folder || entry->name_size == 0) continue;
-    int parent = swerex__zip_open_parent(unpack, entry, &name);
+    int parent = swerex__unzip_open_parent(unpack, entry, &name);
     int fd =
       parent < 0 ? -1 : swerex__fs_open(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (fd >= 0) swerex__zip_set_mode(fd, entry);
+    if (fd >= 0) swerex__unzip_set_mode(fd, entry);
     swerex__sys_close(&fd);
     swerex__sys_close(&parent);
   }
 }
 
 /** Move about a MiB, or 64 entries. After a failure the archive can only be freed. */
-static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, swerex_error *err) {
+static swerex__fs_progress swerex__unzip_step(swerex__unzip *unpack, swerex_error *err) {
   uint64_t before = unpack->at;
   for (int i = 0; i < SWEREX__ZIP_STEP_ENTRIES; i++) {
     if (unpack->out < 0 && unpack->next == unpack->count) {
-      swerex__zip_finish(unpack);
+      swerex__unzip_finish(unpack);
       return SWEREX__FS_DONE;
     }
-    swerex__zip_entry *entry = &unpack->entries[unpack->out < 0 ? unpack->next : unpack->next - 1];
+    swerex__unzip_entry *entry =
+      &unpack->entries[unpack->out < 0 ? unpack->next : unpack->next - 1];
     bool begin = unpack->out < 0;
     if (begin) unpack->next++;
-    if (begin && !swerex__zip_begin(unpack, entry, err)) return SWEREX__FS_FAILED;
+    if (begin && !swerex__unzip_begin(unpack, entry, err)) return SWEREX__FS_FAILED;
     while (unpack->out >= 0) {
-      if (!swerex__zip_piece(unpack, entry, err)) {
-        swerex__zip_drop_file(unpack, entry);
+      if (!swerex__unzip_piece(unpack, entry, err)) {
+        swerex__unzip_drop_file(unpack, entry);
         return SWEREX__FS_FAILED;
       }
       if (unpack->at - before > SWEREX__ZIP_STEP_BYTES) break;
@@ -16318,14 +16437,9 @@ static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, s
 #ifndef SWEREX_NO_REMOTE
 
 /* =============================================================================================
- * [curl] HTTPS calls by libcurl
+ * [lib] libcurl, linked or loaded
  * ========================================================================================== */
-/* A curl is a multi handle that our loop drives, with the connections it keeps; a job is one call.
- * libcurl must not be called from its own callbacks: what they start and stop there is only noted,
- * and done as soon as libcurl has returned. Certificates are checked; redirects, cookies and what
- * else a browser would do are off, as they are in libcurl; proxies come from the environment.
- *
- * SWEREX_USE_CURL 1 takes the prototypes from <curl/curl.h>; 2 needs no header, and loads the
+/* SWEREX_USE_CURL 1 takes the prototypes from <curl/curl.h>; 2 needs no header, and loads the
  * library when it is first needed. All else is the same, and 1 checks the numbers of 2. libcurl is
  * prepared with curl_global_init, which counts: under a lock of ours, once for each curl, and never
  * undone, as others in the process may use it. Hosts whose other threads call curl_global_init at
@@ -16335,16 +16449,8 @@ static swerex__fs_progress swerex__zip_unpack_step(swerex__zip_unpack *unpack, s
 
 #if SWEREX_USE_CURL
 
-#define SWEREX__CURL_UNKNOWN UINT64_MAX /* a body's length: sent in chunks */
-
-enum {
-  SWEREX__CURL_IDLE_MAX = 64,
-  SWEREX__CURL_WORDS = 256,       /* CURL_ERROR_SIZE */
-  SWEREX__CURL_ABORT = 0x10000000 /* CURL_READFUNC_ABORT */
-};
-
 /** The numbers of libcurl that are used, by their names behind CURL. */
-#define SWEREX__CURL_NUMBERS(X)                                                                    \
+#define SWEREX__LIB_NUMBERS(X)                                                                     \
   X(OPT_POST, 47)                                                                                  \
   X(OPT_FRESH_CONNECT, 74)                                                                         \
   X(OPT_FORBID_REUSE, 75)                                                                          \
@@ -16403,81 +16509,164 @@ enum {
   X(E_HTTP2_STREAM, 92)                                                                            \
   X(M_OK, 0)
 
-#define SWEREX__CURL_ROW(name, number) SWEREX__CURL_##name = number,
-enum { SWEREX__CURL_NUMBERS(SWEREX__CURL_ROW) SWEREX__CURL_OPT_QUICK_EXIT = 322 /* 7.87 */ };
-#undef SWEREX__CURL_ROW
+#define SWEREX__LIB_ROW(name, number) SWEREX__LIB_##name = number,
+enum { SWEREX__LIB_NUMBERS(SWEREX__LIB_ROW) SWEREX__LIB_OPT_QUICK_EXIT = 322 /* 7.87 */ };
+#undef SWEREX__LIB_ROW
 
 #if SWEREX_USE_CURL == 1
 
-#define SWEREX__CURL_ROW(name, number)                                                             \
+#define SWEREX__LIB_ROW(name, number)                                                              \
   SWEREX__SYS_STATIC_ASSERT((int)CURL##name == (number), curl_##name);
-SWEREX__CURL_NUMBERS(SWEREX__CURL_ROW)
-#undef SWEREX__CURL_ROW
+SWEREX__LIB_NUMBERS(SWEREX__LIB_ROW)
+#undef SWEREX__LIB_ROW
 
-typedef CURL swerex__curl_easy;
-typedef CURLM swerex__curl_multi;
-typedef CURLcode swerex__curl_code;
-typedef CURLMcode swerex__curl_status;
-typedef CURLoption swerex__curl_option;
-typedef CURLMoption swerex__curl_setting;
-typedef CURLINFO swerex__curl_info;
-typedef CURLMsg swerex__curl_message;
-typedef curlsocktype swerex__curl_purpose;
-typedef struct curl_slist swerex__curl_list;
-typedef struct curl_sockaddr swerex__curl_address;
+typedef CURL swerex__lib_easy;
+typedef CURLM swerex__lib_multi;
+typedef CURLcode swerex__lib_code;
+typedef CURLMcode swerex__lib_status;
+typedef CURLoption swerex__lib_option;
+typedef CURLMoption swerex__lib_setting;
+typedef CURLINFO swerex__lib_info;
+typedef CURLMsg swerex__lib_message;
+typedef curlsocktype swerex__lib_purpose;
+typedef struct curl_slist swerex__lib_list;
+typedef struct curl_sockaddr swerex__lib_address;
 
 #else
 
-typedef void swerex__curl_easy;
-typedef void swerex__curl_multi;
-typedef int swerex__curl_code, swerex__curl_status, swerex__curl_option, swerex__curl_setting;
-typedef int swerex__curl_info, swerex__curl_purpose;
-typedef struct swerex__curl_list swerex__curl_list;
+typedef void swerex__lib_easy;
+typedef void swerex__lib_multi;
+typedef int swerex__lib_code, swerex__lib_status, swerex__lib_option, swerex__lib_setting;
+typedef int swerex__lib_info, swerex__lib_purpose;
+typedef struct swerex__lib_list swerex__lib_list;
 
-typedef struct swerex__curl_message {
+typedef struct swerex__lib_message {
   int msg;
-  swerex__curl_easy *easy_handle;
+  swerex__lib_easy *easy_handle;
   union {
     void *whatever;
-    swerex__curl_code result;
+    swerex__lib_code result;
   } data;
-} swerex__curl_message;
+} swerex__lib_message;
 
-typedef struct swerex__curl_address {
+typedef struct swerex__lib_address {
   int family, socktype, protocol;
   unsigned addrlen;
   struct sockaddr addr;
-} swerex__curl_address;
+} swerex__lib_address;
 
 #endif
 
 /** The functions of libcurl that are used: type, name behind curl_, arguments. */
-#define SWEREX__CURL_CALLS(X)                                                                      \
-  X(swerex__curl_code, global_init, (long flags))                                                  \
-  X(swerex__curl_easy *, easy_init, (void))                                                        \
-  X(swerex__curl_code, easy_setopt, (swerex__curl_easy * easy, swerex__curl_option option, ...))   \
-  X(swerex__curl_code, easy_getinfo, (swerex__curl_easy * easy, swerex__curl_info info, ...))      \
-  X(void, easy_cleanup, (swerex__curl_easy * easy))                                                \
-  X(const char *, easy_strerror, (swerex__curl_code code))                                         \
-  X(swerex__curl_list *, slist_append, (swerex__curl_list * list, const char *text))               \
-  X(void, slist_free_all, (swerex__curl_list * list))                                              \
-  X(swerex__curl_multi *, multi_init, (void))                                                      \
-  X(swerex__curl_status, multi_setopt,                                                             \
-    (swerex__curl_multi * multi, swerex__curl_setting setting, ...))                               \
-  X(swerex__curl_status, multi_assign, (swerex__curl_multi * multi, int fd, void *pointer))        \
-  X(swerex__curl_status, multi_add_handle, (swerex__curl_multi * multi, swerex__curl_easy * easy)) \
-  X(swerex__curl_status, multi_remove_handle,                                                      \
-    (swerex__curl_multi * multi, swerex__curl_easy * easy))                                        \
-  X(swerex__curl_status, multi_socket_action,                                                      \
-    (swerex__curl_multi * multi, int fd, int events, int *running))                                \
-  X(swerex__curl_message *, multi_info_read, (swerex__curl_multi * multi, int *left))              \
-  X(swerex__curl_status, multi_cleanup, (swerex__curl_multi * multi))
+#define SWEREX__LIB_CALLS(X)                                                                       \
+  X(swerex__lib_code, global_init, (long flags))                                                   \
+  X(swerex__lib_easy *, easy_init, (void))                                                         \
+  X(swerex__lib_code, easy_setopt, (swerex__lib_easy * easy, swerex__lib_option option, ...))      \
+  X(swerex__lib_code, easy_getinfo, (swerex__lib_easy * easy, swerex__lib_info info, ...))         \
+  X(void, easy_cleanup, (swerex__lib_easy * easy))                                                 \
+  X(const char *, easy_strerror, (swerex__lib_code code))                                          \
+  X(swerex__lib_list *, slist_append, (swerex__lib_list * list, const char *text))                 \
+  X(void, slist_free_all, (swerex__lib_list * list))                                               \
+  X(swerex__lib_multi *, multi_init, (void))                                                       \
+  X(swerex__lib_status, multi_setopt,                                                              \
+    (swerex__lib_multi * multi, swerex__lib_setting setting, ...))                                 \
+  X(swerex__lib_status, multi_assign, (swerex__lib_multi * multi, int fd, void *pointer))          \
+  X(swerex__lib_status, multi_add_handle, (swerex__lib_multi * multi, swerex__lib_easy * easy))    \
+  X(swerex__lib_status, multi_remove_handle,                                                       \
+    (swerex__lib_multi * multi, swerex__lib_easy * easy))                                          \
+  X(swerex__lib_status, multi_socket_action,                                                       \
+    (swerex__lib_multi * multi, int fd, int events, int *running))                                 \
+  X(swerex__lib_message *, multi_info_read, (swerex__lib_multi * multi, int *left))                \
+  X(swerex__lib_status, multi_cleanup, (swerex__lib_multi * multi))
 
-#define SWEREX__CURL_ROW(type, name, arguments) type(*name) arguments;
-typedef struct swerex__curl_api {
-  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
-} swerex__curl_api;
-#undef SWEREX__CURL_ROW
+#define SWEREX__LIB_ROW(type, name, arguments) type(*name) arguments;
+typedef struct swerex__lib_api {
+  SWEREX__LIB_CALLS(SWEREX__LIB_ROW)
+} swerex__lib_api;
+#undef SWEREX__LIB_ROW
+
+/** What was set aside while SIGPIPE is held back. */
+typedef struct swerex__lib_guard {
+  sigset_t mask;
+  bool pending;
+} swerex__lib_guard;
+
+#if SWEREX_USE_CURL == 1
+
+static bool swerex__lib_load(swerex__lib_api *api, swerex_error *err) {
+#define SWEREX__LIB_ROW(type, name, arguments) api->name = curl_##name;
+  SWEREX__LIB_CALLS(SWEREX__LIB_ROW)
+#undef SWEREX__LIB_ROW
+  (void)err;
+  return true;
+}
+
+#else
+
+static bool swerex__lib_load(swerex__lib_api *api, swerex_error *err) {
+  static const char *const files[] = {"libcurl.so.4", "libcurl-gnutls.so.4", "libcurl.4.dylib"};
+  char why[256] = "";
+  void *library = NULL, *symbol;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(files) && library == NULL; i++) {
+    library = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
+    const char *text = library == NULL && i == 0 ? dlerror() : NULL;
+    if (text != NULL) snprintf(why, sizeof why, "%s", text);
+  }
+  if (library == NULL)
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
+                           "libcurl.so.4 is not installed: apt-get install libcurl4, or what the "
+                           "system's package is called; https needs it (%s)",
+                           why);
+#define SWEREX__LIB_ROW(type, name, arguments)                                                     \
+  symbol = dlsym(library, "curl_" #name);                                                          \
+  if (symbol == NULL)                                                                              \
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "libcurl has no curl_" #name);               \
+  memcpy(&api->name, &symbol, sizeof symbol);
+  SWEREX__LIB_CALLS(SWEREX__LIB_ROW)
+#undef SWEREX__LIB_ROW
+  return true;
+}
+
+#endif
+
+/** Hold SIGPIPE back from this thread: TLS libraries write to sockets like to files. */
+static void swerex__lib_enter(swerex__lib_guard *guard) {
+  sigset_t broken, pending;
+  sigemptyset(&broken);
+  sigaddset(&broken, SIGPIPE);
+  sigemptyset(&pending);
+  sigpending(&pending);
+  guard->pending = sigismember(&pending, SIGPIPE) == 1;
+  pthread_sigmask(SIG_BLOCK, &broken, &guard->mask);
+}
+
+/** Forget a SIGPIPE that came meanwhile, and let later ones in. */
+static void swerex__lib_leave(const swerex__lib_guard *guard) {
+  sigset_t broken, pending;
+  int number;
+  sigemptyset(&broken);
+  sigaddset(&broken, SIGPIPE);
+  sigemptyset(&pending);
+  sigpending(&pending);
+  if (!guard->pending && sigismember(&pending, SIGPIPE) == 1) sigwait(&broken, &number);
+  pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
+}
+
+/* =============================================================================================
+ * [curl] HTTPS calls by libcurl
+ * ========================================================================================== */
+/* A curl is a multi handle that our loop drives, with the connections it keeps; a job is one call.
+ * libcurl must not be called from its own callbacks: what they start and stop there is only noted,
+ * and done as soon as libcurl has returned. Certificates are checked; redirects, cookies and what
+ * else a browser would do are off, as they are in libcurl; proxies come from the environment. */
+
+#define SWEREX__CURL_UNKNOWN UINT64_MAX /* a body's length: sent in chunks */
+
+enum {
+  SWEREX__CURL_IDLE_MAX = 64,
+  SWEREX__CURL_WORDS = 256,       /* CURL_ERROR_SIZE */
+  SWEREX__CURL_ABORT = 0x10000000 /* CURL_READFUNC_ABORT */
+};
 
 /** What to call, and whom to tell. Strings are borrowed for swerex__curl_start. */
 typedef struct swerex__curl_request {
@@ -16505,19 +16694,13 @@ typedef struct swerex__curl_request {
   void *owner;
 } swerex__curl_request;
 
-/** What was set aside while SIGPIPE is held back. */
-typedef struct swerex__curl_guard {
-  sigset_t mask;
-  bool pending;
-} swerex__curl_guard;
-
 typedef struct swerex__curl {
   swerex_loop *loop;
-  swerex__curl_api api;
-  swerex__curl_multi *multi;
+  swerex__lib_api api;
+  swerex__lib_multi *multi;
   swerex__loop_timer timer;
   swerex__loop_link jobs, watches;
-  swerex__curl_guard guard;
+  swerex__lib_guard guard;
   bool inside; /* libcurl runs: it must not be called */
   bool busy;   /* so it does, or calls are being ended */
   bool noted;  /* a job waits to be added, or to be freed */
@@ -16529,10 +16712,10 @@ typedef struct swerex__curl_job {
   swerex__loop_link link; /* first member */
   swerex__curl *curl;
   swerex__curl_request request;
-  swerex__curl_easy *easy;
-  swerex__curl_list *headers;
+  swerex__lib_easy *easy;
+  swerex__lib_list *headers;
   bool added, stopped;
-  swerex__curl_code refused; /* the first option that was not taken */
+  swerex__lib_code refused; /* the first option that was not taken */
   int status;
   uint64_t body_sent;
   swerex_error error; /* of read and on_data */
@@ -16544,80 +16727,17 @@ typedef struct swerex__curl_watch {
   swerex__poll_watch poll;
 } swerex__curl_watch;
 
-/* --- the library -------------------------------------------------------------------------- */
-
-#if SWEREX_USE_CURL == 1
-
-static bool swerex__curl_load(swerex__curl_api *api, swerex_error *err) {
-#define SWEREX__CURL_ROW(type, name, arguments) api->name = curl_##name;
-  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
-#undef SWEREX__CURL_ROW
-  (void)err;
-  return true;
-}
-
-#else
-
-static bool swerex__curl_load(swerex__curl_api *api, swerex_error *err) {
-  static const char *const files[] = {"libcurl.so.4", "libcurl-gnutls.so.4", "libcurl.4.dylib"};
-  char why[256] = "";
-  void *library = NULL, *symbol;
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(files) && library == NULL; i++) {
-    library = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
-    const char *text = library == NULL && i == 0 ? dlerror() : NULL;
-    if (text != NULL) snprintf(why, sizeof why, "%s", text);
-  }
-  if (library == NULL)
-    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,
-                           "libcurl.so.4 is not installed: apt-get install libcurl4, or what the "
-                           "system's package is called; https needs it (%s)",
-                           why);
-#define SWEREX__CURL_ROW(type, name, arguments)                                                    \
-  symbol = dlsym(library, "curl_" #name);                                                          \
-  if (symbol == NULL)                                                                              \
-    return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "libcurl has no curl_" #name);               \
-  memcpy(&api->name, &symbol, sizeof symbol);
-  SWEREX__CURL_CALLS(SWEREX__CURL_ROW)
-#undef SWEREX__CURL_ROW
-  return true;
-}
-
-#endif
-
-/** Hold SIGPIPE back from this thread: TLS libraries write to sockets like to files. */
-static void swerex__curl_enter(swerex__curl_guard *guard) {
-  sigset_t broken, pending;
-  sigemptyset(&broken);
-  sigaddset(&broken, SIGPIPE);
-  sigemptyset(&pending);
-  sigpending(&pending);
-  guard->pending = sigismember(&pending, SIGPIPE) == 1;
-  pthread_sigmask(SIG_BLOCK, &broken, &guard->mask);
-}
-
-/** Forget a SIGPIPE that came meanwhile, and let later ones in. */
-static void swerex__curl_leave(const swerex__curl_guard *guard) {
-  sigset_t broken, pending;
-  int number;
-  sigemptyset(&broken);
-  sigaddset(&broken, SIGPIPE);
-  sigemptyset(&pending);
-  sigpending(&pending);
-  if (!guard->pending && sigismember(&pending, SIGPIPE) == 1) sigwait(&broken, &number);
-  pthread_sigmask(SIG_SETMASK, &guard->mask, NULL);
-}
-
 /* --- jobs --------------------------------------------------------------------------------- */
 
 static void swerex__curl_free_job(swerex__curl_job *job) {
-  const swerex__curl_api *api = &job->curl->api;
-  swerex__curl_guard guard;
+  const swerex__lib_api *api = &job->curl->api;
+  swerex__lib_guard guard;
   job->stopped = true; /* should a callback still come */
-  swerex__curl_enter(&guard);
+  swerex__lib_enter(&guard);
   if (job->added) api->multi_remove_handle(job->curl->multi, job->easy);
   if (job->easy != NULL) api->easy_cleanup(job->easy);
   api->slist_free_all(job->headers);
-  swerex__curl_leave(&guard);
+  swerex__lib_leave(&guard);
   swerex__loop_link_remove(&job->link);
   swerex__err_clear(&job->error);
   swerex__mem_free(job);
@@ -16635,60 +16755,60 @@ static void swerex__curl_stop(swerex__curl_job *job) {
 
 /** Let the job's connection serve others behind it, whatever its request says. */
 static void swerex__curl_keep(swerex__curl_job *job) {
-  job->curl->api.easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_FORBID_REUSE, 0L);
+  job->curl->api.easy_setopt(job->easy, (swerex__lib_option)SWEREX__LIB_OPT_FORBID_REUSE, 0L);
 }
 
 /** Describe why a call failed. */
-static void swerex__curl_describe(swerex__curl_job *job, swerex__curl_code result,
+static void swerex__curl_describe(swerex__curl_job *job, swerex__lib_code result,
                                   swerex_error *error) {
   static const struct {
     int result;
     swerex_code code;
   } codes[] = {
-    {SWEREX__CURL_E_UNSUPPORTED_PROTOCOL, SWEREX_E_HTTP}, /* an answer of HTTP/0.9 */
-    {SWEREX__CURL_E_WEIRD_SERVER_REPLY, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_HTTP2, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_PARTIAL_FILE, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_GOT_NOTHING, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_SEND_ERROR, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_RECV_ERROR, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_BAD_CONTENT_ENCODING, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_HTTP2_STREAM, SWEREX_E_HTTP},
-    {SWEREX__CURL_E_OPERATION_TIMEDOUT, SWEREX_E_TIMEOUT},
-    {SWEREX__CURL_E_NOT_BUILT_IN, SWEREX_E_UNSUPPORTED},
-    {SWEREX__CURL_E_UNKNOWN_OPTION, SWEREX_E_UNSUPPORTED},
+    {SWEREX__LIB_E_UNSUPPORTED_PROTOCOL, SWEREX_E_HTTP}, /* an answer of HTTP/0.9 */
+    {SWEREX__LIB_E_WEIRD_SERVER_REPLY, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_HTTP2, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_PARTIAL_FILE, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_GOT_NOTHING, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_SEND_ERROR, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_RECV_ERROR, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_BAD_CONTENT_ENCODING, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_HTTP2_STREAM, SWEREX_E_HTTP},
+    {SWEREX__LIB_E_OPERATION_TIMEDOUT, SWEREX_E_TIMEOUT},
+    {SWEREX__LIB_E_NOT_BUILT_IN, SWEREX_E_UNSUPPORTED},
+    {SWEREX__LIB_E_UNKNOWN_OPTION, SWEREX_E_UNSUPPORTED},
   };
-  const swerex__curl_api *api = &job->curl->api;
+  const swerex__lib_api *api = &job->curl->api;
   char *url = NULL;
   swerex_code code = SWEREX_E_OS;
-  if ((int)result == SWEREX__CURL_E_OUT_OF_MEMORY) {
+  if ((int)result == SWEREX__LIB_E_OUT_OF_MEMORY) {
     swerex__err_memory(error);
     return;
   }
   for (size_t i = 0; i < SWEREX__SYS_COUNT(codes); i++)
     if (codes[i].result == (int)result) code = codes[i].code;
-  api->easy_getinfo(job->easy, (swerex__curl_info)SWEREX__CURL_INFO_EFFECTIVE_URL, &url);
+  api->easy_getinfo(job->easy, (swerex__lib_info)SWEREX__LIB_INFO_EFFECTIVE_URL, &url);
   swerex__err_set(error, code, "%s: %s%s", url == NULL ? "https" : url,
                   job->words[0] != '\0' ? job->words : api->easy_strerror(result),
-                  (int)result == SWEREX__CURL_E_PEER_FAILED_VERIFICATION
+                  (int)result == SWEREX__LIB_E_PEER_FAILED_VERIFICATION
                     ? " (SSL_CERT_FILE may name the certificates to trust)"
                     : "");
 }
 
 /** End a call, and free its job. */
-static void swerex__curl_end(swerex__curl_job *job, swerex__curl_code result,
+static void swerex__curl_end(swerex__curl_job *job, swerex__lib_code result,
                              swerex_error *error) {
   swerex__curl_request request = job->request;
   long sent = 0;
-  job->curl->api.easy_getinfo(job->easy, (swerex__curl_info)SWEREX__CURL_INFO_REQUEST_SIZE, &sent);
+  job->curl->api.easy_getinfo(job->easy, (swerex__lib_info)SWEREX__LIB_INFO_REQUEST_SIZE, &sent);
   if (error->code != SWEREX_E_OK)
     (void)result; /* known already */
   else if (job->error.code != SWEREX_E_OK)
     swerex__err_move(error, &job->error);
-  else if ((int)result != SWEREX__CURL_E_OK)
+  else if ((int)result != SWEREX__LIB_E_OK)
     swerex__curl_describe(job, result, error);
   else if (job->status == 0)
-    swerex__curl_describe(job, (swerex__curl_code)SWEREX__CURL_E_WEIRD_SERVER_REPLY, error);
+    swerex__curl_describe(job, (swerex__lib_code)SWEREX__LIB_E_WEIRD_SERVER_REPLY, error);
   swerex__curl_free_job(job);
   request.done(request.owner, sent > 0, error);
   swerex__err_clear(error);
@@ -16719,9 +16839,9 @@ static size_t swerex__curl_on_write(char *data, size_t size, size_t count, void 
   swerex__curl *curl = job->curl;
   if (size * count == 0) return 0;
   if (job->stopped) return 0;
-  swerex__curl_leave(&curl->guard); /* the host's own code may run */
+  swerex__lib_leave(&curl->guard); /* the host's own code may run */
   bool ok = job->request.on_data(job->request.owner, data, size * count, &job->error);
-  swerex__curl_enter(&curl->guard);
+  swerex__lib_enter(&curl->guard);
   return ok && !job->stopped ? size * count : 0;
 }
 
@@ -16757,8 +16877,8 @@ static size_t swerex__curl_on_header(char *line, size_t unit, size_t count, void
   return job->stopped ? 0 : total;
 }
 
-static int swerex__curl_open_socket(void *user, swerex__curl_purpose purpose,
-                                    swerex__curl_address *address) {
+static int swerex__curl_open_socket(void *user, swerex__lib_purpose purpose,
+                                    swerex__lib_address *address) {
   int fd = socket(address->family, address->socktype, address->protocol);
   (void)user;
   (void)purpose;
@@ -16768,12 +16888,12 @@ static int swerex__curl_open_socket(void *user, swerex__curl_purpose purpose,
 /* --- driving libcurl ---------------------------------------------------------------------- */
 
 static void swerex__curl_destroy(swerex__curl *curl) {
-  swerex__curl_guard guard;
+  swerex__lib_guard guard;
   while (!swerex__loop_link_empty(&curl->jobs))
     swerex__curl_free_job((swerex__curl_job *)curl->jobs.next);
-  swerex__curl_enter(&guard);
+  swerex__lib_enter(&guard);
   if (curl->multi != NULL) curl->api.multi_cleanup(curl->multi);
-  swerex__curl_leave(&guard);
+  swerex__lib_leave(&guard);
   while (!swerex__loop_link_empty(&curl->watches)) {
     swerex__curl_watch *watch = (swerex__curl_watch *)curl->watches.next;
     swerex__poll_set(&curl->loop->poll, &watch->poll, 0);
@@ -16796,11 +16916,11 @@ static void swerex__curl_close(swerex__curl *curl) {
 /** Hand a job to libcurl. */
 static bool swerex__curl_add(swerex__curl_job *job) {
   swerex__curl *curl = job->curl;
-  swerex__curl_guard guard;
-  swerex__curl_enter(&guard);
+  swerex__lib_guard guard;
+  swerex__lib_enter(&guard);
   job->added =
-    (int)curl->api.multi_add_handle(curl->multi, job->easy) == (int)SWEREX__CURL_M_OK;
-  swerex__curl_leave(&guard);
+    (int)curl->api.multi_add_handle(curl->multi, job->easy) == (int)SWEREX__LIB_M_OK;
+  swerex__lib_leave(&guard);
   return job->added;
 }
 
@@ -16817,7 +16937,7 @@ static void swerex__curl_catch_up(swerex__curl *curl) {
         swerex__curl_free_job(job);
       } else if (!job->added && !swerex__curl_add(job)) {
         swerex__err_memory(&error);
-        swerex__curl_end(job, (swerex__curl_code)SWEREX__CURL_E_OK, &error);
+        swerex__curl_end(job, (swerex__lib_code)SWEREX__LIB_E_OK, &error);
         link = curl->jobs.next; /* other jobs may have gone */
       }
     }
@@ -16826,34 +16946,33 @@ static void swerex__curl_catch_up(swerex__curl *curl) {
 
 /** End the calls that are over. */
 static void swerex__curl_settle(swerex__curl *curl) {
-  swerex__curl_message *message;
+  swerex__lib_message *message;
   swerex_error error = SWEREX_ERROR_INIT;
   int left;
   swerex__curl_catch_up(curl);
   while (!curl->closed &&
          (message = curl->api.multi_info_read(curl->multi, &left)) != NULL) {
     char *job = NULL;
-    if ((int)message->msg != SWEREX__CURL_MSG_DONE) continue;
-    swerex__curl_code result = message->data.result;
-    curl->api.easy_getinfo(message->easy_handle, (swerex__curl_info)SWEREX__CURL_INFO_PRIVATE,
-                           &job);
+    if ((int)message->msg != SWEREX__LIB_MSG_DONE) continue;
+    swerex__lib_code result = message->data.result;
+    curl->api.easy_getinfo(message->easy_handle, (swerex__lib_info)SWEREX__LIB_INFO_PRIVATE, &job);
     swerex__curl_end((swerex__curl_job *)(void *)job, result, &error);
   }
   while (!curl->closed && curl->number != 0 && !swerex__loop_link_empty(&curl->jobs)) {
     swerex__err_system(&error, curl->number, "a connection of libcurl");
-    swerex__curl_end((swerex__curl_job *)curl->jobs.next, (swerex__curl_code)SWEREX__CURL_E_OK,
+    swerex__curl_end((swerex__curl_job *)curl->jobs.next, (swerex__lib_code)SWEREX__LIB_E_OK,
                      &error);
   }
   curl->number = 0;
 }
 
-/** Let libcurl work on a descriptor, or on what is due (fd: SWEREX__CURL__SOCKET_TIMEOUT). */
+/** Let libcurl work on a descriptor, or on what is due (fd: SWEREX__LIB__SOCKET_TIMEOUT). */
 static void swerex__curl_act(swerex__curl *curl, int fd) {
   int running;
   curl->busy = curl->inside = true;
-  swerex__curl_enter(&curl->guard);
+  swerex__lib_enter(&curl->guard);
   curl->api.multi_socket_action(curl->multi, fd, 0, &running);
-  swerex__curl_leave(&curl->guard);
+  swerex__lib_leave(&curl->guard);
   curl->inside = false;
   swerex__curl_settle(curl);
   curl->busy = false;
@@ -16865,15 +16984,15 @@ static void swerex__curl_on_ready(swerex__poll_watch *watch) {
 }
 
 static void swerex__curl_on_time(swerex__loop_timer *timer) {
-  swerex__curl_act((swerex__curl *)timer->owner, SWEREX__CURL__SOCKET_TIMEOUT);
+  swerex__curl_act((swerex__curl *)timer->owner, SWEREX__LIB__SOCKET_TIMEOUT);
 }
 
-static int swerex__curl_on_socket(swerex__curl_easy *easy, int fd, int what, void *user,
+static int swerex__curl_on_socket(swerex__lib_easy *easy, int fd, int what, void *user,
                                   void *pointer) {
   swerex__curl *curl = (swerex__curl *)user;
   swerex__curl_watch *watch = (swerex__curl_watch *)pointer;
   (void)easy;
-  if (watch == NULL && what != SWEREX__CURL__POLL_REMOVE) {
+  if (watch == NULL && what != SWEREX__LIB__POLL_REMOVE) {
     watch = (swerex__curl_watch *)swerex__mem_new(&curl->loop->allocator, 1, sizeof *watch);
     if (watch == NULL) {
       curl->number = ENOMEM;
@@ -16885,7 +17004,7 @@ static int swerex__curl_on_socket(swerex__curl_easy *easy, int fd, int what, voi
     swerex__loop_link_insert(&curl->watches, &watch->link);
     curl->api.multi_assign(curl->multi, fd, watch);
   }
-  if (what != SWEREX__CURL__POLL_REMOVE) { /* the bits for in and out are the poller's too */
+  if (what != SWEREX__LIB__POLL_REMOVE) { /* the bits for in and out are the poller's too */
     if (!swerex__poll_set(&curl->loop->poll, &watch->poll, (unsigned)what)) curl->number = errno;
   } else if (watch != NULL) {
     swerex__poll_set(&curl->loop->poll, &watch->poll, 0);
@@ -16895,7 +17014,7 @@ static int swerex__curl_on_socket(swerex__curl_easy *easy, int fd, int what, voi
   return 0;
 }
 
-static int swerex__curl_on_timer(swerex__curl_multi *multi, long milliseconds, void *user) {
+static int swerex__curl_on_timer(swerex__lib_multi *multi, long milliseconds, void *user) {
   swerex__curl *curl = (swerex__curl *)user;
   (void)multi;
   swerex__loop_arm(curl->loop, &curl->timer,
@@ -16912,17 +17031,17 @@ static swerex__curl *swerex__curl_new(swerex_loop *loop, swerex_error *err) {
     swerex__err_memory(err);
     return NULL;
   }
-  const swerex__curl_api *api = &curl->api;
+  const swerex__lib_api *api = &curl->api;
   curl->loop = loop;
   swerex__loop_link_init(&curl->jobs);
   swerex__loop_link_init(&curl->watches);
-  bool ok = swerex__curl_load(&curl->api, err);
+  bool ok = swerex__lib_load(&curl->api, err);
   if (!ok) {
     swerex__mem_free(curl);
     return NULL;
   }
   pthread_mutex_lock(&lock);
-  ok = (int)api->global_init(SWEREX__CURL__GLOBAL_ALL) == SWEREX__CURL_E_OK;
+  ok = (int)api->global_init(SWEREX__LIB__GLOBAL_ALL) == SWEREX__LIB_E_OK;
   pthread_mutex_unlock(&lock);
   curl->multi = ok ? api->multi_init() : NULL;
   if (curl->multi == NULL) {
@@ -16930,14 +17049,14 @@ static swerex__curl *swerex__curl_new(swerex_loop *loop, swerex_error *err) {
     swerex__curl_destroy(curl);
     return NULL;
   }
-  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_SOCKETDATA,
+  api->multi_setopt(curl->multi, (swerex__lib_setting)SWEREX__LIB_MOPT_SOCKETDATA,
                     (void *)curl);
-  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_SOCKETFUNCTION,
+  api->multi_setopt(curl->multi, (swerex__lib_setting)SWEREX__LIB_MOPT_SOCKETFUNCTION,
                     swerex__curl_on_socket);
-  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_TIMERDATA, (void *)curl);
-  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_TIMERFUNCTION,
+  api->multi_setopt(curl->multi, (swerex__lib_setting)SWEREX__LIB_MOPT_TIMERDATA, (void *)curl);
+  api->multi_setopt(curl->multi, (swerex__lib_setting)SWEREX__LIB_MOPT_TIMERFUNCTION,
                     swerex__curl_on_timer);
-  api->multi_setopt(curl->multi, (swerex__curl_setting)SWEREX__CURL_MOPT_MAXCONNECTS,
+  api->multi_setopt(curl->multi, (swerex__lib_setting)SWEREX__LIB_MOPT_MAXCONNECTS,
                     (long)SWEREX__CURL_IDLE_MAX);
   return curl;
 }
@@ -16945,24 +17064,24 @@ static swerex__curl *swerex__curl_new(swerex_loop *loop, swerex_error *err) {
 /* --- calls -------------------------------------------------------------------------------- */
 
 /** Remember the first option that was refused. */
-static void swerex__curl_note(swerex__curl_job *job, swerex__curl_code code) {
-  if ((int)job->refused == SWEREX__CURL_E_OK) job->refused = code;
+static void swerex__curl_note(swerex__curl_job *job, swerex__lib_code code) {
+  if ((int)job->refused == SWEREX__LIB_E_OK) job->refused = code;
 }
 
 static void swerex__curl_set_number(swerex__curl_job *job, int option, long value) {
-  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__curl_option)option, value));
+  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__lib_option)option, value));
 }
 
 static void swerex__curl_set_pointer(swerex__curl_job *job, int option, const void *value) {
-  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__curl_option)option, value));
+  swerex__curl_note(job, job->curl->api.easy_setopt(job->easy, (swerex__lib_option)option, value));
 }
 
 /** Add one line to the request's head; "Name:" keeps libcurl's own out. */
 static void swerex__curl_add_line(swerex__curl_job *job, const char *line) {
-  swerex__curl_list *list =
+  swerex__lib_list *list =
     line == NULL ? NULL : job->curl->api.slist_append(job->headers, line);
   if (list == NULL)
-    swerex__curl_note(job, (swerex__curl_code)SWEREX__CURL_E_OUT_OF_MEMORY);
+    swerex__curl_note(job, (swerex__lib_code)SWEREX__LIB_E_OUT_OF_MEMORY);
   else
     job->headers = list;
 }
@@ -16983,36 +17102,36 @@ static void swerex__curl_set_headers(swerex__curl_job *job) {
   for (size_t i = 0; i < SWEREX__SYS_COUNT(unwanted); i++) swerex__curl_add_line(job, unwanted[i]);
   if (request->read != NULL && request->length == SWEREX__CURL_UNKNOWN && !request->http2)
     swerex__curl_add_line(job, "Transfer-Encoding: chunked");
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_HTTPHEADER, job->headers);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_HTTPHEADER, job->headers);
 }
 
 /** Say what is sent. */
 static void swerex__curl_set_body(swerex__curl_job *job) {
-  const swerex__curl_api *api = &job->curl->api;
+  const swerex__lib_api *api = &job->curl->api;
   const swerex__curl_request *request = &job->request;
   bool unknown = request->length == SWEREX__CURL_UNKNOWN;
   if (strcmp(request->method, "GET") == 0) {
-    swerex__curl_set_number(job, SWEREX__CURL_OPT_HTTPGET, 1);
+    swerex__curl_set_number(job, SWEREX__LIB_OPT_HTTPGET, 1);
     return;
   }
-  swerex__curl_set_number(job, SWEREX__CURL_OPT_POST, 1);
+  swerex__curl_set_number(job, SWEREX__LIB_OPT_POST, 1);
   int64_t size = request->read == NULL ? (int64_t)request->body_size
                  : unknown             ? -1
                                        : (int64_t)request->length;
   swerex__curl_note(job, api->easy_setopt(
-                           job->easy, (swerex__curl_option)SWEREX__CURL_OPT_POSTFIELDSIZE_LARGE,
+                           job->easy, (swerex__lib_option)SWEREX__LIB_OPT_POSTFIELDSIZE_LARGE,
                            size));
   if (request->read == NULL) { /* a copy: the caller may stop the call and free the body */
-    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_COPYPOSTFIELDS,
+    swerex__curl_set_pointer(job, SWEREX__LIB_OPT_COPYPOSTFIELDS,
                              request->body_size > 0 ? request->body : "");
   } else {
-    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_READDATA, job);
+    swerex__curl_set_pointer(job, SWEREX__LIB_OPT_READDATA, job);
     swerex__curl_note(job, api->easy_setopt(job->easy,
-                                            (swerex__curl_option)SWEREX__CURL_OPT_READFUNCTION,
+                                            (swerex__lib_option)SWEREX__LIB_OPT_READFUNCTION,
                                             swerex__curl_on_read));
   }
   if (strcmp(request->method, "POST") != 0)
-    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_CUSTOMREQUEST, request->method);
+    swerex__curl_set_pointer(job, SWEREX__LIB_OPT_CUSTOMREQUEST, request->method);
 }
 
 /** Say whom to trust, as the programs curl and openssl do. */
@@ -17021,15 +17140,15 @@ static void swerex__curl_set_trust(swerex__curl_job *job) {
   if (file == NULL) file = getenv("CURL_CA_BUNDLE");
   if (file == NULL || file[0] == '\0') file = getenv("SSL_CERT_FILE");
   if (file != NULL && file[0] != '\0')
-    swerex__curl_set_pointer(job, SWEREX__CURL_OPT_CAINFO, file);
+    swerex__curl_set_pointer(job, SWEREX__LIB_OPT_CAINFO, file);
   if (folder != NULL && folder[0] != '\0') /* not every TLS library can do that */
-    job->curl->api.easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_CAPATH, folder);
+    job->curl->api.easy_setopt(job->easy, (swerex__lib_option)SWEREX__LIB_OPT_CAPATH, folder);
 }
 
 /** Say how the call is made. A body from a reader cannot be sent twice: it gets a new connection,
  * as only on one that was used before libcurl tries again by itself. */
 static void swerex__curl_set_options(swerex__curl_job *job) {
-  const swerex__curl_api *api = &job->curl->api;
+  const swerex__lib_api *api = &job->curl->api;
   const swerex__curl_request *request = &job->request;
   double patience = request->connect_timeout;
   long limit = swerex__poll_milliseconds(patience < 0 ? 1e6 : patience);
@@ -17038,34 +17157,34 @@ static void swerex__curl_set_options(swerex__curl_job *job) {
     int option;
     long value;
   } numbers[] = {
-    {SWEREX__CURL_OPT_NOSIGNAL, 1},
-    {SWEREX__CURL_OPT_PATH_AS_IS, 1},
-    {SWEREX__CURL_OPT_SUPPRESS_CONNECT_HEADERS, 1},
-    {SWEREX__CURL_OPT_CONNECTTIMEOUT_MS, limit > 0 ? limit : 1},
-    {SWEREX__CURL_OPT_HTTP_VERSION,
-     known            ? SWEREX__CURL__HTTP_VERSION_2_PRIOR_KNOWLEDGE
-     : request->http2 ? SWEREX__CURL__HTTP_VERSION_2TLS
-                      : SWEREX__CURL__HTTP_VERSION_1_1},
-    {SWEREX__CURL_OPT_PIPEWAIT, request->http2},
-    {SWEREX__CURL_OPT_FRESH_CONNECT, !request->reuse || (request->read != NULL && !request->http2)},
-    {SWEREX__CURL_OPT_FORBID_REUSE, !request->reuse},
+    {SWEREX__LIB_OPT_NOSIGNAL, 1},
+    {SWEREX__LIB_OPT_PATH_AS_IS, 1},
+    {SWEREX__LIB_OPT_SUPPRESS_CONNECT_HEADERS, 1},
+    {SWEREX__LIB_OPT_CONNECTTIMEOUT_MS, limit > 0 ? limit : 1},
+    {SWEREX__LIB_OPT_HTTP_VERSION,
+     known            ? SWEREX__LIB__HTTP_VERSION_2_PRIOR_KNOWLEDGE
+     : request->http2 ? SWEREX__LIB__HTTP_VERSION_2TLS
+                      : SWEREX__LIB__HTTP_VERSION_1_1},
+    {SWEREX__LIB_OPT_PIPEWAIT, request->http2},
+    {SWEREX__LIB_OPT_FRESH_CONNECT, !request->reuse || (request->read != NULL && !request->http2)},
+    {SWEREX__LIB_OPT_FORBID_REUSE, !request->reuse},
   };
   for (size_t i = 0; i < SWEREX__SYS_COUNT(numbers); i++)
     swerex__curl_set_number(job, numbers[i].option, numbers[i].value);
-  api->easy_setopt(job->easy, (swerex__curl_option)SWEREX__CURL_OPT_QUICK_EXIT, 1L);
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_URL, request->url);
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_PRIVATE, job);
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_ERRORBUFFER, job->words);
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_WRITEDATA, job);
-  swerex__curl_set_pointer(job, SWEREX__CURL_OPT_HEADERDATA, job);
+  api->easy_setopt(job->easy, (swerex__lib_option)SWEREX__LIB_OPT_QUICK_EXIT, 1L);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_URL, request->url);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_PRIVATE, job);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_ERRORBUFFER, job->words);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_WRITEDATA, job);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_HEADERDATA, job);
   swerex__curl_note(job, api->easy_setopt(job->easy,
-                                          (swerex__curl_option)SWEREX__CURL_OPT_WRITEFUNCTION,
+                                          (swerex__lib_option)SWEREX__LIB_OPT_WRITEFUNCTION,
                                           swerex__curl_on_write));
   swerex__curl_note(job, api->easy_setopt(job->easy,
-                                          (swerex__curl_option)SWEREX__CURL_OPT_HEADERFUNCTION,
+                                          (swerex__lib_option)SWEREX__LIB_OPT_HEADERFUNCTION,
                                           swerex__curl_on_header));
   swerex__curl_note(job, api->easy_setopt(job->easy,
-                                          (swerex__curl_option)SWEREX__CURL_OPT_OPENSOCKETFUNCTION,
+                                          (swerex__lib_option)SWEREX__LIB_OPT_OPENSOCKETFUNCTION,
                                           swerex__curl_open_socket));
 }
 
@@ -17089,9 +17208,9 @@ static swerex__curl_job *swerex__curl_start(swerex__curl *curl,
   swerex__curl_set_headers(job);
   swerex__curl_set_body(job);
   job->request.method = job->request.url = job->request.headers = job->request.body = NULL;
-  if ((int)job->refused != SWEREX__CURL_E_OK) {
+  if ((int)job->refused != SWEREX__LIB_E_OK) {
     swerex__curl_describe(job, job->refused, err);
-    if (request->http2_only && (int)job->refused != SWEREX__CURL_E_OUT_OF_MEMORY)
+    if (request->http2_only && (int)job->refused != SWEREX__LIB_E_OUT_OF_MEMORY)
       swerex__err_set(err, SWEREX_E_UNSUPPORTED,
                       "this libcurl was built without HTTP/2: install one with nghttp2, such as "
                       "Debian's libcurl4");
@@ -17683,6 +17802,48 @@ static void swerex__web_close(swerex__web *web) {
 }
 
 /* =============================================================================================
+ * [raised] Exceptions that a server tells of
+ * ========================================================================================== */
+
+/** Find the code that the server means: by name where it is ours, else by the Python class. */
+static swerex_code swerex__raised_code(const swerex__json *exception, const char *class_path) {
+  const swerex__json *name = swerex__json_get(exception, "code");
+  for (int i = 1; name != NULL && i < SWEREX_E_COUNT_; i++)
+    if (name->type == SWEREX__JSON_STRING && swerex__json_is(name, swerex__err_rows[i].name) &&
+        strcmp(swerex__err_rows[i].class_path, class_path) == 0)
+      return (swerex_code)i;
+  return swerex__err_code_of_class(class_path);
+}
+
+/** Copy a string member of an exception, NULs cut off; NULL: it is not there. */
+static char *swerex__raised_string(const swerex__json *object, const char *name) {
+  const swerex__json *node = swerex__json_get(object, name);
+  if (node == NULL || node->type != SWEREX__JSON_STRING) return NULL;
+  return swerex__mem_copy(NULL, node->string, node->size);
+}
+
+/** Take an exception of the other side: a value like any other. */
+static bool swerex__raised_take(const swerex__json *root, swerex_error *error) {
+  const swerex__json *exception = swerex__json_get(root, "swerexception");
+  if (exception == NULL || exception->type != SWEREX__JSON_OBJECT) return false;
+  const swerex__json *info = swerex__json_get(exception, "extra_info");
+  swerex__str extra = swerex__str_new(NULL, SIZE_MAX / 2);
+  char *message = swerex__raised_string(exception, "message");
+  char *path = swerex__raised_string(exception, "class_path");
+  char *traceback = swerex__raised_string(exception, "traceback");
+  if (info != NULL && info->type == SWEREX__JSON_OBJECT) swerex__json_add_node(&extra, info);
+  const char *strings[4] = {message, extra.failed || extra.size <= 2 ? NULL : extra.data, path,
+                            traceback != NULL && traceback[0] != '\0' ? traceback : NULL};
+  swerex__err_fill(error, swerex__raised_code(exception, path == NULL ? "" : path), strings);
+  error->http_status = 511;
+  swerex__str_clear(&extra);
+  swerex__mem_free(message);
+  swerex__mem_free(path);
+  swerex__mem_free(traceback);
+  return true;
+}
+
+/* =============================================================================================
  * [remote] The remote runtime
  * ========================================================================================== */
 /* Each verb is a call to a server, ours or the Python one. A call that failed before its request
@@ -17804,44 +17965,6 @@ static void swerex__remote_fail(swerex__remote_call *call, swerex_error *error) 
 
 /* --- answers ------------------------------------------------------------------------------ */
 
-/** Find the code that the server means: by name where it is ours, else by the Python class. */
-static swerex_code swerex__remote_code(const swerex__json *exception, const char *class_path) {
-  const swerex__json *name = swerex__json_get(exception, "code");
-  for (int i = 1; name != NULL && i < SWEREX_E_COUNT_; i++)
-    if (name->type == SWEREX__JSON_STRING && swerex__json_is(name, swerex__err_rows[i].name) &&
-        strcmp(swerex__err_rows[i].class_path, class_path) == 0)
-      return (swerex_code)i;
-  return swerex__err_code_of_class(class_path);
-}
-
-/** Copy a string member of an exception, NULs cut off; NULL: it is not there. */
-static char *swerex__remote_string(const swerex__json *object, const char *name) {
-  const swerex__json *node = swerex__json_get(object, name);
-  if (node == NULL || node->type != SWEREX__JSON_STRING) return NULL;
-  return swerex__mem_copy(NULL, node->string, node->size);
-}
-
-/** Take an exception of the other side: a value like any other. */
-static bool swerex__remote_take_exception(const swerex__json *root, swerex_error *error) {
-  const swerex__json *exception = swerex__json_get(root, "swerexception");
-  if (exception == NULL || exception->type != SWEREX__JSON_OBJECT) return false;
-  const swerex__json *info = swerex__json_get(exception, "extra_info");
-  swerex__str extra = swerex__str_new(NULL, SIZE_MAX / 2);
-  char *message = swerex__remote_string(exception, "message");
-  char *path = swerex__remote_string(exception, "class_path");
-  char *traceback = swerex__remote_string(exception, "traceback");
-  if (info != NULL && info->type == SWEREX__JSON_OBJECT) swerex__json_add_node(&extra, info);
-  const char *strings[4] = {message, extra.failed || extra.size <= 2 ? NULL : extra.data, path,
-                            traceback != NULL && traceback[0] != '\0' ? traceback : NULL};
-  swerex__err_fill(error, swerex__remote_code(exception, path == NULL ? "" : path), strings);
-  error->http_status = 511;
-  swerex__str_clear(&extra);
-  swerex__mem_free(message);
-  swerex__mem_free(path);
-  swerex__mem_free(traceback);
-  return true;
-}
-
 /** Describe an answer that is neither the verb's nor an exception. */
 static void swerex__remote_set_status(const swerex__remote_call *call, int status,
                                       const swerex__json *root, const char *text, size_t size,
@@ -17888,15 +18011,15 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
                                   size_t size) {
   const swerex_allocator *memory = &call->remote->base.loop->allocator;
   swerex_error error = SWEREX_ERROR_INIT;
-  swerex__json_doc doc;
+  swerex__doc doc;
   memset(&doc, 0, sizeof doc);
-  bool ok = swerex__json_parse(memory, text, size, &doc, &error);
-  if (status == 511 && ok && swerex__remote_take_exception(doc.root, &error)) {
+  bool ok = swerex__doc_parse(memory, text, size, &doc, &error);
+  if (status == 511 && ok && swerex__raised_take(doc.root, &error)) {
     ok = false;
   } else if (status != 200) {
     swerex__remote_set_status(call, status, doc.root, text, size, &error);
     ok = false;
-  } else if (!ok || !swerex__model_decode(memory, call->future->model, doc.root,
+  } else if (!ok || !swerex__decode_model(memory, call->future->model, doc.root,
                                           call->future->response, &error)) {
     swerex_error why = SWEREX_ERROR_INIT;
     swerex__err_move(&why, &error);
@@ -17905,7 +18028,7 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
     swerex__err_clear(&why);
     ok = false;
   }
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   if (!ok) {
     swerex__remote_fail(call, &error);
     swerex__err_clear(&error);
@@ -17922,9 +18045,9 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
 /** Take one line of a stream. */
 static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *err) {
   const swerex_output_watch *watch = &call->watch;
-  swerex__json_doc doc;
+  swerex__doc doc;
   if (call->line.size <= 1) return true; /* a sign of life */
-  if (!swerex__json_parse(call->line.allocator, call->line.data, call->line.size, &doc, err)) {
+  if (!swerex__doc_parse(call->line.allocator, call->line.data, call->line.size, &doc, err)) {
     swerex_error why = SWEREX_ERROR_INIT;
     if (err->code == SWEREX_E_NO_MEMORY) return false;
     swerex__err_move(&why, err);
@@ -17954,7 +18077,7 @@ static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *er
                          text->size);
     }
   }
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   return true;
 }
 
@@ -18200,7 +18323,7 @@ static bool swerex__remote_fill(swerex__remote_call *call, const void *request, 
   } else if (call->verb == SWEREX__RT_UPLOAD) {
     if (!swerex__remote_fill_upload(call, (const swerex_upload_request *)request, err))
       return false;
-  } else if (json && !swerex__model_encode(model, request, &call->web.body, err)) {
+  } else if (json && !swerex__encode_model(model, request, &call->web.body, err)) {
     return false;
   }
   if (call->verb == SWEREX__RT_EXECUTE) call->watch = ((const swerex_command *)request)->watch;
@@ -18319,14 +18442,14 @@ typedef struct swerex__form {
   unsigned mode; /* 0: not said */
   double mtime;  /* < 0: not said */
   swerex_error error;
-  swerex__zip_unpack *unpack;
-  swerex__fs_copy *copy;
+  swerex__unzip *unpack;
+  swerex__copy *copy;
 } swerex__form;
 
 static void swerex__form_free(swerex__form *form) {
   if (form == NULL) return;
-  swerex__zip_unpack_free(form->unpack);
-  swerex__fs_copy_free(form->copy);
+  swerex__unzip_free(form->unpack);
+  swerex__copy_free(form->copy);
   swerex__sys_close(&form->fd);
   if (form->spool != NULL) unlink(form->spool);
   swerex__multi_free(&form->multi);
@@ -18465,7 +18588,7 @@ static bool swerex__form_aim(swerex__form *form) {
 
 /** Bring the file to its place. */
 static swerex__fs_progress swerex__form_place(swerex__form *form, swerex_error *err) {
-  if (form->copy != NULL) return swerex__fs_copy_step(form->copy, err);
+  if (form->copy != NULL) return swerex__copy_step(form->copy, err);
   if (!swerex__fs_make_parents(form->target, err)) return SWEREX__FS_FAILED;
   if (!swerex__form_aim(form)) {
     swerex__err_memory(err);
@@ -18480,16 +18603,16 @@ static swerex__fs_progress swerex__form_place(swerex__form *form, swerex_error *
     swerex__err_system(err, errno, form->target);
     return SWEREX__FS_FAILED;
   }
-  form->copy = swerex__fs_copy_new(form->memory, form->spool, form->target, err);
+  form->copy = swerex__copy_new(form->memory, form->spool, form->target, err);
   return form->copy == NULL ? SWEREX__FS_FAILED : SWEREX__FS_MORE;
 }
 
 /** Do a bounded part of what a complete form asks for. */
 static swerex__fs_progress swerex__form_step(swerex__form *form, swerex_error *err) {
   if (!form->unzip) return swerex__form_place(form, err);
-  if (form->unpack != NULL) return swerex__zip_unpack_step(form->unpack, err);
+  if (form->unpack != NULL) return swerex__unzip_step(form->unpack, err);
   if (!swerex__fs_make_parents(form->target, err)) return SWEREX__FS_FAILED;
-  form->unpack = swerex__zip_unpack_new(form->memory, form->fd, form->target, NULL, err);
+  form->unpack = swerex__unzip_new(form->memory, form->fd, form->target, NULL, err);
   return form->unpack == NULL ? SWEREX__FS_FAILED : SWEREX__FS_MORE;
 }
 
@@ -18517,7 +18640,7 @@ static bool swerex__form_describe(const swerex__form *form, swerex__str *out) {
 }
 
 /* =============================================================================================
- * [srv] The server
+ * [srv] The server: operations and their answers
  * ========================================================================================== */
 /* A local runtime behind HTTP, in the loop's one thread. A request becomes an operation, which
  * lives on when its connection is lost: the same call with the same X-Request-ID finds it again,
@@ -18536,13 +18659,8 @@ enum {
   SWEREX__SRV_READS = 16         /* of one connection, before others have their turn */
 };
 
-#define SWEREX__SRV_NO_TIME 1e9     /* no limit */
-#define SWEREX__SRV_HEAD_TIME 30.0  /* for a head, from its first byte */
-#define SWEREX__SRV_IDLE_TIME 300.0 /* between two requests */
-#define SWEREX__SRV_STALL_TIME 60.0 /* without a byte, either way */
-#define SWEREX__SRV_BEAT_TIME 20.0  /* between signs of life on a live answer */
-#define SWEREX__SRV_LINGER 2.0      /* for a refused peer to read why */
-#define SWEREX__SRV_PAUSE 0.1       /* when no descriptor is left for a new connection */
+#define SWEREX__SRV_BEAT_TIME 20.0 /* between signs of life on a live answer */
+#define SWEREX__SRV_LINGER 2.0     /* for a refused peer to read why */
 #define SWEREX__SRV_LIVE "application/x-ndjson"
 
 typedef struct swerex__srv_conn swerex__srv_conn;
@@ -18606,32 +18724,6 @@ struct swerex__srv_conn {
   uint64_t cursor;        /* on its tape */
   size_t seen_unsent;     /* at the last look: no progress since? */
   double due;             /* when the time limit is reached; the timer may fire before */
-};
-
-/** Bodies of requests. */
-typedef enum swerex__srv_body {
-  SWEREX__SRV_NONE,
-  SWEREX__SRV_JSON,
-  SWEREX__SRV_FORM
-} swerex__srv_body;
-
-typedef struct swerex__srv_route {
-  const char *method, *path;
-  swerex__srv_body body;
-  swerex__rt_verb verb; /* COUNT: none; run_in_session's depends on the body */
-} swerex__srv_route;
-
-static const swerex__srv_route swerex__srv_routes[] = {
-  {"GET", "/", SWEREX__SRV_NONE, SWEREX__RT_COUNT},
-  {"GET", "/is_alive", SWEREX__SRV_NONE, SWEREX__RT_IS_ALIVE},
-  {"POST", "/create_session", SWEREX__SRV_JSON, SWEREX__RT_CREATE_SESSION},
-  {"POST", "/run_in_session", SWEREX__SRV_JSON, SWEREX__RT_RUN_IN_SESSION},
-  {"POST", "/close_session", SWEREX__SRV_JSON, SWEREX__RT_CLOSE_SESSION},
-  {"POST", "/execute", SWEREX__SRV_JSON, SWEREX__RT_EXECUTE},
-  {"POST", "/read_file", SWEREX__SRV_JSON, SWEREX__RT_READ_FILE},
-  {"POST", "/write_file", SWEREX__SRV_JSON, SWEREX__RT_WRITE_FILE},
-  {"POST", "/upload", SWEREX__SRV_FORM, SWEREX__RT_UPLOAD},
-  {"POST", "/close", SWEREX__SRV_NONE, SWEREX__RT_CLOSE},
 };
 
 /* --- operations --------------------------------------------------------------------------- */
@@ -18956,7 +19048,7 @@ static void swerex__srv_on_answer(swerex_future *future, void *user_data) {
   swerex_error error = SWEREX_ERROR_INIT;
   op->future = NULL;
   bool ok = future->ok;
-  if (ok && !swerex__model_encode(future->model, future->response, &op->answer, &error)) {
+  if (ok && !swerex__encode_model(future->model, future->response, &op->answer, &error)) {
     ok = false;
     swerex__str_clear(&op->answer);
   } else if (!ok) {
@@ -19008,11 +19100,39 @@ static void swerex__srv_join(swerex__srv_conn *conn, swerex__srv_op *op) {
   if (op->done || conn->live) swerex__srv_pump(conn);
 }
 
-/* --- requests ----------------------------------------------------------------------------- */
+/* =============================================================================================
+ * [route] Requests to the server
+ * ========================================================================================== */
+
+/** Bodies of requests. */
+typedef enum swerex__route_body {
+  SWEREX__ROUTE_NONE,
+  SWEREX__ROUTE_JSON,
+  SWEREX__ROUTE_FORM
+} swerex__route_body;
+
+typedef struct swerex__route {
+  const char *method, *path;
+  swerex__route_body body;
+  swerex__rt_verb verb; /* COUNT: none; run_in_session's depends on the body */
+} swerex__route;
+
+static const swerex__route swerex__route_table[] = {
+  {"GET", "/", SWEREX__ROUTE_NONE, SWEREX__RT_COUNT},
+  {"GET", "/is_alive", SWEREX__ROUTE_NONE, SWEREX__RT_IS_ALIVE},
+  {"POST", "/create_session", SWEREX__ROUTE_JSON, SWEREX__RT_CREATE_SESSION},
+  {"POST", "/run_in_session", SWEREX__ROUTE_JSON, SWEREX__RT_RUN_IN_SESSION},
+  {"POST", "/close_session", SWEREX__ROUTE_JSON, SWEREX__RT_CLOSE_SESSION},
+  {"POST", "/execute", SWEREX__ROUTE_JSON, SWEREX__RT_EXECUTE},
+  {"POST", "/read_file", SWEREX__ROUTE_JSON, SWEREX__RT_READ_FILE},
+  {"POST", "/write_file", SWEREX__ROUTE_JSON, SWEREX__RT_WRITE_FILE},
+  {"POST", "/upload", SWEREX__ROUTE_FORM, SWEREX__RT_UPLOAD},
+  {"POST", "/close", SWEREX__ROUTE_NONE, SWEREX__RT_CLOSE},
+};
 
 /** Read a request's JSON and start its verb. */
-static bool swerex__srv_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex__rt_verb verb,
-                              const swerex__json *root, swerex_error *err) {
+static bool swerex__route_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex__rt_verb verb,
+                                const swerex__json *root, swerex_error *err) {
   union {
     swerex_create_bash_session_request create;
     swerex_bash_action action;
@@ -19026,8 +19146,7 @@ static bool swerex__srv_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex
   const swerex__model *model = swerex__rt_request_model(verb);
   swerex_output_watch watch = {swerex__srv_on_output, op, false};
   memset(&request, 0, sizeof request);
-  if (root != NULL && !swerex__model_decode_as(memory, model, root, true, &request, err))
-    return false;
+  if (root != NULL && !swerex__decode_as(memory, model, root, true, &request, err)) return false;
   if (conn->live && verb == SWEREX__RT_EXECUTE) request.command.watch = watch;
   if (conn->live && verb == SWEREX__RT_RUN_IN_SESSION) request.action.watch = watch;
   op->future = swerex__rt_call(server->runtime, verb, &request, err);
@@ -19039,7 +19158,7 @@ static bool swerex__srv_start(swerex__srv_conn *conn, swerex__srv_op *op, swerex
 }
 
 /** Answer 422 for a body that is not what it should be, and 511 for what Python would raise. */
-static void swerex__srv_reply_error(swerex__srv_conn *conn, const swerex_error *error) {
+static void swerex__route_reply_error(swerex__srv_conn *conn, const swerex_error *error) {
   swerex__str body = swerex__str_new(&conn->server->loop->allocator, SIZE_MAX / 2);
   bool invalid = error->code == SWEREX_E_JSON || error->code == SWEREX_E_VALIDATION;
   if (invalid && error->extra_info != NULL)
@@ -19053,48 +19172,48 @@ static void swerex__srv_reply_error(swerex__srv_conn *conn, const swerex_error *
 }
 
 /** A request with a JSON body, or none, is complete: do it. */
-static void swerex__srv_run(swerex__srv_conn *conn) {
+static void swerex__route_run(swerex__srv_conn *conn) {
   static const char missing[] =
     "{\"detail\":[{\"type\":\"missing\",\"loc\":[\"body\"],\"msg\":\"Field required\","
     "\"input\":null}]}";
-  const swerex__srv_route *route = &swerex__srv_routes[conn->row];
+  const swerex__route *route = &swerex__route_table[conn->row];
   const swerex_allocator *memory = &conn->server->loop->allocator;
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__rt_verb verb = route->verb;
-  swerex__json_doc doc;
+  swerex__doc doc;
   memset(&doc, 0, sizeof doc);
-  bool json = route->body == SWEREX__SRV_JSON;
+  bool json = route->body == SWEREX__ROUTE_JSON;
   if (json && conn->body.size == 0) {
     swerex__srv_reply(conn, 422, "", missing, sizeof missing - 1);
     swerex__srv_end_request(conn);
     return;
   }
   bool ok = !json ||
-            swerex__json_parse_in_place(memory, conn->body.data, conn->body.size, &doc, &error);
+            swerex__doc_parse_in_place(memory, conn->body.data, conn->body.size, &doc, &error);
   if (ok && verb == SWEREX__RT_RUN_IN_SESSION) {
-    const swerex__model_variant *variant =
-      swerex__model_select(memory, &swerex__model_actions, doc.root, &error);
+    const swerex__union_variant *variant =
+      swerex__union_select(memory, &swerex__union_actions, doc.root, &error);
     ok = variant != NULL;
     if (ok && variant->type == SWEREX_MODEL_BASH_INTERRUPT_ACTION)
       verb = SWEREX__RT_INTERRUPT_SESSION;
   }
   swerex__srv_op *op = ok ? swerex__srv_new_op(conn) : NULL;
   if (ok && op == NULL) ok = swerex__err_memory(&error);
-  if (ok && !swerex__srv_start(conn, op, verb, doc.root, &error)) {
+  if (ok && !swerex__route_start(conn, op, verb, doc.root, &error)) {
     swerex__srv_free_op(op);
     ok = false;
   }
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__str_clear(&conn->body);
   if (ok)
     swerex__srv_join(conn, op);
   else
-    swerex__srv_reply_error(conn, &error);
+    swerex__route_reply_error(conn, &error);
   swerex__err_clear(&error);
 }
 
 /** Compare with the token in a time that does not tell how much of it is right. */
-static bool swerex__srv_is_token(const char *token, swerex__http_text key) {
+static bool swerex__route_is_token(const char *token, swerex__http_text key) {
   size_t size = strlen(token);
   unsigned difference = size != key.size;
   for (size_t i = 0; i < key.size; i++)
@@ -19104,7 +19223,7 @@ static bool swerex__srv_is_token(const char *token, swerex__http_text key) {
 }
 
 /** Write a target's path without its query, percent-encodings decoded; false: it is malformed. */
-static bool swerex__srv_path(swerex__http_text target, char *path, size_t room) {
+static bool swerex__route_path(swerex__http_text target, char *path, size_t room) {
   size_t n = 0;
   if (target.size > 7 && memcmp(target.data, "http://", 7) == 0) { /* as sent to a proxy */
     const char *slash = (const char *)memchr(target.data + 7, '/', target.size - 7);
@@ -19131,12 +19250,12 @@ static bool swerex__srv_path(swerex__http_text target, char *path, size_t room) 
 }
 
 /** Find the route; returns the status: 200, 400, 404 or 405, with *allow the method it has. */
-static int swerex__srv_find_route(swerex__srv_conn *conn, const char **allow) {
+static int swerex__route_find(swerex__srv_conn *conn, const char **allow) {
   char path[64];
   int status = 404;
-  if (!swerex__srv_path(conn->http.target, path, sizeof path)) return 400;
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__srv_routes); i++) {
-    const swerex__srv_route *route = &swerex__srv_routes[i];
+  if (!swerex__route_path(conn->http.target, path, sizeof path)) return 400;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__route_table); i++) {
+    const swerex__route *route = &swerex__route_table[i];
     if (strcmp(route->path, path) != 0) continue;
     *allow = route->method;
     conn->row = (int)i;
@@ -19149,7 +19268,7 @@ static int swerex__srv_find_route(swerex__srv_conn *conn, const char **allow) {
 }
 
 /** After a refusal: read on only where the rest of the request is short, so that the next fits. */
-static void swerex__srv_refused(swerex__srv_conn *conn) {
+static void swerex__route_refused(swerex__srv_conn *conn) {
   bool body = conn->http.chunked || conn->http.left > 0;
   conn->draining = body;
   if (body && (conn->http.chunked || conn->http.left > SWEREX__SOCK_CHUNK || conn->http.expects))
@@ -19158,7 +19277,7 @@ static void swerex__srv_refused(swerex__srv_conn *conn) {
 }
 
 /** Refuse by the head alone; true: refused. */
-static bool swerex__srv_check(swerex__srv_conn *conn) {
+static bool swerex__route_check(swerex__srv_conn *conn) {
   const swerex_server *server = conn->server;
   swerex__http_text key = swerex__http_find(&conn->http, "x-api-key");
   const char *allow = "", *detail = NULL;
@@ -19168,19 +19287,19 @@ static bool swerex__srv_check(swerex__srv_conn *conn) {
     status = 401;
     detail = "Not authenticated";
     snprintf(headers, sizeof headers, "www-authenticate: APIKey\r\n");
-  } else if (server->token != NULL && !swerex__srv_is_token(server->token, key)) {
+  } else if (server->token != NULL && !swerex__route_is_token(server->token, key)) {
     status = 401;
     detail = "Invalid API Key";
-  } else if ((status = swerex__srv_find_route(conn, &allow)) != 200) {
+  } else if ((status = swerex__route_find(conn, &allow)) != 200) {
     detail = swerex__http_phrase(status);
     if (status == 405) snprintf(headers, sizeof headers, "allow: %s\r\n", allow);
   } else if (conn->http.sized && conn->http.left > server->options.max_body &&
-             swerex__srv_routes[conn->row].body != SWEREX__SRV_FORM) {
+             swerex__route_table[conn->row].body != SWEREX__ROUTE_FORM) {
     status = 413;
     detail = "the body is larger than the server's limit";
   }
   if (status == 200) return false;
-  swerex__srv_refused(conn);
+  swerex__route_refused(conn);
   swerex__srv_refuse(conn, status, headers, detail);
   swerex__srv_end_request(conn);
   return true;
@@ -19189,12 +19308,12 @@ static bool swerex__srv_check(swerex__srv_conn *conn) {
 /* --- uploads ------------------------------------------------------------------------------ */
 
 /** Do a bounded part of an upload, and come back for the rest. */
-static void swerex__srv_on_step(swerex__loop_timer *timer) {
+static void swerex__route_on_step(swerex__loop_timer *timer) {
   swerex__srv_op *op = (swerex__srv_op *)timer->owner;
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__fs_progress progress = swerex__form_step(op->form, &error);
   if (progress == SWEREX__FS_MORE) {
-    swerex__loop_arm(op->server->loop, timer, 0, swerex__srv_on_step, op);
+    swerex__loop_arm(op->server->loop, timer, 0, swerex__route_on_step, op);
     return;
   }
   swerex__form_free(op->form);
@@ -19204,7 +19323,7 @@ static void swerex__srv_on_step(swerex__loop_timer *timer) {
 }
 
 /** Answer a form that is broken, or lacks something; true: it does. */
-static bool swerex__srv_refuse_form(swerex__srv_conn *conn, const swerex__form *form) {
+static bool swerex__route_refuse_form(swerex__srv_conn *conn, const swerex__form *form) {
   swerex__str body = swerex__str_new(&conn->server->loop->allocator, 65536);
   bool whole = swerex__multi_complete(&form->multi), bad = swerex__form_describe(form, &body);
   if (body.failed) conn->stream.broken = true;
@@ -19220,10 +19339,10 @@ static bool swerex__srv_refuse_form(swerex__srv_conn *conn, const swerex__form *
 }
 
 /** A form has come: bring its file to its place, step by step. */
-static void swerex__srv_run_form(swerex__srv_conn *conn) {
+static void swerex__route_run_form(swerex__srv_conn *conn) {
   swerex__form *form = conn->form;
   conn->form = NULL;
-  if (swerex__srv_refuse_form(conn, form)) {
+  if (swerex__route_refuse_form(conn, form)) {
     swerex__form_free(form);
     return;
   }
@@ -19231,20 +19350,30 @@ static void swerex__srv_run_form(swerex__srv_conn *conn) {
   if (form->error.code == SWEREX_E_OK && (op = swerex__srv_new_op(conn)) == NULL)
     swerex__err_memory(&form->error);
   if (op == NULL) {
-    swerex__srv_reply_error(conn, &form->error);
+    swerex__route_reply_error(conn, &form->error);
     swerex__form_free(form);
     return;
   }
   swerex__form_finish(form);
   op->form = form;
-  swerex__loop_arm(conn->server->loop, &op->step, 0, swerex__srv_on_step, op);
+  swerex__loop_arm(conn->server->loop, &op->step, 0, swerex__route_on_step, op);
   swerex__srv_join(conn, op);
 }
+
+/* =============================================================================================
+ * [serve] Connections, and the server as a whole
+ * ========================================================================================== */
+
+#define SWEREX__SERVE_NO_TIME 1e9     /* no limit */
+#define SWEREX__SERVE_HEAD_TIME 30.0  /* for a head, from its first byte */
+#define SWEREX__SERVE_IDLE_TIME 300.0 /* between two requests */
+#define SWEREX__SERVE_STALL_TIME 60.0 /* without a byte, either way */
+#define SWEREX__SERVE_PAUSE 0.1       /* when no descriptor is left for a new connection */
 
 /* --- connections -------------------------------------------------------------------------- */
 
 /** Note what a head says, before it is overwritten. */
-static void swerex__srv_on_head(swerex__srv_conn *conn) {
+static void swerex__serve_on_head(swerex__srv_conn *conn) {
   swerex__http_text id = swerex__http_find(&conn->http, "x-request-id");
   swerex__http_text offset = swerex__http_find(&conn->http, "x-stream-offset");
   swerex__http_text gone = swerex__http_find(&conn->http, "x-on-disconnect");
@@ -19253,19 +19382,19 @@ static void swerex__srv_on_head(swerex__srv_conn *conn) {
   conn->id[0] = '\0';
   conn->cursor = 0;
   conn->busy = true;
-  if (swerex__srv_check(conn)) return;
+  if (swerex__route_check(conn)) return;
   if (id.size < sizeof conn->id && id.size > 0) {
     memcpy(conn->id, id.data, id.size);
     conn->id[id.size] = '\0';
   }
-  swerex__rt_verb verb = swerex__srv_routes[conn->row].verb;
+  swerex__rt_verb verb = swerex__route_table[conn->row].verb;
   bool streams = verb == SWEREX__RT_EXECUTE || verb == SWEREX__RT_RUN_IN_SESSION;
   conn->live = streams && conn->http.minor > 0 && accept.data != NULL &&
                swerex__http_lists(accept, SWEREX__SRV_LIVE);
   conn->kill = verb == SWEREX__RT_EXECUTE && gone.data != NULL && swerex__http_is(gone, "kill");
   if (conn->live && offset.data != NULL) swerex__http_number(offset, &conn->cursor);
   conn->busy = false;
-  if (swerex__srv_routes[conn->row].body == SWEREX__SRV_FORM) {
+  if (swerex__route_table[conn->row].body == SWEREX__ROUTE_FORM) {
     swerex__http_text type = swerex__http_find(&conn->http, "content-type");
     conn->form = swerex__form_new(&conn->server->loop->allocator, type);
     if (conn->form == NULL) conn->stream.broken = true;
@@ -19276,7 +19405,7 @@ static void swerex__srv_on_head(swerex__srv_conn *conn) {
     swerex__sock_send(&conn->stream, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 }
 
-static void swerex__srv_on_body(swerex__srv_conn *conn) {
+static void swerex__serve_on_body(swerex__srv_conn *conn) {
   const swerex__http *http = &conn->http;
   if (conn->draining) return;
   if (conn->form != NULL) {
@@ -19291,9 +19420,9 @@ static void swerex__srv_on_body(swerex__srv_conn *conn) {
 }
 
 /** The request is complete: answer it, or find the operation that does. */
-static void swerex__srv_on_end(swerex__srv_conn *conn) {
+static void swerex__serve_on_end(swerex__srv_conn *conn) {
   static const char hello[] = "{\"message\":\"hello world\"}";
-  swerex__rt_verb verb = swerex__srv_routes[conn->row].verb;
+  swerex__rt_verb verb = swerex__route_table[conn->row].verb;
   if (conn->draining) {
     conn->draining = false;
     swerex__http_restart(&conn->http);
@@ -19310,30 +19439,30 @@ static void swerex__srv_on_end(swerex__srv_conn *conn) {
     swerex__srv_reply(conn, 200, "", hello, sizeof hello - 1);
     swerex__srv_end_request(conn);
   } else if (conn->form != NULL) {
-    swerex__srv_run_form(conn);
+    swerex__route_run_form(conn);
   } else {
-    swerex__srv_run(conn);
+    swerex__route_run(conn);
   }
 }
 
 /** Refuse what is not HTTP, and say why. */
-static void swerex__srv_on_broken(swerex__srv_conn *conn) {
+static void swerex__serve_on_broken(swerex__srv_conn *conn) {
   conn->last = conn->draining = true;
   swerex__srv_refuse(conn, conn->http.fault, "", conn->http.why);
   swerex__srv_end_request(conn);
 }
 
 /** Handle bytes until a request is being answered; returns how many. */
-static size_t swerex__srv_feed(swerex__srv_conn *conn, const char *data, size_t size) {
+static size_t swerex__serve_feed(swerex__srv_conn *conn, const char *data, size_t size) {
   const char *start = data;
   while (!conn->busy && !conn->closed) {
     if (conn->lingering) return (size_t)(data - start) + size;
     switch (swerex__http_read(&conn->http, &data, &size)) {
-    case SWEREX__HTTP_HEAD: swerex__srv_on_head(conn); break;
-    case SWEREX__HTTP_BODY: swerex__srv_on_body(conn); break;
-    case SWEREX__HTTP_END: swerex__srv_on_end(conn); break;
+    case SWEREX__HTTP_HEAD: swerex__serve_on_head(conn); break;
+    case SWEREX__HTTP_BODY: swerex__serve_on_body(conn); break;
+    case SWEREX__HTTP_END: swerex__serve_on_end(conn); break;
     case SWEREX__HTTP_BROKEN:
-      if (!conn->last) swerex__srv_on_broken(conn);
+      if (!conn->last) swerex__serve_on_broken(conn);
       return (size_t)(data - start) + size;
     default: return (size_t)(data - start);
     }
@@ -19342,9 +19471,9 @@ static size_t swerex__srv_feed(swerex__srv_conn *conn, const char *data, size_t 
 }
 
 /** Go on with what came while a request was answered. */
-static void swerex__srv_go_on(swerex__srv_conn *conn) {
+static void swerex__serve_go_on(swerex__srv_conn *conn) {
   while (!conn->closed && !conn->busy && conn->rest.size > 0) {
-    size_t used = swerex__srv_feed(conn, conn->rest.data, conn->rest.size);
+    size_t used = swerex__serve_feed(conn, conn->rest.data, conn->rest.size);
     swerex__str_drop(&conn->rest, used);
     if (used == 0) break;
   }
@@ -19356,7 +19485,7 @@ static void swerex__srv_go_on(swerex__srv_conn *conn) {
 }
 
 /** The peer sends no more. */
-static void swerex__srv_on_eof(swerex__srv_conn *conn) {
+static void swerex__serve_on_eof(swerex__srv_conn *conn) {
   conn->ended = true;
   swerex__sock_set_reading(&conn->stream, false);
   bool waits = conn->busy || swerex__sock_waiting(&conn->stream) > 0;
@@ -19365,42 +19494,42 @@ static void swerex__srv_on_eof(swerex__srv_conn *conn) {
 }
 
 /** Watch over the time that a peer takes for what it sends. */
-static void swerex__srv_rearm(swerex__srv_conn *conn) {
+static void swerex__serve_rearm(swerex__srv_conn *conn) {
   if (conn->closed || conn->lingering || conn->op != NULL) return;
   if (conn->http.state == SWEREX__HTTP_IN_HEAD && !swerex__http_is_idle(&conn->http)) {
-    if (!conn->in_head) swerex__srv_arm(conn, SWEREX__SRV_HEAD_TIME);
+    if (!conn->in_head) swerex__srv_arm(conn, SWEREX__SERVE_HEAD_TIME);
     conn->in_head = true;
   } else {
     bool idle = swerex__http_is_idle(&conn->http) && swerex__sock_waiting(&conn->stream) == 0;
     bool only = conn->server->listener.fd < 0; /* of stdio: it may be idle as long as it lives */
     conn->in_head = false;
-    swerex__srv_arm(conn, !idle  ? SWEREX__SRV_STALL_TIME
-                          : only ? SWEREX__SRV_NO_TIME
-                                 : SWEREX__SRV_IDLE_TIME);
+    swerex__srv_arm(conn, !idle  ? SWEREX__SERVE_STALL_TIME
+                          : only ? SWEREX__SERVE_NO_TIME
+                                 : SWEREX__SERVE_IDLE_TIME);
   }
 }
 
-static void swerex__srv_on_input(swerex__sock_stream *stream) {
+static void swerex__serve_on_input(swerex__sock_stream *stream) {
   swerex__srv_conn *conn = (swerex__srv_conn *)stream->owner;
   char data[SWEREX__SOCK_CHUNK];
   for (int i = 0; i < SWEREX__SRV_READS && !conn->closed && stream->reading; i++) {
     ssize_t n = swerex__sock_receive(stream, data, sizeof data);
     if (n < 0) break;
     if (n == 0) {
-      swerex__srv_on_eof(conn);
+      swerex__serve_on_eof(conn);
       return;
     }
-    size_t used = conn->rest.size > 0 ? 0 : swerex__srv_feed(conn, data, (size_t)n);
+    size_t used = conn->rest.size > 0 ? 0 : swerex__serve_feed(conn, data, (size_t)n);
     if (conn->closed) return;
     swerex__str_add(&conn->rest, data + used, (size_t)n - used);
     if (conn->rest.size >= SWEREX__SOCK_CHUNK) swerex__sock_set_reading(stream, false);
-    swerex__srv_go_on(conn);
+    swerex__serve_go_on(conn);
     if ((size_t)n < sizeof data) break;
   }
-  swerex__srv_rearm(conn);
+  swerex__serve_rearm(conn);
 }
 
-static void swerex__srv_on_room(swerex__sock_stream *stream) {
+static void swerex__serve_on_room(swerex__sock_stream *stream) {
   swerex__srv_conn *conn = (swerex__srv_conn *)stream->owner;
   if (stream->broken) {
     swerex__srv_close_conn(conn);
@@ -19409,10 +19538,10 @@ static void swerex__srv_on_room(swerex__sock_stream *stream) {
   if (conn->op != NULL) swerex__srv_pump(conn);
   if (!conn->closed && !conn->busy && conn->last && swerex__sock_waiting(stream) == 0)
     swerex__srv_hang_up(conn);
-  if (!conn->closed && !conn->busy) swerex__srv_go_on(conn);
+  if (!conn->closed && !conn->busy) swerex__serve_go_on(conn);
 }
 
-static void swerex__srv_free_conn(swerex__srv_conn *conn) {
+static void swerex__serve_free_conn(swerex__srv_conn *conn) {
   swerex_server *server = conn->server;
   swerex__srv_close_conn(conn);
   swerex__loop_disarm(server->loop, &conn->timer);
@@ -19425,27 +19554,27 @@ static void swerex__srv_free_conn(swerex__srv_conn *conn) {
 }
 
 /** Time is up for what the connection was waiting for, or it is to go on. */
-static void swerex__srv_on_timer(swerex__loop_timer *timer) {
+static void swerex__serve_on_timer(swerex__loop_timer *timer) {
   swerex__srv_conn *conn = (swerex__srv_conn *)timer->owner;
   swerex_server *server = conn->server;
   size_t unsent = conn->closed ? 0 : swerex__sock_waiting(&conn->stream);
   double left = conn->due - swerex__util_now();
   if (conn->closed) {
     bool only = server->listener.fd < 0;
-    swerex__srv_free_conn(conn);
+    swerex__serve_free_conn(conn);
     if (only) server->done = true; /* the one client has gone */
     swerex__srv_check_idle(server);
   } else if (conn->resume) {
     conn->resume = false;
-    swerex__srv_go_on(conn);
-    swerex__srv_rearm(conn);
+    swerex__serve_go_on(conn);
+    swerex__serve_rearm(conn);
   } else if (left > 0) {
-    swerex__loop_arm(server->loop, timer, left, swerex__srv_on_timer, conn);
+    swerex__loop_arm(server->loop, timer, left, swerex__serve_on_timer, conn);
   } else if (conn->op != NULL && unsent == 0) {
     swerex__srv_send_chunk(conn, "\n", 1); /* still at work */
     swerex__srv_arm(conn, SWEREX__SRV_BEAT_TIME);
   } else if (unsent > 0 && unsent != conn->seen_unsent) {
-    swerex__srv_arm(conn, SWEREX__SRV_STALL_TIME);
+    swerex__srv_arm(conn, SWEREX__SERVE_STALL_TIME);
   } else if (conn->in_head) {
     conn->last = conn->draining = true;
     swerex__srv_refuse(conn, 408, "", "the request took too long to arrive");
@@ -19456,7 +19585,8 @@ static void swerex__srv_on_timer(swerex__loop_timer *timer) {
 }
 
 /** Take over a connection (output -1: one descriptor for both ways), or close it. */
-static bool swerex__srv_add_conn(swerex_server *server, int input, int output, swerex_error *err) {
+static bool swerex__serve_add_conn(swerex_server *server, int input, int output,
+                                   swerex_error *err) {
   const swerex_allocator *memory = &server->loop->allocator;
   swerex__srv_conn *conn = (swerex__srv_conn *)swerex__mem_new(memory, 1, sizeof *conn);
   if (conn == NULL) {
@@ -19464,36 +19594,36 @@ static bool swerex__srv_add_conn(swerex_server *server, int input, int output, s
     return swerex__err_memory(err);
   }
   conn->server = server;
-  conn->timer.fire = swerex__srv_on_timer;
+  conn->timer.fire = swerex__serve_on_timer;
   conn->rest = swerex__str_new(memory, SWEREX__SOCK_CHUNK * 2);
   conn->body = swerex__str_new(memory, server->options.max_body);
   swerex__http_init(&conn->http, memory, false);
   swerex__loop_link_insert(&server->conns, &conn->link);
   swerex__loop_disarm(server->loop, &server->idle);
   server->conn_count++;
-  conn->stream.on_input = swerex__srv_on_input;
-  conn->stream.on_room = swerex__srv_on_room;
+  conn->stream.on_input = swerex__serve_on_input;
+  conn->stream.on_room = swerex__serve_on_room;
   if (!swerex__sock_stream_open(&conn->stream, server->loop, input, output, SIZE_MAX / 2, conn)) {
     if (errno == EPERM)
       swerex__err_set(err, SWEREX_E_OS, "a client over stdin and stdout needs pipes, sockets or a "
                                         "terminal there, not files or /dev/null");
     else
       swerex__err_system(err, errno, "a connection");
-    swerex__srv_free_conn(conn);
+    swerex__serve_free_conn(conn);
     return false;
   }
-  swerex__srv_arm(conn, output < 0 ? SWEREX__SRV_HEAD_TIME : SWEREX__SRV_NO_TIME);
+  swerex__srv_arm(conn, output < 0 ? SWEREX__SERVE_HEAD_TIME : SWEREX__SERVE_NO_TIME);
   return true;
 }
 
 /* --- the server --------------------------------------------------------------------------- */
 
-static void swerex__srv_on_pause(swerex__loop_timer *timer) {
+static void swerex__serve_on_pause(swerex__loop_timer *timer) {
   swerex_server *server = (swerex_server *)timer->owner;
   swerex__poll_set(&server->loop->poll, &server->listener, SWEREX__POLL_READ);
 }
 
-static void swerex__srv_on_connection(swerex__poll_watch *watch) {
+static void swerex__serve_on_connection(swerex__poll_watch *watch) {
   swerex_server *server = (swerex_server *)watch->owner;
   for (int i = 0; i < SWEREX__SRV_READS; i++) {
     int fd = accept(watch->fd, NULL, NULL);
@@ -19503,19 +19633,19 @@ static void swerex__srv_on_connection(swerex__poll_watch *watch) {
       swerex__log(&server->logger, SWEREX_LOG_WARNING, "no new connections for a moment: %s",
                   strerror(errno));
       swerex__poll_set(&server->loop->poll, watch, 0);
-      swerex__loop_arm(server->loop, &server->pause, SWEREX__SRV_PAUSE, swerex__srv_on_pause,
+      swerex__loop_arm(server->loop, &server->pause, SWEREX__SERVE_PAUSE, swerex__serve_on_pause,
                        server);
       return;
     }
-    if (swerex__sock_prepare(&fd)) swerex__srv_add_conn(server, fd, -1, NULL);
+    if (swerex__sock_prepare(&fd)) swerex__serve_add_conn(server, fd, -1, NULL);
   }
 }
 
-static void swerex__srv_free(swerex_server *server) {
+static void swerex__serve_free(swerex_server *server) {
   if (server == NULL) return;
   swerex__loop_link_remove(&server->object.link);
   while (!swerex__loop_link_empty(&server->conns))
-    swerex__srv_free_conn((swerex__srv_conn *)server->conns.next);
+    swerex__serve_free_conn((swerex__srv_conn *)server->conns.next);
   while (!swerex__loop_link_empty(&server->ops)) {
     swerex__srv_op *op = (swerex__srv_op *)server->ops.next;
     if (op->future != NULL) op->future->then = NULL;
@@ -19533,12 +19663,12 @@ static void swerex__srv_free(swerex_server *server) {
   swerex__mem_free(server);
 }
 
-static void swerex__srv_destroy(swerex__loop_object *object) {
-  swerex__srv_free((swerex_server *)object);
+static void swerex__serve_destroy(swerex__loop_object *object) {
+  swerex__serve_free((swerex_server *)object);
 }
 
 /** Listen where the options say, and write the address. */
-static bool swerex__srv_listen(swerex_server *server, swerex_error *err) {
+static bool swerex__serve_listen(swerex_server *server, swerex_error *err) {
   const swerex_server_options *options = &server->options;
   const swerex_allocator *memory = &server->loop->allocator;
   const char *host = options->host != NULL ? options->host : "127.0.0.1";
@@ -19562,7 +19692,7 @@ static bool swerex__srv_listen(swerex_server *server, swerex_error *err) {
                            "set an auth token, or no_auth if that is wanted",
                            host);
   server->address = swerex__mem_copy(memory, address, strlen(address));
-  server->listener.ready = swerex__srv_on_connection;
+  server->listener.ready = swerex__serve_on_connection;
   server->listener.owner = server;
   return (server->address != NULL &&
           (options->unix_path == NULL || server->unix_path != NULL)) ||
@@ -19570,7 +19700,7 @@ static bool swerex__srv_listen(swerex_server *server, swerex_error *err) {
 }
 
 /** Take what the options point to, and start to serve. */
-static bool swerex__srv_open(swerex_server *server, swerex_error *err) {
+static bool swerex__serve_open(swerex_server *server, swerex_error *err) {
   const swerex_server_options *options = &server->options;
   const swerex_allocator *memory = &server->loop->allocator;
   if (options->auth_token != NULL && options->auth_token[0] != '\0') {
@@ -19586,15 +19716,15 @@ static bool swerex__srv_open(swerex_server *server, swerex_error *err) {
     if (server->address == NULL) return swerex__err_memory(err);
     if (!swerex__sys_prepare_fd(STDIN_FILENO, true) || !swerex__sys_prepare_fd(STDOUT_FILENO, true))
       return swerex__err_system(err, errno, "standard input and output");
-    return swerex__srv_add_conn(server, STDIN_FILENO, STDOUT_FILENO, err);
+    return swerex__serve_add_conn(server, STDIN_FILENO, STDOUT_FILENO, err);
   }
-  return swerex__srv_listen(server, err) &&
+  return swerex__serve_listen(server, err) &&
          (swerex__poll_set(&server->loop->poll, &server->listener, SWEREX__POLL_READ) ||
           swerex__err_system(err, errno, server->address));
 }
 
-static swerex_server *swerex__srv_new(swerex_loop *loop, const swerex_server_options *options,
-                                      swerex_error *err) {
+static swerex_server *swerex__serve_new(swerex_loop *loop, const swerex_server_options *options,
+                                        swerex_error *err) {
   static const swerex_server_options none;
   swerex_server *server = (swerex_server *)swerex__mem_new(&loop->allocator, 1, sizeof *server);
   if (server == NULL) {
@@ -19609,10 +19739,10 @@ static swerex_server *swerex__srv_new(swerex_loop *loop, const swerex_server_opt
   server->listener.fd = -1;
   swerex__loop_link_init(&server->conns);
   swerex__loop_link_init(&server->ops);
-  server->object.destroy = swerex__srv_destroy;
+  server->object.destroy = swerex__serve_destroy;
   swerex__loop_link_insert(&loop->objects, &server->object.link);
-  if (!swerex__srv_open(server, err)) {
-    swerex__srv_free(server);
+  if (!swerex__serve_open(server, err)) {
+    swerex__serve_free(server);
     return NULL;
   }
   if (server->options.max_lifetime > 0)
@@ -19842,7 +19972,7 @@ static void swerex__dep_release(swerex_deployment *deployment) {
   if (deployment->kind->release != NULL && deployment->state != NULL)
     deployment->kind->release(deployment);
   swerex__mem_free(deployment->state);
-  swerex__model_clear_deployment(&deployment->config);
+  swerex__union_clear_deployment(&deployment->config);
   swerex__err_clear(&deployment->failure);
   swerex__mem_free(deployment->hooks);
   swerex__mem_free(deployment);
@@ -20151,121 +20281,6 @@ static void swerex__dep_destroy(swerex__loop_object *object) {
   swerex__dep_free(deployment);
 }
 
-#ifdef SWEREX__SYS_MODAL
-/* --- reaching the runtime ----------------------------------------------------------------- */
-
-/** A wait for the runtime to answer, with looks at what it runs in. */
-typedef struct swerex__dep_reaching {
-  swerex_deployment *deployment;
-  swerex_future *future, *probe;
-  double seconds, deadline, look;
-  bool late;
-  char last[512]; /* that the runtime has said */
-} swerex__dep_reaching;
-
-static void swerex__dep_free_reaching(swerex__dep_reaching *reaching) {
-  swerex__loop_free_future(reaching->probe);
-  swerex__mem_free(reaching);
-}
-
-static void swerex__dep_cancel_reach(swerex_future *future) {
-  swerex__dep_free_reaching((swerex__dep_reaching *)future->operation);
-}
-
-/** End the wait: well, or with an error, which is used up. */
-static void swerex__dep_end_reach(swerex__dep_reaching *reaching, swerex_error *error) {
-  swerex_future *future = reaching->future;
-  swerex__dep_free_reaching(reaching);
-  if (error->code == SWEREX_E_OK)
-    swerex__loop_finish(future);
-  else
-    swerex__loop_fail(future, error);
-}
-
-/** Go on with a future; NULL: end with the error. */
-static void swerex__dep_probe_reach(swerex__dep_reaching *reaching, swerex_future *probe,
-                                    void (*then)(swerex_future *, void *), swerex_error *error) {
-  swerex__loop_free_future(reaching->probe);
-  reaching->probe = probe;
-  if (probe == NULL) {
-    swerex__dep_end_reach(reaching, error);
-    return;
-  }
-  swerex__loop_hide(probe);
-  swerex__loop_then(probe, then, reaching);
-}
-
-static void swerex__dep_ask_runtime(swerex__dep_reaching *reaching);
-
-/** What the runtime runs in was looked at. */
-static void swerex__dep_on_looked(swerex_future *probe, void *user_data) {
-  swerex__dep_reaching *reaching = (swerex__dep_reaching *)user_data;
-  const swerex_is_alive_response *seen = (const swerex_is_alive_response *)probe->response;
-  swerex_error error = SWEREX_ERROR_INIT;
-  if (!probe->ok)
-    swerex__err_move(&error, &probe->error);
-  else if (!seen->is_alive)
-    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP, "%s",
-                    seen->message.data == NULL ? "it has ended" : seen->message.data);
-  else if (reaching->late)
-    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
-                    "the runtime has not answered within %gs: %s", reaching->seconds,
-                    reaching->last);
-  if (error.code != SWEREX_E_OK)
-    swerex__dep_end_reach(reaching, &error);
-  else
-    swerex__dep_ask_runtime(reaching);
-}
-
-/** The runtime answers, or has not for a while. */
-static void swerex__dep_on_asked(swerex_future *probe, void *user_data) {
-  swerex__dep_reaching *reaching = (swerex__dep_reaching *)user_data;
-  swerex_deployment *deployment = reaching->deployment;
-  swerex_error error = SWEREX_ERROR_INIT;
-  if (probe->ok) {
-    swerex__dep_end_reach(reaching, &error);
-    return;
-  }
-  snprintf(reaching->last, sizeof reaching->last, "%s", probe->error.message);
-  reaching->late = swerex__util_now() >= reaching->deadline;
-  probe = deployment->kind->is_alive(deployment, &error);
-  swerex__dep_probe_reach(reaching, probe, swerex__dep_on_looked, &error);
-}
-
-static void swerex__dep_ask_runtime(swerex__dep_reaching *reaching) {
-  swerex_error error = SWEREX_ERROR_INIT;
-  double left = reaching->deadline - swerex__util_now();
-  if (left > reaching->look) left = reaching->look;
-  swerex_future *probe = swerex__rt_wait_until_alive(reaching->deployment->runtime,
-                                                     left > 0.1 ? left : 0.1, &error);
-  swerex__dep_probe_reach(reaching, probe, swerex__dep_on_asked, &error);
-}
-
-/** Wait for the runtime to answer; every `look` seconds the kind's is_alive is asked. */
-static swerex_future *swerex__dep_reach(swerex_deployment *deployment, double seconds, double look,
-                                        swerex_error *err) {
-  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
-  if (future == NULL) return NULL;
-  swerex__dep_reaching *reaching = (swerex__dep_reaching *)swerex__mem_new(
-    &deployment->loop->allocator, 1, sizeof *reaching);
-  if (reaching == NULL) {
-    swerex__loop_free_future(future);
-    swerex__err_memory(err);
-    return NULL;
-  }
-  reaching->deployment = deployment;
-  reaching->future = future;
-  reaching->seconds = seconds;
-  reaching->deadline = swerex__util_now() + seconds;
-  reaching->look = look;
-  future->operation = reaching;
-  future->cancel = swerex__dep_cancel_reach;
-  swerex__dep_ask_runtime(reaching);
-  return future;
-}
-
-#endif /* SWEREX__SYS_MODAL */
-
 /* --- making one --------------------------------------------------------------------------- */
 
 static swerex_deployment *swerex__dep_new(swerex_loop *loop, const swerex__dep_kind *kind,
@@ -20289,7 +20304,7 @@ static swerex_deployment *swerex__dep_new(swerex_loop *loop, const swerex__dep_k
     deployment->state = swerex__mem_new(&loop->allocator, 1, kind->state_size);
   if (kind->state_size > 0 && deployment->state == NULL)
     swerex__err_memory(err);
-  else if (swerex__model_copy_deployment(&loop->allocator, config, &deployment->config, err) &&
+  else if (swerex__union_copy_deployment(&loop->allocator, config, &deployment->config, err) &&
            (kind->check == NULL || kind->check(deployment, err)))
     return deployment;
   swerex__dep_release(deployment);
@@ -20308,6 +20323,124 @@ static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deploymen
   deployment->hooks[deployment->hook_count++] = hook;
   return true;
 }
+
+#ifdef SWEREX__SYS_MODAL
+
+/* =============================================================================================
+ * [reach] Runtimes waited for, with looks at where they run
+ * ========================================================================================== */
+
+/** A wait for the runtime to answer, with looks at what it runs in. */
+typedef struct swerex__reach {
+  swerex_deployment *deployment;
+  swerex_future *future, *probe;
+  double seconds, deadline, look;
+  bool late;
+  char last[512]; /* that the runtime has said */
+} swerex__reach;
+
+static void swerex__reach_free(swerex__reach *reaching) {
+  swerex__loop_free_future(reaching->probe);
+  swerex__mem_free(reaching);
+}
+
+static void swerex__reach_cancel(swerex_future *future) {
+  swerex__reach_free((swerex__reach *)future->operation);
+}
+
+/** End the wait: well, or with an error, which is used up. */
+static void swerex__reach_end(swerex__reach *reaching, swerex_error *error) {
+  swerex_future *future = reaching->future;
+  swerex__reach_free(reaching);
+  if (error->code == SWEREX_E_OK)
+    swerex__loop_finish(future);
+  else
+    swerex__loop_fail(future, error);
+}
+
+/** Go on with a future; NULL: end with the error. */
+static void swerex__reach_probe(swerex__reach *reaching, swerex_future *probe,
+                                void (*then)(swerex_future *, void *), swerex_error *error) {
+  swerex__loop_free_future(reaching->probe);
+  reaching->probe = probe;
+  if (probe == NULL) {
+    swerex__reach_end(reaching, error);
+    return;
+  }
+  swerex__loop_hide(probe);
+  swerex__loop_then(probe, then, reaching);
+}
+
+static void swerex__reach_ask_runtime(swerex__reach *reaching);
+
+/** What the runtime runs in was looked at. */
+static void swerex__reach_on_looked(swerex_future *probe, void *user_data) {
+  swerex__reach *reaching = (swerex__reach *)user_data;
+  const swerex_is_alive_response *seen = (const swerex_is_alive_response *)probe->response;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (!probe->ok)
+    swerex__err_move(&error, &probe->error);
+  else if (!seen->is_alive)
+    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP, "%s",
+                    seen->message.data == NULL ? "it has ended" : seen->message.data);
+  else if (reaching->late)
+    swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
+                    "the runtime has not answered within %gs: %s", reaching->seconds,
+                    reaching->last);
+  if (error.code != SWEREX_E_OK)
+    swerex__reach_end(reaching, &error);
+  else
+    swerex__reach_ask_runtime(reaching);
+}
+
+/** The runtime answers, or has not for a while. */
+static void swerex__reach_on_asked(swerex_future *probe, void *user_data) {
+  swerex__reach *reaching = (swerex__reach *)user_data;
+  swerex_deployment *deployment = reaching->deployment;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (probe->ok) {
+    swerex__reach_end(reaching, &error);
+    return;
+  }
+  snprintf(reaching->last, sizeof reaching->last, "%s", probe->error.message);
+  reaching->late = swerex__util_now() >= reaching->deadline;
+  probe = deployment->kind->is_alive(deployment, &error);
+  swerex__reach_probe(reaching, probe, swerex__reach_on_looked, &error);
+}
+
+static void swerex__reach_ask_runtime(swerex__reach *reaching) {
+  swerex_error error = SWEREX_ERROR_INIT;
+  double left = reaching->deadline - swerex__util_now();
+  if (left > reaching->look) left = reaching->look;
+  swerex_future *probe = swerex__rt_wait_until_alive(reaching->deployment->runtime,
+                                                     left > 0.1 ? left : 0.1, &error);
+  swerex__reach_probe(reaching, probe, swerex__reach_on_asked, &error);
+}
+
+/** Wait for the runtime to answer; every `look` seconds the kind's is_alive is asked. */
+static swerex_future *swerex__reach_runtime(swerex_deployment *deployment, double seconds,
+                                            double look, swerex_error *err) {
+  swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
+  if (future == NULL) return NULL;
+  swerex__reach *reaching =
+    (swerex__reach *)swerex__mem_new(&deployment->loop->allocator, 1, sizeof *reaching);
+  if (reaching == NULL) {
+    swerex__loop_free_future(future);
+    swerex__err_memory(err);
+    return NULL;
+  }
+  reaching->deployment = deployment;
+  reaching->future = future;
+  reaching->seconds = seconds;
+  reaching->deadline = swerex__util_now() + seconds;
+  reaching->look = look;
+  future->operation = reaching;
+  future->cancel = swerex__reach_cancel;
+  swerex__reach_ask_runtime(reaching);
+  return future;
+}
+
+#endif /* SWEREX__SYS_MODAL */
 
 #if !defined(SWEREX_NO_DOCKER) || defined(SWEREX__SYS_MODAL)
 
@@ -20597,8 +20730,8 @@ static void swerex__engine_on_ran(swerex__proc *proc) {
   swerex_error error = SWEREX_ERROR_INIT;
   bool ok = proc->end == SWEREX__PROC_EXITED;
   if (!ok) swerex__engine_set_broken(job, &error);
-  ok = ok && swerex__text_keep_take(&proc->pipes[0].keep, &response->stdout_text, &error) &&
-       swerex__text_keep_take(&proc->pipes[1].keep, &response->stderr_text, &error);
+  ok = ok && swerex__term_keep_take(&proc->pipes[0].keep, &response->stdout_text, &error) &&
+       swerex__term_keep_take(&proc->pipes[1].keep, &response->stderr_text, &error);
   response->exit_code = swerex__proc_exit_code(proc->status);
   if (ok && job->fine != NULL && response->exit_code != 0 &&
       !swerex__engine_says(&response->stderr_text, job->fine))
@@ -20663,7 +20796,7 @@ static const swerex_command_response *swerex__engine_answer(const swerex_future 
 }
 
 /* =============================================================================================
- * [docker] Docker and Podman
+ * [docker] What Docker and Podman are asked for
  * ========================================================================================== */
 /* A container is made, given the static server, and started with its output attached: the server's
  * line "listening" says that it is ready, the end of that output that it has ended. The engine is
@@ -20672,13 +20805,10 @@ static const swerex_command_response *swerex__engine_answer(const swerex_future 
  * socket. */
 
 #define SWEREX__DOCKER_PORT 8000
-#define SWEREX__DOCKER_TAIL 16384     /* kept of the container's output */
 #define SWEREX__DOCKER_LINE 4096
 #define SWEREX__DOCKER_TIMEOUT 180.0
 #define SWEREX__DOCKER_STOP_TIME 30.0 /* for each command of a stop */
 #define SWEREX__DOCKER_PULL_TIME 86400.0
-#define SWEREX__DOCKER_CLOSE_TIME 5.0
-#define SWEREX__DOCKER_ASK_PAUSE 0.05 /* before the port of what starts is asked for */
 
 typedef struct swerex__docker {
   swerex__keep *keep; /* above all its processes */
@@ -20917,8 +21047,6 @@ static swerex_future *swerex__docker_remove_image(swerex_deployment *deployment,
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
-/* --- the container ------------------------------------------------------------------------ */
-
 static swerex_future *swerex__docker_look_again(swerex_deployment *deployment, swerex_error *err) {
   bool known = swerex__docker_of(deployment)->arch[0] != '\0';
   return known ? NULL : swerex__docker_inspect(deployment, err);
@@ -20941,6 +21069,8 @@ static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *e
   swerex__elf_tell_absent(&deployment->logger, SWEREX_LOG_WARNING, arch);
   return true;
 }
+
+/* --- what a container runs, and as whose ------------------------------------------------- */
 
 /** A label by which a container's owner is found: machine, process, and when that began. */
 static void swerex__docker_owner(long pid, char *label, size_t room) {
@@ -21023,8 +21153,16 @@ static const char **swerex__docker_env(const swerex_deployment *deployment, cons
   return env;
 }
 
+/* =============================================================================================
+ * [container] Containers, and the deployment
+ * ========================================================================================== */
+
+#define SWEREX__CONTAINER_TAIL 16384 /* kept of the container's output */
+#define SWEREX__CONTAINER_CLOSE_TIME 5.0
+#define SWEREX__CONTAINER_ASK_PAUSE 0.05 /* before the port of what starts is asked for */
+
 /** Make the container, for the processor in docker->arch. */
-static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_make(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *network = swerex__docker_option(deployment, "--network");
@@ -21074,7 +21212,7 @@ static swerex_future *swerex__docker_make(swerex_deployment *deployment, swerex_
 }
 
 /** The processor that an image most likely is for, in the engine's words. */
-static void swerex__docker_guess(const swerex_deployment *deployment, char *arch, size_t room) {
+static void swerex__container_guess(const swerex_deployment *deployment, char *arch, size_t room) {
   const char *slash = strrchr(swerex__docker_of(deployment)->platform, '/');
   struct utsname system;
   const char *name = slash != NULL ? slash + 1 : uname(&system) == 0 ? system.machine : "";
@@ -21083,7 +21221,7 @@ static void swerex__docker_guess(const swerex_deployment *deployment, char *arch
 }
 
 /** Begin anew, with a keeper and names. */
-static swerex_future *swerex__docker_prepare(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_prepare(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__docker_reset(deployment);
   if (docker->keep != NULL && !swerex__keep_is_alive(docker->keep)) {
@@ -21099,22 +21237,22 @@ static swerex_future *swerex__docker_prepare(swerex_deployment *deployment, swer
  * Look at the image; meanwhile make a container of it, in the hope that it is as it is mostly. Not
  * with a name of the user's: what carries it could be another's.
  */
-static swerex_future *swerex__docker_try(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_try(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   docker->looking = swerex__docker_inspect(deployment, err);
   if (docker->looking == NULL) return NULL;
   swerex__loop_hide(docker->looking);
   if (docker->named || swerex__docker_config(deployment)->pull == SWEREX_PULL_ALWAYS) return NULL;
-  swerex__docker_guess(deployment, docker->guess, sizeof docker->guess);
+  swerex__container_guess(deployment, docker->guess, sizeof docker->guess);
   snprintf(docker->arch, sizeof docker->arch, "%s", docker->guess);
-  swerex_future *future = swerex__docker_make(deployment, NULL);
+  swerex_future *future = swerex__container_make(deployment, NULL);
   docker->arch[0] = '\0';
   return future;
 }
 
 /** Take the id of a container that was made. */
-static bool swerex__docker_created(swerex_deployment *deployment, swerex_future *future,
-                                   swerex_error *err) {
+static bool swerex__container_created(swerex_deployment *deployment, swerex_future *future,
+                                      swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   if (!future->ok) return swerex__err_move(err, &future->error);
   const swerex_bytes *out = &swerex__engine_answer(future)->stdout_text;
@@ -21128,15 +21266,15 @@ static bool swerex__docker_created(swerex_deployment *deployment, swerex_future 
 }
 
 /** That it was not made is no failure yet: the image may not be here. */
-static bool swerex__docker_tried(swerex_deployment *deployment, swerex_future *future,
-                                 swerex_error *err) {
+static bool swerex__container_tried(swerex_deployment *deployment, swerex_future *future,
+                                    swerex_error *err) {
   (void)err;
-  swerex__docker_created(deployment, future, &swerex__docker_of(deployment)->refused);
+  swerex__container_created(deployment, future, &swerex__docker_of(deployment)->refused);
   return true;
 }
 
 /** Learn what the image is. */
-static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_look(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_future *future = docker->looking;
   (void)err;
@@ -21145,7 +21283,7 @@ static swerex_future *swerex__docker_look(swerex_deployment *deployment, swerex_
 }
 
 /** Remove a container that was made for the wrong processor. */
-static swerex_future *swerex__docker_unmake(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_unmake(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const words[] = {"rm", "-f", docker->id, NULL};
   swerex__engine_call call = {SWEREX__DOCKER_STOP_TIME, swerex__engine_gone, -1, NULL,
@@ -21157,24 +21295,24 @@ static swerex_future *swerex__docker_unmake(swerex_deployment *deployment, swere
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
-static bool swerex__docker_unmade(swerex_deployment *deployment, swerex_future *future,
-                                  swerex_error *err) {
+static bool swerex__container_unmade(swerex_deployment *deployment, swerex_future *future,
+                                     swerex_error *err) {
   if (!future->ok) return swerex__err_move(err, &future->error);
   swerex__docker_of(deployment)->id[0] = '\0';
   return true;
 }
 
 /** Make the container, if it was not made while the image was looked at. */
-static swerex_future *swerex__docker_create(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_create(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   if (docker->id[0] != '\0') return NULL;
-  if (docker->refused.code == SWEREX_E_OK) return swerex__docker_make(deployment, err);
+  if (docker->refused.code == SWEREX_E_OK) return swerex__container_make(deployment, err);
   swerex__err_move(err, &docker->refused);
   return NULL;
 }
 
 /** Remove the container, or end it where it is to be kept. */
-static swerex_future *swerex__docker_remove(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_remove(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   bool keep = config->keep_container;
@@ -21195,7 +21333,7 @@ static swerex_future *swerex__docker_remove(swerex_deployment *deployment, swere
   return swerex__docker_run(deployment, &argv, &call, err);
 }
 
-static swerex_future *swerex__docker_put(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_put(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   char target[160];
   snprintf(target, sizeof target, "%s:%s", docker->id, docker->read_only ? "/.swerex" : "/");
@@ -21214,7 +21352,7 @@ static swerex_future *swerex__docker_put(swerex_deployment *deployment, swerex_e
 /* --- its output --------------------------------------------------------------------------- */
 
 /** End the wait for the server. */
-static void swerex__docker_settle(swerex_deployment *deployment, swerex_error *error) {
+static void swerex__container_settle(swerex_deployment *deployment, swerex_error *error) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_future *ready = docker->ready;
   docker->ready = NULL;
@@ -21226,14 +21364,14 @@ static void swerex__docker_settle(swerex_deployment *deployment, swerex_error *e
 }
 
 /** It is ready once the server listens and the port is known. */
-static void swerex__docker_check_ready(swerex_deployment *deployment) {
+static void swerex__container_check_ready(swerex_deployment *deployment) {
   const swerex__docker *docker = swerex__docker_of(deployment);
   bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
-  if (docker->listening && (!tcp || docker->port > 0)) swerex__docker_settle(deployment, NULL);
+  if (docker->listening && (!tcp || docker->port > 0)) swerex__container_settle(deployment, NULL);
 }
 
 /** Take a whole line of the container's output: to the log, and is it the one waited for? */
-static void swerex__docker_on_line(swerex_deployment *deployment, const char *line) {
+static void swerex__container_on_line(swerex_deployment *deployment, const char *line) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *listening = strstr(line, " listening on "), *colon = strrchr(line, ':');
   swerex__log(&deployment->logger, SWEREX_LOG_DEBUG, "%.12s: %s", docker->id, line);
@@ -21241,16 +21379,16 @@ static void swerex__docker_on_line(swerex_deployment *deployment, const char *li
   if (listening == NULL && strstr(line, "Uvicorn running on ") == NULL) return;
   if (docker->host_network && colon != NULL && docker->port == 0) docker->port = atoi(colon + 1);
   docker->listening = true;
-  swerex__docker_check_ready(deployment);
+  swerex__container_check_ready(deployment);
 }
 
-static void swerex__docker_on_output(void *user_data, swerex_stream stream, const char *text,
-                                     size_t size) {
-  swerex__docker_cut((swerex_deployment *)user_data, stream, text, size, swerex__docker_on_line);
+static void swerex__container_on_output(void *user_data, swerex_stream stream, const char *text,
+                                        size_t size) {
+  swerex__docker_cut((swerex_deployment *)user_data, stream, text, size, swerex__container_on_line);
 }
 
 /** Say that the container has ended, with its last output. */
-static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex_error *error) {
+static void swerex__container_set_ended(const swerex_deployment *deployment, swerex_error *error) {
   const swerex__docker *docker = swerex__docker_of(deployment);
   char what[200];
   const char *said = docker->output.data == NULL ? "" : docker->output.data;
@@ -21264,26 +21402,26 @@ static void swerex__docker_set_ended(const swerex_deployment *deployment, swerex
 }
 
 /** The container has ended, or could not be started. */
-static void swerex__docker_on_ended(swerex__proc *proc) {
+static void swerex__container_on_ended(swerex__proc *proc) {
   swerex_deployment *deployment = (swerex_deployment *)proc->owner;
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_error error = SWEREX_ERROR_INIT;
-  swerex__docker_on_output(deployment, SWEREX_STDOUT, "\n", 1);
+  swerex__container_on_output(deployment, SWEREX_STDOUT, "\n", 1);
   docker->exited = true;
   docker->exit_code = swerex__proc_exit_code(proc->status);
-  swerex__text_keep_take(&proc->pipes[0].keep, &docker->output, NULL);
+  swerex__term_keep_take(&proc->pipes[0].keep, &docker->output, NULL);
   docker->attached = NULL;
   swerex__proc_free(proc);
   if (docker->ready != NULL) {
-    swerex__docker_set_ended(deployment, &error);
-    swerex__docker_settle(deployment, &error);
+    swerex__container_set_ended(deployment, &error);
+    swerex__container_settle(deployment, &error);
   } else if (deployment->phase == SWEREX__DEP_STARTING && deployment->runtime != NULL &&
              deployment->waiting != NULL) {
     swerex__loop_cancel(deployment->waiting); /* the step then says why */
   }
 }
 
-static void swerex__docker_on_late(swerex__loop_timer *timer) {
+static void swerex__container_on_late(swerex__loop_timer *timer) {
   swerex_deployment *deployment = (swerex_deployment *)timer->owner;
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_error error = SWEREX_ERROR_INIT;
@@ -21293,19 +21431,19 @@ static void swerex__docker_on_late(swerex__loop_timer *timer) {
            "Runtime did not start within %gs in container %.100s. Its output so far",
            swerex__docker_limit(deployment), docker->name);
   if (docker->attached != NULL)
-    swerex__text_keep_take(&docker->attached->pipes[0].keep, &so_far, NULL);
+    swerex__term_keep_take(&docker->attached->pipes[0].keep, &so_far, NULL);
   swerex__engine_fail(&error, SWEREX_E_DEPLOYMENT_STARTUP, what, &so_far);
   swerex__mem_free(so_far.data);
-  swerex__docker_settle(deployment, &error);
+  swerex__container_settle(deployment, &error);
 }
 
-static void swerex__docker_cancel_ready(swerex_future *future) {
+static void swerex__container_cancel_ready(swerex_future *future) {
   swerex_deployment *deployment = (swerex_deployment *)future->operation;
   swerex__docker_of(deployment)->ready = NULL;
   swerex__loop_disarm(deployment->loop, &swerex__docker_of(deployment)->deadline);
 }
 
-static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_ask_port(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const words[] = {"port", docker->id, "8000/tcp", NULL};
   swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
@@ -21315,7 +21453,7 @@ static swerex_future *swerex__docker_ask_port(swerex_deployment *deployment, swe
 }
 
 /** Read the port at the end of "127.0.0.1:32768"; 0: there is none. */
-static int swerex__docker_read_port(const swerex_future *future) {
+static int swerex__container_read_port(const swerex_future *future) {
   const char *text = swerex__engine_answer(future)->stdout_text.data;
   if (!future->ok || text == NULL) return 0;
   const char *line = text + strcspn(text, "\n"), *colon = line;
@@ -21323,45 +21461,45 @@ static int swerex__docker_read_port(const swerex_future *future) {
   return *colon == ':' ? atoi(colon + 1) : 0;
 }
 
-static void swerex__docker_on_asked(swerex_future *future, void *user_data);
+static void swerex__container_on_asked(swerex_future *future, void *user_data);
 
 /**
  * Ask for the port while the container starts: the engine answers as soon as it has started it,
  * which is while the server comes up.
  */
-static void swerex__docker_on_ask(swerex__loop_timer *timer) {
+static void swerex__container_on_ask(swerex__loop_timer *timer) {
   swerex_deployment *deployment = (swerex_deployment *)timer->owner;
   swerex__docker *docker = swerex__docker_of(deployment);
   docker->asked_late = docker->listening;
-  docker->asking = docker->ready == NULL ? NULL : swerex__docker_ask_port(deployment, NULL);
+  docker->asking = docker->ready == NULL ? NULL : swerex__container_ask_port(deployment, NULL);
   if (docker->asking == NULL) return;
   swerex__loop_hide(docker->asking);
-  swerex__loop_then(docker->asking, swerex__docker_on_asked, deployment);
+  swerex__loop_then(docker->asking, swerex__container_on_asked, deployment);
 }
 
-static void swerex__docker_on_asked(swerex_future *future, void *user_data) {
+static void swerex__container_on_asked(swerex_future *future, void *user_data) {
   swerex_deployment *deployment = (swerex_deployment *)user_data;
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex_error error = SWEREX_ERROR_INIT;
   docker->asking = NULL;
-  docker->port = swerex__docker_read_port(future);
+  docker->port = swerex__container_read_port(future);
   swerex__err_move(&error, &future->error);
   swerex__loop_free_future(future);
   if (docker->port > 0)
-    swerex__docker_check_ready(deployment);
+    swerex__container_check_ready(deployment);
   else if (docker->asked_late) { /* there will be none */
     if (error.code == SWEREX_E_OK)
       swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP,
                       "%s published no port: a network without ports needs the transport \"stdio\"",
                       swerex__docker_program(deployment));
-    swerex__docker_settle(deployment, &error);
+    swerex__container_settle(deployment, &error);
   } else
-    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
-                     swerex__docker_on_ask, deployment);
+    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__CONTAINER_ASK_PAUSE,
+                     swerex__container_on_ask, deployment);
   swerex__err_clear(&error);
 }
 
-static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_start(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const argv[] = {swerex__docker_program(deployment), "start", "-a", docker->id, NULL};
   swerex__proc_spec spec;
@@ -21370,58 +21508,59 @@ static swerex_future *swerex__docker_start(swerex_deployment *deployment, swerex
   spec.input = -1;
   spec.merge = true;
   spec.timeout = spec.idle_timeout = SWEREX_FOREVER;
-  spec.max_output = SWEREX__DOCKER_TAIL;
-  spec.watch.on_output = swerex__docker_on_output;
+  spec.max_output = SWEREX__CONTAINER_TAIL;
+  spec.watch.on_output = swerex__container_on_output;
   spec.watch.user_data = deployment;
   swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
   if (future == NULL) return NULL;
   docker->attached = swerex__proc_start(deployment->loop, docker->keep, &spec,
-                                        swerex__docker_on_ended, deployment, err);
+                                        swerex__container_on_ended, deployment, err);
   if (docker->attached == NULL) {
     swerex__loop_free_future(future);
     return NULL;
   }
   docker->ready = future;
   future->operation = deployment;
-  future->cancel = swerex__docker_cancel_ready;
+  future->cancel = swerex__container_cancel_ready;
   swerex__loop_arm(deployment->loop, &docker->deadline, swerex__docker_limit(deployment),
-                   swerex__docker_on_late, deployment);
+                   swerex__container_on_late, deployment);
   bool tcp = swerex__docker_config(deployment)->transport == SWEREX_TRANSPORT_TCP;
   if (tcp && docker->port == 0 && !docker->host_network)
-    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__DOCKER_ASK_PAUSE,
-                     swerex__docker_on_ask, deployment);
+    swerex__loop_arm(deployment->loop, &docker->ask, SWEREX__CONTAINER_ASK_PAUSE,
+                     swerex__container_on_ask, deployment);
   return future;
 }
 
 /* --- reaching it -------------------------------------------------------------------------- */
 
 /** A connection of the transport "stdio": an `exec` in the container. */
-typedef struct swerex__docker_relay {
+typedef struct swerex__container_relay {
   swerex__loop_link link; /* first member */
   swerex__keep_child child;
-} swerex__docker_relay;
+} swerex__container_relay;
 
-static void swerex__docker_free_relay(swerex__docker_relay *relay) {
+static void swerex__container_free_relay(swerex__container_relay *relay) {
   swerex__loop_link_remove(&relay->link);
   swerex__keep_forget(&relay->child);
   swerex__mem_free(relay);
 }
 
 /** The exec has ended; the connection ends with it. */
-static void swerex__docker_on_relay(swerex__keep_child *child, const swerex__keep_report *report) {
-  if (report->news == SWEREX__KEEP_STARTED) return;
-  size_t offset = offsetof(swerex__docker_relay, child);
-  swerex__docker_free_relay((swerex__docker_relay *)(void *)((char *)child - offset));
+static void swerex__container_on_relay(swerex__keep_child *child,
+                                       const swerex__keeper_report *report) {
+  if (report->news == SWEREX__KEEPER_STARTED) return;
+  size_t offset = offsetof(swerex__container_relay, child);
+  swerex__container_free_relay((swerex__container_relay *)(void *)((char *)child - offset));
 }
 
 /** Open a connection: a descriptor, or -1. */
-static int swerex__docker_open(void *owner, swerex_error *err) {
+static int swerex__container_open(void *owner, swerex_error *err) {
   swerex_deployment *deployment = (swerex_deployment *)owner;
   swerex__docker *docker = swerex__docker_of(deployment);
   const char *const argv[] = {swerex__docker_program(deployment), "exec", "-i", docker->id,
                               docker->inside, "--connect", docker->address, NULL};
   int ends[2];
-  swerex__docker_relay *relay = (swerex__docker_relay *)swerex__mem_new(
+  swerex__container_relay *relay = (swerex__container_relay *)swerex__mem_new(
     &deployment->loop->allocator, 1, sizeof *relay);
   if (relay == NULL) {
     swerex__err_memory(err);
@@ -21433,17 +21572,17 @@ static int swerex__docker_open(void *owner, swerex_error *err) {
     return -1;
   }
   swerex__keep_program program = {NULL, argv, NULL, NULL, {ends[1], ends[1], -1}, false};
-  relay->child.report = swerex__docker_on_relay;
+  relay->child.report = swerex__container_on_relay;
   swerex__loop_link_insert(&docker->relays, &relay->link);
   bool ok = swerex__keep_start(docker->keep, &program, &relay->child, err);
   swerex__sys_close(&ends[1]);
   if (ok) return ends[0];
   swerex__sys_close(&ends[0]);
-  swerex__docker_free_relay(relay);
+  swerex__container_free_relay(relay);
   return -1;
 }
 
-static swerex_future *swerex__docker_connect(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_connect(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   bool tcp = config->transport == SWEREX_TRANSPORT_TCP;
@@ -21459,22 +21598,22 @@ static swerex_future *swerex__docker_connect(swerex_deployment *deployment, swer
   remote.timeout = tcp ? 0 : 10; /* an exec takes its time */
   swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
   if (deployment->runtime == NULL) return NULL;
-  if (!tcp) swerex__remote_dial_by(deployment->runtime, swerex__docker_open, deployment);
+  if (!tcp) swerex__remote_dial_by(deployment->runtime, swerex__container_open, deployment);
   return swerex__rt_wait_until_alive(deployment->runtime, swerex__docker_limit(deployment), err);
 }
 
-static bool swerex__docker_connected(swerex_deployment *deployment, swerex_future *future,
-                                     swerex_error *err) {
+static bool swerex__container_connected(swerex_deployment *deployment, swerex_future *future,
+                                        swerex_error *err) {
   if (future->ok) return true;
   if (!swerex__docker_of(deployment)->exited) return swerex__err_move(err, &future->error);
-  swerex__docker_set_ended(deployment, err);
+  swerex__container_set_ended(deployment, err);
   return false;
 }
 
 /* --- the kind ----------------------------------------------------------------------------- */
 
 /** Move a --platform out of docker_args, and refuse what cannot be. */
-static bool swerex__docker_check(swerex_deployment *deployment, swerex_error *err) {
+static bool swerex__container_check(swerex_deployment *deployment, swerex_error *err) {
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *platform = swerex__docker_option(deployment, "--platform");
@@ -21501,14 +21640,14 @@ static bool swerex__docker_check(swerex_deployment *deployment, swerex_error *er
 }
 
 /** Tell that a container has ended, without asking the engine. */
-static swerex_future *swerex__docker_is_alive(swerex_deployment *deployment, swerex_error *err) {
+static swerex_future *swerex__container_is_alive(swerex_deployment *deployment, swerex_error *err) {
   const swerex__docker *docker = swerex__docker_of(deployment);
   swerex_error why = SWEREX_ERROR_INIT;
   swerex_future *future = swerex__loop_promise(
     deployment->loop, swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
   if (future == NULL) return NULL;
   if (docker->exited) {
-    swerex__docker_set_ended(deployment, &why);
+    swerex__container_set_ended(deployment, &why);
     swerex__dep_deny(future, why.message);
     swerex__err_clear(&why);
     return future;
@@ -21518,7 +21657,7 @@ static swerex_future *swerex__docker_is_alive(swerex_deployment *deployment, swe
   return future;
 }
 
-static void swerex__docker_release(swerex_deployment *deployment) {
+static void swerex__container_release(swerex_deployment *deployment) {
   swerex__docker *docker = swerex__docker_of(deployment);
   swerex__loop_disarm(deployment->loop, &docker->deadline);
   swerex__loop_disarm(deployment->loop, &docker->ask);
@@ -21526,32 +21665,32 @@ static void swerex__docker_release(swerex_deployment *deployment) {
   swerex__loop_free_future(docker->asking);
   swerex__err_clear(&docker->refused);
   while (docker->relays.next != NULL && !swerex__loop_link_empty(&docker->relays))
-    swerex__docker_free_relay((swerex__docker_relay *)docker->relays.next);
+    swerex__container_free_relay((swerex__container_relay *)docker->relays.next);
   swerex__proc_free(docker->attached);
   swerex__mem_free(docker->output.data);
   swerex__keep_free(docker->keep);
 }
 
-static const swerex__dep_step swerex__docker_steps[] = {
-  {NULL, swerex__docker_prepare, NULL, swerex__docker_remove_image, false, false},
-  {NULL, swerex__docker_try, swerex__docker_tried, swerex__docker_remove, false, true},
-  {NULL, swerex__docker_look, swerex__docker_looked, NULL, false, false},
+static const swerex__dep_step swerex__container_steps[] = {
+  {NULL, swerex__container_prepare, NULL, swerex__docker_remove_image, false, false},
+  {NULL, swerex__container_try, swerex__container_tried, swerex__container_remove, false, true},
+  {NULL, swerex__container_look, swerex__docker_looked, NULL, false, false},
   {NULL, swerex__docker_pull, swerex__docker_pulled, NULL, false, false},
   {NULL, swerex__docker_look_again, swerex__docker_looked, NULL, false, false},
-  {NULL, swerex__docker_unmake, swerex__docker_unmade, NULL, false, true},
-  {"Creating container", swerex__docker_create, swerex__docker_created, NULL, false, true},
-  {NULL, swerex__docker_put, NULL, NULL, false, false},
-  {"Starting runtime", swerex__docker_start, NULL, NULL, false, false},
-  {NULL, swerex__docker_connect, swerex__docker_connected, NULL, false, false},
+  {NULL, swerex__container_unmake, swerex__container_unmade, NULL, false, true},
+  {"Creating container", swerex__container_create, swerex__container_created, NULL, false, true},
+  {NULL, swerex__container_put, NULL, NULL, false, false},
+  {"Starting runtime", swerex__container_start, NULL, NULL, false, false},
+  {NULL, swerex__container_connect, swerex__container_connected, NULL, false, false},
 };
-static const swerex__dep_kind swerex__docker_kind = {"docker",
-                                                     sizeof(swerex__docker),
-                                                     swerex__docker_steps,
-                                                     SWEREX__SYS_COUNT(swerex__docker_steps),
-                                                     SWEREX__DOCKER_CLOSE_TIME,
-                                                     swerex__docker_check,
-                                                     swerex__docker_is_alive,
-                                                     swerex__docker_release};
+static const swerex__dep_kind swerex__container_kind = {"docker",
+                                                        sizeof(swerex__docker),
+                                                        swerex__container_steps,
+                                                        SWEREX__SYS_COUNT(swerex__container_steps),
+                                                        SWEREX__CONTAINER_CLOSE_TIME,
+                                                        swerex__container_check,
+                                                        swerex__container_is_alive,
+                                                        swerex__container_release};
 
 #endif /* SWEREX_NO_DOCKER */
 
@@ -21689,7 +21828,7 @@ static void swerex__hash_hex(const void *data, size_t size, char out[65]) {
 enum { SWEREX__XML_DEPTH = 32 };
 
 typedef struct swerex__xml {
-  swerex__json_reader reader;
+  swerex__doc_reader reader;
   struct {
     swerex__json *node, *last;
   } open[SWEREX__XML_DEPTH];
@@ -21698,7 +21837,7 @@ typedef struct swerex__xml {
 } swerex__xml;
 
 static bool swerex__xml_fail(swerex__xml *xml, const char *reason) {
-  return swerex__json_fail(&xml->reader, reason, xml->reader.at);
+  return swerex__doc_fail(&xml->reader, reason, xml->reader.at);
 }
 
 /** Tell whether a text is next. */
@@ -21729,7 +21868,7 @@ static bool swerex__xml_is_blank(char c) {
 
 /** Go behind the next character, which must be one. */
 static bool swerex__xml_skip_character(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   uint32_t point;
   size_t n = swerex__util_utf8_next(reader->text + reader->at, reader->size - reader->at, &point);
   if (n == 0) return swerex__xml_fail(xml, "a byte is not UTF-8");
@@ -21740,7 +21879,7 @@ static bool swerex__xml_skip_character(swerex__xml *xml) {
 
 /** Read a name, without its prefix. */
 static bool swerex__xml_read_name(swerex__xml *xml, const char **name, size_t *size) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   size_t start = reader->at;
   while (reader->at < reader->size && !swerex__xml_is_blank(reader->text[reader->at])) {
     char c = reader->text[reader->at];
@@ -21761,7 +21900,7 @@ static bool swerex__xml_read_entity(swerex__xml *xml) {
     const char *name;
     char is;
   } known[] = {{"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}};
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   for (size_t i = 0; i < SWEREX__SYS_COUNT(known); i++) {
     if (!swerex__xml_at(xml, known[i].name)) continue;
     swerex__str_putc(&xml->text, known[i].is);
@@ -21790,7 +21929,7 @@ static bool swerex__xml_read_entity(swerex__xml *xml) {
 
 /** Read what stands between two tags. */
 static bool swerex__xml_read_text(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   while (reader->at < reader->size && reader->text[reader->at] != '<') {
     size_t start = reader->at;
     if (xml->depth == 0 && !swerex__xml_is_blank(reader->text[start]))
@@ -21806,7 +21945,7 @@ static bool swerex__xml_read_text(swerex__xml *xml) {
 }
 
 static bool swerex__xml_read_cdata(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   if (xml->depth == 0) return swerex__xml_fail(xml, "there is text outside of the elements");
   reader->at += strlen("<![CDATA[");
   size_t start = reader->at, end = swerex__xml_find(xml, "]]>");
@@ -21820,9 +21959,9 @@ static bool swerex__xml_read_cdata(swerex__xml *xml) {
 
 /** Make an element the last member of the open one. */
 static bool swerex__xml_add(swerex__xml *xml, const char *name, size_t size) {
-  swerex__json_reader *reader = &xml->reader;
-  swerex__json *node = (swerex__json *)swerex__json_take(reader, sizeof *node);
-  char *key = node == NULL ? NULL : (char *)swerex__json_take(reader, size + 1);
+  swerex__doc_reader *reader = &xml->reader;
+  swerex__json *node = (swerex__json *)swerex__doc_take(reader, sizeof *node);
+  char *key = node == NULL ? NULL : (char *)swerex__doc_take(reader, size + 1);
   if (key == NULL) return swerex__xml_fail(xml, NULL);
   memset(node, 0, sizeof *node);
   memcpy(key, name, size);
@@ -21857,7 +21996,7 @@ static bool swerex__xml_close(swerex__xml *xml) {
   swerex__json *node = xml->open[--xml->depth].node;
   if (xml->text.failed) return swerex__xml_fail(xml, NULL);
   if (node->type == SWEREX__JSON_STRING && xml->text.size > 0) {
-    char *text = (char *)swerex__json_take(&xml->reader, xml->text.size + 1);
+    char *text = (char *)swerex__doc_take(&xml->reader, xml->text.size + 1);
     if (text == NULL) return swerex__xml_fail(xml, NULL);
     memcpy(text, xml->text.data, xml->text.size + 1);
     node->string = text;
@@ -21868,7 +22007,7 @@ static bool swerex__xml_close(swerex__xml *xml) {
 }
 
 static bool swerex__xml_read_start(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   const char *name;
   size_t size;
   reader->at++;
@@ -21894,7 +22033,7 @@ static bool swerex__xml_read_start(swerex__xml *xml) {
 }
 
 static bool swerex__xml_read_end(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   const char *name;
   size_t size;
   reader->at += 2;
@@ -21909,7 +22048,7 @@ static bool swerex__xml_read_end(swerex__xml *xml) {
 }
 
 static void swerex__xml_read(swerex__xml *xml) {
-  swerex__json_reader *reader = &xml->reader;
+  swerex__doc_reader *reader = &xml->reader;
   bool ok = true;
   while (ok && reader->at < reader->size) {
     if (reader->text[reader->at] != '<')
@@ -21933,7 +22072,7 @@ static void swerex__xml_read(swerex__xml *xml) {
 
 /** Read a text; the root is its outermost element. */
 static bool swerex__xml_parse(const swerex_allocator *memory, const char *text, size_t size,
-                              swerex__json_doc *doc, swerex_error *err) {
+                              swerex__doc *doc, swerex_error *err) {
   swerex__xml xml;
   memset(&xml, 0, sizeof xml);
   memset(doc, 0, sizeof *doc);
@@ -21945,7 +22084,7 @@ static bool swerex__xml_parse(const swerex_allocator *memory, const char *text, 
   swerex__xml_read(&xml);
   swerex__str_clear(&xml.text);
   if (!xml.reader.failed) return true;
-  swerex__json_free(doc);
+  swerex__doc_free(doc);
   if (xml.reader.fault.reason == NULL) return swerex__err_memory(err);
   return swerex__err_set(err, SWEREX_E_VALUE, "this is not XML: at byte %zu, %s",
                          xml.reader.fault.byte, xml.reader.fault.reason);
@@ -22524,7 +22663,7 @@ static void swerex__profile_address(const swerex__profile *profile, swerex__prof
 }
 
 /* =============================================================================================
- * [login] AWS credentials
+ * [login] AWS credentials: calls and roles
  * ========================================================================================== */
 /* Finds the keys that calls are signed with: from the environment, a profile, a program, the
  * container's or the machine's own service, or from STS for a role that other keys may take on. A
@@ -22532,14 +22671,9 @@ static void swerex__profile_address(const swerex__profile *profile, swerex__prof
 
 enum { SWEREX__LOGIN_HOPS = 8, SWEREX__LOGIN_ANSWER = 65536 };
 
-#define SWEREX__LOGIN_CONTAINER "http://169.254.170.2"
-#define SWEREX__LOGIN_MACHINE "http://169.254.169.254"
-#define SWEREX__LOGIN_CONTAINER_TIME 2.0
 #define SWEREX__LOGIN_TRIES 3
 #define SWEREX__LOGIN_PAUSE 1.0 /* seconds between two of them */
-#define SWEREX__LOGIN_MACHINE_TIME 1.0
 #define SWEREX__LOGIN_STS_TIME 30.0
-#define SWEREX__LOGIN_PROCESS_TIME 60.0
 
 typedef struct swerex__login swerex__login;
 
@@ -22723,7 +22857,7 @@ static bool swerex__login_mend_role(swerex__login *login, const char *code) {
 
 static void swerex__login_on_role(swerex__login *login) {
   swerex_error error = SWEREX_ERROR_INIT;
-  swerex__json_doc doc;
+  swerex__doc doc;
   const swerex__str *answer = &login->call.answer;
   if (!swerex__xml_parse(&login->loop->allocator, answer->data, answer->size, &doc, &error)) {
     swerex__login_fail(login, "STS answers with status %d, and %s", login->call.status,
@@ -22741,7 +22875,7 @@ static void swerex__login_on_role(swerex__login *login) {
            code == NULL ? "no code" : code, message == NULL ? "no message" : message,
            login->call.status);
   bool mended = !ok && code != NULL && swerex__login_mend_role(login, code);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   if (ok)
     swerex__login_go_on(login);
   else if (!mended)
@@ -22847,16 +22981,26 @@ static void swerex__login_go_on(swerex__login *login) {
                          swerex__profile_get(login->profile, hop, "role_session_name"), hop);
 }
 
+/* =============================================================================================
+ * [creds] Where AWS credentials come from
+ * ========================================================================================== */
+
+#define SWEREX__CREDS_CONTAINER "http://169.254.170.2"
+#define SWEREX__CREDS_MACHINE "http://169.254.169.254"
+#define SWEREX__CREDS_CONTAINER_TIME 2.0
+#define SWEREX__CREDS_MACHINE_TIME 1.0
+#define SWEREX__CREDS_PROCESS_TIME 60.0
+
 /* --- the container's and the machine's service --------------------------------------------- */
 
-static void swerex__login_on_keys(swerex__login *login) {
-  swerex__json_doc doc;
+static void swerex__creds_on_keys(swerex__login *login) {
+  swerex__doc doc;
   const swerex__str *answer = &login->call.answer;
   bool ok = login->call.status == 200 &&
-            swerex__json_parse(&login->loop->allocator, answer->data, answer->size, &doc, NULL);
+            swerex__doc_parse(&login->loop->allocator, answer->data, answer->size, &doc, NULL);
   if (ok) {
     ok = swerex__login_take(login, doc.root, "Token");
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
   }
   if (ok)
     swerex__login_go_on(login);
@@ -22866,7 +23010,7 @@ static void swerex__login_on_keys(swerex__login *login) {
 }
 
 /** Tell whether the container's service may be at this address, which gets a secret. */
-static bool swerex__login_may_ask(const swerex__web_url *url) {
+static bool swerex__creds_may_ask(const swerex__web_url *url) {
   static const char *const hosts[] = {"169.254.170.2", "169.254.170.23", "fd00:ec2::23",
                                       "localhost", "::1"};
   if (url->tls || strncmp(url->host, "127.", 4) == 0) return true;
@@ -22875,7 +23019,7 @@ static bool swerex__login_may_ask(const swerex__web_url *url) {
   return false;
 }
 
-static bool swerex__login_add_authorization(swerex__login *login, swerex_error *err) {
+static bool swerex__creds_add_authorization(swerex__login *login, swerex_error *err) {
   const char *file = swerex__profile_env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE");
   const char *text = swerex__profile_env("AWS_CONTAINER_AUTHORIZATION_TOKEN");
   swerex_bytes read = {NULL, 0};
@@ -22889,10 +23033,10 @@ static bool swerex__login_add_authorization(swerex__login *login, swerex_error *
                                "the container's authorization token has a line end in it");
 }
 
-static void swerex__login_on_container_pause(swerex__loop_timer *timer);
+static void swerex__creds_on_container_pause(swerex__loop_timer *timer);
 
 /** A service that does not answer is asked again. */
-static void swerex__login_on_container_call(void *owner, swerex_error *error) {
+static void swerex__creds_on_container_call(void *owner, swerex_error *error) {
   swerex__login *login = (swerex__login *)owner;
   bool bad = error->code != SWEREX_E_OK || login->call.status >= 500;
   if (!bad || ++login->tries == SWEREX__LOGIN_TRIES) {
@@ -22900,10 +23044,10 @@ static void swerex__login_on_container_call(void *owner, swerex_error *error) {
     return;
   }
   swerex__loop_arm(login->loop, &login->pause, SWEREX__LOGIN_PAUSE,
-                   swerex__login_on_container_pause, login);
+                   swerex__creds_on_container_pause, login);
 }
 
-static void swerex__login_ask_container(swerex__login *login) {
+static void swerex__creds_ask_container(swerex__login *login) {
   const char *relative = swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
   const char *full = swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI");
   char url[512];
@@ -22911,41 +23055,41 @@ static void swerex__login_ask_container(swerex__login *login) {
   const char *host = relative != NULL ? NULL : strstr(full, "://");
   size_t base = host == NULL ? 0 : (size_t)(host + 3 + strcspn(host + 3, "/?") - full);
   snprintf(url, sizeof url, "%.*s", relative != NULL ? 500 : (int)(base < 500 ? base : 500),
-           relative != NULL ? SWEREX__LOGIN_CONTAINER : full);
+           relative != NULL ? SWEREX__CREDS_CONTAINER : full);
   const char *path = relative != NULL ? relative : full + base;
   snprintf(login->path, sizeof login->path, "%s%s", path[0] == '/' ? "" : "/", path);
-  if (!swerex__login_prepare(login, url, "GET", SWEREX__LOGIN_CONTAINER_TIME,
-                             swerex__login_on_keys))
+  if (!swerex__login_prepare(login, url, "GET", SWEREX__CREDS_CONTAINER_TIME,
+                             swerex__creds_on_keys))
     return;
   swerex__str_puts(&login->call.headers, "accept: application/json\r\n");
-  login->call.done = swerex__login_on_container_call;
-  if (!swerex__login_may_ask(&login->web.url))
+  login->call.done = swerex__creds_on_container_call;
+  if (!swerex__creds_may_ask(&login->web.url))
     swerex__login_fail(login,
                        "AWS_CONTAINER_CREDENTIALS_FULL_URI: %s is neither https, nor this machine, "
                        "nor a container service",
                        login->web.url.text);
-  else if (!swerex__login_add_authorization(login, &error))
+  else if (!swerex__creds_add_authorization(login, &error))
     swerex__login_end(login, &error);
   else
     swerex__login_send(login);
   swerex__err_clear(&error);
 }
 
-static void swerex__login_on_container_pause(swerex__loop_timer *timer) {
-  swerex__login_ask_container((swerex__login *)timer->owner);
+static void swerex__creds_on_container_pause(swerex__loop_timer *timer) {
+  swerex__creds_ask_container((swerex__login *)timer->owner);
 }
 
-static bool swerex__login_ask_machine(swerex__login *login, const char *method, const char *path,
+static bool swerex__creds_ask_machine(swerex__login *login, const char *method, const char *path,
                                       void (*next)(swerex__login *)) {
   const char *base = swerex__profile_env("AWS_EC2_METADATA_SERVICE_ENDPOINT");
   const char *mode = swerex__profile_env("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
   bool six = mode != NULL && (strcmp(mode, "IPv6") == 0 || strcmp(mode, "ipv6") == 0);
   snprintf(login->path, sizeof login->path, "%s", path);
-  if (base == NULL) base = six ? "http://[fd00:ec2::254]" : SWEREX__LOGIN_MACHINE;
-  return swerex__login_prepare(login, base, method, SWEREX__LOGIN_MACHINE_TIME, next);
+  if (base == NULL) base = six ? "http://[fd00:ec2::254]" : SWEREX__CREDS_MACHINE;
+  return swerex__login_prepare(login, base, method, SWEREX__CREDS_MACHINE_TIME, next);
 }
 
-static void swerex__login_no_machine(swerex__login *login) {
+static void swerex__creds_no_machine(swerex__login *login) {
   swerex__login_fail(login,
                      "Unable to locate credentials: none in the environment, in the profile %s, "
                      "from a container service or from the machine's",
@@ -22953,21 +23097,21 @@ static void swerex__login_no_machine(swerex__login *login) {
 }
 
 /** The last that is asked: what it fails with is that nothing was found. */
-static void swerex__login_on_machine_call(void *owner, swerex_error *error) {
+static void swerex__creds_on_machine_call(void *owner, swerex_error *error) {
   swerex__login *login = (swerex__login *)owner;
   if (error->code == SWEREX_E_OK && login->call.status == 200)
     login->next(login);
   else
-    swerex__login_no_machine(login);
+    swerex__creds_no_machine(login);
 }
 
-static void swerex__login_send_token(swerex__login *login) {
+static void swerex__creds_send_token(swerex__login *login) {
   swerex__str_printf(&login->call.headers, "x-aws-ec2-metadata-token: %s\r\n", login->token);
-  login->call.done = swerex__login_on_machine_call;
+  login->call.done = swerex__creds_on_machine_call;
   swerex__login_send(login);
 }
 
-static void swerex__login_on_machine_role(swerex__login *login) {
+static void swerex__creds_on_machine_role(swerex__login *login) {
   char path[512];
   size_t size = login->call.answer.size == 0 ? 0 : strcspn(login->call.answer.data, "\r\n");
   bool clean = size > 0 && size < 256;
@@ -22976,51 +23120,51 @@ static void swerex__login_on_machine_role(swerex__login *login) {
   snprintf(path, sizeof path, "/latest/meta-data/iam/security-credentials/%.*s",
            (int)(clean ? size : 0), clean ? login->call.answer.data : "");
   if (!clean)
-    swerex__login_no_machine(login);
-  else if (swerex__login_ask_machine(login, "GET", path, swerex__login_on_keys))
-    swerex__login_send_token(login);
+    swerex__creds_no_machine(login);
+  else if (swerex__creds_ask_machine(login, "GET", path, swerex__creds_on_keys))
+    swerex__creds_send_token(login);
 }
 
-static void swerex__login_on_machine_token(swerex__login *login) {
+static void swerex__creds_on_machine_token(swerex__login *login) {
   const char *text = login->call.answer.size == 0 ? "" : login->call.answer.data;
   size_t size = strcspn(text, "\r\n");
   if (size == 0 || size >= sizeof login->token) {
-    swerex__login_no_machine(login);
+    swerex__creds_no_machine(login);
     return;
   }
   snprintf(login->token, sizeof login->token, "%.*s", (int)size, text);
-  if (swerex__login_ask_machine(login, "GET", "/latest/meta-data/iam/security-credentials/",
-                                swerex__login_on_machine_role))
-    swerex__login_send_token(login);
+  if (swerex__creds_ask_machine(login, "GET", "/latest/meta-data/iam/security-credentials/",
+                                swerex__creds_on_machine_role))
+    swerex__creds_send_token(login);
 }
 
-static void swerex__login_begin_machine(swerex__login *login) {
+static void swerex__creds_begin_machine(swerex__login *login) {
   if (swerex__profile_is_true("AWS_EC2_METADATA_DISABLED")) {
-    swerex__login_no_machine(login);
+    swerex__creds_no_machine(login);
     return;
   }
-  if (!swerex__login_ask_machine(login, "PUT", "/latest/api/token", swerex__login_on_machine_token))
+  if (!swerex__creds_ask_machine(login, "PUT", "/latest/api/token", swerex__creds_on_machine_token))
     return;
   swerex__str_puts(&login->call.headers, "x-aws-ec2-metadata-token-ttl-seconds: 21600\r\n");
-  login->call.done = swerex__login_on_machine_call;
+  login->call.done = swerex__creds_on_machine_call;
   swerex__login_send(login);
 }
 
 /* --- a program ---------------------------------------------------------------------------- */
 
-static void swerex__login_on_program(swerex__proc *proc) {
+static void swerex__creds_on_program(swerex__proc *proc) {
   swerex__login *login = (swerex__login *)proc->owner;
   swerex_bytes out = {NULL, 0}, complaint = {NULL, 0};
-  swerex__json_doc doc;
+  swerex__doc doc;
   bool ok = proc->end == SWEREX__PROC_EXITED && proc->status == 0;
-  swerex__text_keep_take(&proc->pipes[0].keep, &out, NULL);
-  swerex__text_keep_take(&proc->pipes[1].keep, &complaint, NULL);
-  ok = ok && swerex__json_parse(&login->loop->allocator, out.data, out.size, &doc, NULL);
+  swerex__term_keep_take(&proc->pipes[0].keep, &out, NULL);
+  swerex__term_keep_take(&proc->pipes[1].keep, &complaint, NULL);
+  ok = ok && swerex__doc_parse(&login->loop->allocator, out.data, out.size, &doc, NULL);
   if (ok) {
     const swerex__json *version = swerex__json_get(doc.root, "Version");
     ok = version != NULL && version->is_integer && version->integer == 1 &&
          swerex__login_take(login, doc.root, "SessionToken");
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
   }
   login->proc = NULL;
   swerex__proc_free(proc);
@@ -23038,7 +23182,7 @@ static void swerex__login_on_program(swerex__proc *proc) {
 }
 
 /** Split a command line as a shell would, in place, without expansions. */
-static bool swerex__login_split(char *line, const char **argv, size_t room) {
+static bool swerex__creds_split(char *line, const char **argv, size_t room) {
   size_t count = 0;
   char *out = line, quote = '\0';
   for (const char *at = line; *at != '\0';) {
@@ -23064,7 +23208,7 @@ static bool swerex__login_split(char *line, const char **argv, size_t room) {
   return count > 0 && quote == '\0';
 }
 
-static void swerex__login_run_program(swerex__login *login, const char *line) {
+static void swerex__creds_run_program(swerex__login *login, const char *line) {
   const char *argv[64];
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__proc_spec spec;
@@ -23072,15 +23216,15 @@ static void swerex__login_run_program(swerex__login *login, const char *line) {
   memset(&spec, 0, sizeof spec);
   spec.argv = argv;
   spec.input = -1;
-  spec.timeout = SWEREX__LOGIN_PROCESS_TIME;
+  spec.timeout = SWEREX__CREDS_PROCESS_TIME;
   spec.idle_timeout = SWEREX_FOREVER;
   spec.max_output = SWEREX__LOGIN_ANSWER;
-  if (copy == NULL || !swerex__login_split(copy, argv, SWEREX__SYS_COUNT(argv))) {
+  if (copy == NULL || !swerex__creds_split(copy, argv, SWEREX__SYS_COUNT(argv))) {
     swerex__login_fail(login, "credential_process: %.200s is not a command line", line);
   } else {
     swerex__keep *keep = swerex__keep_root(login->loop, &error);
     if (keep != NULL)
-      login->proc = swerex__proc_start(login->loop, keep, &spec, swerex__login_on_program, login,
+      login->proc = swerex__proc_start(login->loop, keep, &spec, swerex__creds_on_program, login,
                                        &error);
     if (login->proc == NULL) swerex__login_end(login, &error);
   }
@@ -23091,7 +23235,7 @@ static void swerex__login_run_program(swerex__login *login, const char *line) {
 /* --- where to begin ----------------------------------------------------------------------- */
 
 /** Take keys from the environment; false: there are none there. */
-static bool swerex__login_from_env(swerex__login *login) {
+static bool swerex__creds_from_env(swerex__login *login) {
   const char *id = swerex__profile_env("AWS_ACCESS_KEY_ID");
   const char *secret = swerex__profile_env("AWS_SECRET_ACCESS_KEY");
   const char *token = swerex__profile_env("AWS_SECURITY_TOKEN");
@@ -23107,7 +23251,7 @@ static bool swerex__login_from_env(swerex__login *login) {
   return true;
 }
 
-static bool swerex__login_from_profile(swerex__login *login, const char *name) {
+static bool swerex__creds_from_profile(swerex__login *login, const char *name) {
   const swerex__profile *profile = login->profile;
   const char *id = swerex__profile_get(profile, name, "aws_access_key_id");
   const char *secret = swerex__profile_get(profile, name, "aws_secret_access_key");
@@ -23124,7 +23268,7 @@ static bool swerex__login_from_profile(swerex__login *login, const char *name) {
   else if (id != NULL)
     swerex__login_go_on(login);
   else if (program != NULL)
-    swerex__login_run_program(login, program);
+    swerex__creds_run_program(login, program);
   else if (swerex__profile_get(profile, name, "sso_session") != NULL ||
            swerex__profile_get(profile, name, "sso_start_url") != NULL)
     swerex__login_fail(login,
@@ -23137,7 +23281,7 @@ static bool swerex__login_from_profile(swerex__login *login, const char *name) {
   return true;
 }
 
-static bool swerex__login_from_web(swerex__login *login, const char *file, const char *role,
+static bool swerex__creds_from_web(swerex__login *login, const char *file, const char *role,
                                    const char *session) {
   if (file == NULL || role == NULL) return false;
   login->token_file = file;
@@ -23145,21 +23289,21 @@ static bool swerex__login_from_web(swerex__login *login, const char *file, const
   return true;
 }
 
-static bool swerex__login_in_container(void) {
+static bool swerex__creds_in_container(void) {
   return swerex__profile_env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") != NULL ||
          swerex__profile_env("AWS_CONTAINER_CREDENTIALS_FULL_URI") != NULL;
 }
 
 /** Begin where a role's credential_source says. */
-static void swerex__login_from_source(swerex__login *login, const char *source) {
+static void swerex__creds_from_source(swerex__login *login, const char *source) {
   if (strcmp(source, "Environment") == 0) {
-    if (!swerex__login_from_env(login))
+    if (!swerex__creds_from_env(login))
       swerex__login_fail(login, "credential_source Environment: no keys are in the environment");
   } else if (strcmp(source, "Ec2InstanceMetadata") == 0) {
-    swerex__login_begin_machine(login);
+    swerex__creds_begin_machine(login);
   } else if (strcmp(source, "EcsContainer") == 0) {
-    if (swerex__login_in_container())
-      swerex__login_ask_container(login);
+    if (swerex__creds_in_container())
+      swerex__creds_ask_container(login);
     else
       swerex__login_fail(login, "credential_source EcsContainer: this is no container of ECS "
                                 "(AWS_CONTAINER_CREDENTIALS_RELATIVE_URI is not set)");
@@ -23169,7 +23313,7 @@ static void swerex__login_from_source(swerex__login *login, const char *source) 
 }
 
 /** Follow a profile's roles to where their first keys come from. True: the login has begun. */
-static bool swerex__login_from_roles(swerex__login *login) {
+static bool swerex__creds_from_roles(swerex__login *login) {
   const swerex__profile *profile = login->profile;
   const char *name = profile->name;
   for (;;) {
@@ -23178,9 +23322,9 @@ static bool swerex__login_from_roles(swerex__login *login) {
     const char *from = swerex__profile_get(profile, name, "credential_source");
     const char *file = swerex__profile_get(profile, name, "web_identity_token_file");
     bool own = source != NULL && strcmp(source, name) == 0; /* its own keys */
-    if (role == NULL) return swerex__login_from_profile(login, name);
+    if (role == NULL) return swerex__creds_from_profile(login, name);
     if (file != NULL)
-      return swerex__login_from_web(login, file, role,
+      return swerex__creds_from_web(login, file, role,
                                     swerex__profile_get(profile, name, "role_session_name"));
     bool loop = login->hop_count == SWEREX__LOGIN_HOPS;
     for (size_t i = 0; i < login->hop_count; i++) loop = loop || strcmp(login->hops[i], name) == 0;
@@ -23199,39 +23343,39 @@ static bool swerex__login_from_roles(swerex__login *login) {
     }
     login->hops[login->hop_count++] = name;
     if (source == NULL) {
-      swerex__login_from_source(login, from);
+      swerex__creds_from_source(login, from);
       return true;
     }
-    if (own && swerex__login_from_profile(login, name)) return true;
+    if (own && swerex__creds_from_profile(login, name)) return true;
     name = source;
   }
 }
 
 /** Ask in boto3's order; a profile that the caller has chosen goes before the environment. */
-static void swerex__login_begin(swerex__loop_timer *timer) {
+static void swerex__creds_begin(swerex__loop_timer *timer) {
   swerex__login *login = (swerex__login *)timer->owner;
   const swerex__profile *profile = login->profile;
   bool role = swerex__profile_get(profile, profile->name, "role_arn") != NULL;
-  if (!profile->chosen && swerex__login_from_env(login)) return;
+  if (!profile->chosen && swerex__creds_from_env(login)) return;
   if (!profile->chosen && !role &&
-      swerex__login_from_web(login, swerex__profile_env("AWS_WEB_IDENTITY_TOKEN_FILE"),
+      swerex__creds_from_web(login, swerex__profile_env("AWS_WEB_IDENTITY_TOKEN_FILE"),
                              swerex__profile_env("AWS_ROLE_ARN"),
                              swerex__profile_env("AWS_ROLE_SESSION_NAME")))
     return;
-  if (swerex__login_from_roles(login)) return;
+  if (swerex__creds_from_roles(login)) return;
   if (login->hop_count > 0)
     swerex__login_fail(login, "the source profiles of %s lead to no credentials", profile->name);
-  else if (swerex__login_in_container())
-    swerex__login_ask_container(login);
+  else if (swerex__creds_in_container())
+    swerex__creds_ask_container(login);
   else
-    swerex__login_begin_machine(login);
+    swerex__creds_begin_machine(login);
 }
 
 /** Begin to find keys; `done` is called from the loop. */
-static swerex__login *swerex__login_new(swerex_loop *loop, const swerex__profile *profile,
-                                        const char *region, double skew,
-                                        void (*done)(void *, swerex_error *), void *owner,
-                                        swerex_error *err) {
+static swerex__login *swerex__creds_login(swerex_loop *loop, const swerex__profile *profile,
+                                          const char *region, double skew,
+                                          void (*done)(void *, swerex_error *), void *owner,
+                                          swerex_error *err) {
   swerex__login *login = (swerex__login *)swerex__mem_new(&loop->allocator, 1, sizeof *login);
   if (login == NULL) {
     swerex__err_memory(err);
@@ -23243,8 +23387,75 @@ static swerex__login *swerex__login_new(swerex_loop *loop, const swerex__profile
   login->skew = skew;
   login->done = done;
   login->owner = owner;
-  swerex__loop_arm(loop, &login->pause, 0, swerex__login_begin, login);
+  swerex__loop_arm(loop, &login->pause, 0, swerex__creds_begin, login);
   return login;
+}
+
+/* =============================================================================================
+ * [answer] What AWS answers
+ * ========================================================================================== */
+
+/** What was answered. `root` is the result itself, whatever the protocol. */
+typedef struct swerex__answer {
+  int status;
+  bool ok;
+  const char *code, *message; /* of an error; never NULL */
+  char request_id[128];
+  const swerex__json *root; /* NULL: the answer could not be read */
+  double waited;            /* seconds since the row's first call */
+  bool lost;                /* an earlier answer was: the call may have had its effect already */
+  void *response;           /* of the future */
+} swerex__answer;
+
+/** Return the text at a path such as "task/taskArn"; NULL: there is none. */
+static const swerex__json *swerex__answer_find(const swerex__json *node, const char *path) {
+  while (node != NULL && *path != '\0') {
+    char key[64];
+    size_t size = strcspn(path, "/");
+    snprintf(key, sizeof key, "%.*s", (int)size, path);
+    node = swerex__json_get(node, key);
+    path += size + (path[size] == '/');
+  }
+  return node;
+}
+
+/** Return the text at a path, or "". */
+static const char *swerex__answer_text(const swerex__json *node, const char *path) {
+  node = swerex__answer_find(node, path);
+  return node != NULL && node->type == SWEREX__JSON_STRING ? node->string : "";
+}
+
+/** Return the first element of a list at a path; NULL: there is none. */
+static const swerex__json *swerex__answer_first(const swerex__json *node, const char *path) {
+  node = swerex__answer_find(node, path);
+  return node == NULL ? NULL : node->child;
+}
+
+static bool swerex__answer_is(const swerex__answer *answer, const char *code) {
+  return !answer->ok && strcmp(answer->code, code) == 0;
+}
+
+/** Tell whether a text has a part, whatever its case. */
+static bool swerex__answer_has(const char *text, const char *part) {
+  for (; *text != '\0'; text++) {
+    size_t i = 0;
+    while (part[i] != '\0' && swerex__http_lower(text[i]) == swerex__http_lower(part[i])) i++;
+    if (part[i] == '\0') return true;
+  }
+  return false;
+}
+
+/** Tell whether a code is in a list that ends in NULL. */
+static bool swerex__answer_among(const char *code, const char *const *list) {
+  while (*list != NULL && strcmp(code, *list) != 0) list++;
+  return *list != NULL;
+}
+
+/** Cut a code out of "com.amazonaws.ecs#Name:http://...". */
+static void swerex__answer_trim_code(const char *text, char *out, size_t room) {
+  const char *hash = strrchr(text, '#');
+  if (hash != NULL) text = hash + 1;
+  snprintf(out, room, "%.*s", (int)strcspn(text, ":"), text);
 }
 
 /* =============================================================================================
@@ -23262,18 +23473,6 @@ static swerex__login *swerex__login_new(swerex_loop *loop, const swerex__profile
 #define SWEREX__AWS_WAIT_MAX 6.0 /* between two looks at something that is awaited */
 #define SWEREX__AWS_RENEW 600.0  /* seconds before their end when credentials are renewed */
 
-/** What was answered. `root` is the result itself, whatever the protocol. */
-typedef struct swerex__aws_answer {
-  int status;
-  bool ok;
-  const char *code, *message; /* of an error; never NULL */
-  char request_id[128];
-  const swerex__json *root; /* NULL: the answer could not be read */
-  double waited;            /* seconds since the row's first call */
-  bool lost;                /* an earlier answer was: the call may have had its effect already */
-  void *response;           /* of the future */
-} swerex__aws_answer;
-
 typedef enum swerex__aws_verdict {
   SWEREX__AWS_FAILED, /* as *err says, else as the answer does */
   SWEREX__AWS_DONE,
@@ -23289,8 +23488,8 @@ struct swerex__aws_row {
   /** Write the parameters: "&Name=value", or a JSON object. False: there is nothing to call. */
   bool (*fill)(void *owner, const swerex__aws_row *row, swerex__str *body);
   /** Judge an answer, or a page of it. NULL: an error fails. */
-  swerex__aws_verdict (*took)(void *owner, const swerex__aws_row *row,
-                              const swerex__aws_answer *answer, swerex_error *err);
+  swerex__aws_verdict (*took)(void *owner, const swerex__aws_row *row, const swerex__answer *answer,
+                              swerex_error *err);
   double patience, pause; /* seconds: for AGAIN; between two calls at first */
 };
 
@@ -23336,75 +23535,24 @@ struct swerex__aws_run {
 
 /* --- answers ------------------------------------------------------------------------------ */
 
-/** Return the text at a path such as "task/taskArn"; NULL: there is none. */
-static const swerex__json *swerex__aws_find(const swerex__json *node, const char *path) {
-  while (node != NULL && *path != '\0') {
-    char key[64];
-    size_t size = strcspn(path, "/");
-    snprintf(key, sizeof key, "%.*s", (int)size, path);
-    node = swerex__json_get(node, key);
-    path += size + (path[size] == '/');
-  }
-  return node;
-}
-
-/** Return the text at a path, or "". */
-static const char *swerex__aws_text(const swerex__json *node, const char *path) {
-  node = swerex__aws_find(node, path);
-  return node != NULL && node->type == SWEREX__JSON_STRING ? node->string : "";
-}
-
-/** Return the first element of a list at a path; NULL: there is none. */
-static const swerex__json *swerex__aws_first(const swerex__json *node, const char *path) {
-  node = swerex__aws_find(node, path);
-  return node == NULL ? NULL : node->child;
-}
-
-static bool swerex__aws_is(const swerex__aws_answer *answer, const char *code) {
-  return !answer->ok && strcmp(answer->code, code) == 0;
-}
-
-/** Tell whether a text has a part, whatever its case. */
-static bool swerex__aws_has(const char *text, const char *part) {
-  for (; *text != '\0'; text++) {
-    size_t i = 0;
-    while (part[i] != '\0' && swerex__http_lower(text[i]) == swerex__http_lower(part[i])) i++;
-    if (part[i] == '\0') return true;
-  }
-  return false;
-}
-
-/** Tell whether a code is in a list that ends in NULL. */
-static bool swerex__aws_among(const char *code, const char *const *list) {
-  while (*list != NULL && strcmp(code, *list) != 0) list++;
-  return *list != NULL;
-}
-
-/** Cut a code out of "com.amazonaws.ecs#Name:http://...". */
-static void swerex__aws_trim_code(const char *text, char *out, size_t room) {
-  const char *hash = strrchr(text, '#');
-  if (hash != NULL) text = hash + 1;
-  snprintf(out, room, "%.*s", (int)strcspn(text, ":"), text);
-}
-
 /** Find code and message in what came; `code` has 128 bytes. */
 static void swerex__aws_read_error(const swerex__aws_run *run, const swerex__json *root, char *code,
-                                   swerex__aws_answer *answer) {
+                                   swerex__answer *answer) {
   static const char *const places[] = {"Error", "Errors/Error"};
   for (size_t i = 0; i < SWEREX__SYS_COUNT(places); i++) {
-    const swerex__json *error = swerex__aws_find(root, places[i]);
-    if (swerex__aws_text(error, "Code")[0] == '\0') continue;
-    swerex__aws_trim_code(swerex__aws_text(error, "Code"), code, 128);
-    answer->message = swerex__aws_text(error, "Message");
+    const swerex__json *error = swerex__answer_find(root, places[i]);
+    if (swerex__answer_text(error, "Code")[0] == '\0') continue;
+    swerex__answer_trim_code(swerex__answer_text(error, "Code"), code, 128);
+    answer->message = swerex__answer_text(error, "Message");
   }
-  if (swerex__aws_text(root, "__type")[0] != '\0')
-    swerex__aws_trim_code(swerex__aws_text(root, "__type"), code, 128);
+  if (swerex__answer_text(root, "__type")[0] != '\0')
+    swerex__answer_trim_code(swerex__answer_text(root, "__type"), code, 128);
   else if (code[0] == '\0' && run->error_type[0] != '\0')
-    swerex__aws_trim_code(run->error_type, code, 128);
-  if (swerex__aws_text(root, "message")[0] != '\0')
-    answer->message = swerex__aws_text(root, "message");
-  if (swerex__aws_text(root, "Message")[0] != '\0')
-    answer->message = swerex__aws_text(root, "Message");
+    swerex__answer_trim_code(run->error_type, code, 128);
+  if (swerex__answer_text(root, "message")[0] != '\0')
+    answer->message = swerex__answer_text(root, "message");
+  if (swerex__answer_text(root, "Message")[0] != '\0')
+    answer->message = swerex__answer_text(root, "Message");
   if (code[0] == '\0') snprintf(code, 128, "%d", answer->status);
 }
 
@@ -23414,7 +23562,7 @@ static void swerex__aws_read_request_id(const swerex__aws_run *run, const swerex
                                        "requestId"};
   snprintf(out, 128, "%s", run->request_id);
   for (size_t i = 0; i < SWEREX__SYS_COUNT(places) && out[0] == '\0'; i++)
-    snprintf(out, 128, "%.127s", swerex__aws_text(root, places[i]));
+    snprintf(out, 128, "%.127s", swerex__answer_text(root, places[i]));
 }
 
 /* --- ending ------------------------------------------------------------------------------- */
@@ -23450,7 +23598,7 @@ static void swerex__aws_fail_with(swerex__aws_run *run, int status, const char *
 }
 
 /** Fail as an answer says. */
-static void swerex__aws_fail_as(swerex__aws_run *run, const swerex__aws_answer *answer) {
+static void swerex__aws_fail_as(swerex__aws_run *run, const swerex__answer *answer) {
   swerex__str why = swerex__str_new(&run->aws->loop->allocator, 65536);
   swerex__str_printf(&why, "%s: %s", answer->code,
                      answer->message[0] == '\0' ? "(no message)" : answer->message);
@@ -23618,8 +23766,8 @@ static void swerex__aws_send(swerex__aws_run *run) {
   }
   run->waits_for_login = true;
   if (aws->login != NULL) return;
-  aws->login = swerex__login_new(aws->loop, &aws->profile, aws->region, aws->skew,
-                                 swerex__aws_on_login, aws, &error);
+  aws->login = swerex__creds_login(aws->loop, &aws->profile, aws->region, aws->skew,
+                                   swerex__aws_on_login, aws, &error);
   if (aws->login == NULL) swerex__aws_fail(run, &error);
 }
 
@@ -23686,7 +23834,7 @@ static void swerex__aws_on_pause(swerex__loop_timer *timer) {
 
 /** Act on a verdict; an error is used up. */
 static void swerex__aws_obey(swerex__aws_run *run, swerex__aws_verdict verdict,
-                             const swerex__aws_answer *answer, swerex_error *error) {
+                             const swerex__answer *answer, swerex_error *error) {
   const swerex__aws_row *row = &run->rows[run->at];
   if (verdict == SWEREX__AWS_AGAIN && answer->waited < row->patience) {
     swerex__err_clear(error);
@@ -23704,15 +23852,15 @@ static void swerex__aws_obey(swerex__aws_run *run, swerex__aws_verdict verdict,
 
 /** Find the token of the page behind an answer; NULL: that was the last. */
 static const char *swerex__aws_page(const swerex__aws_row *row, const swerex__json *root) {
-  const char *token = row->service != SWEREX__PROFILE_IAM ? swerex__aws_text(root, "nextToken")
-                      : strcmp(swerex__aws_text(root, "IsTruncated"), "true") == 0
-                        ? swerex__aws_text(root, "Marker")
+  const char *token = row->service != SWEREX__PROFILE_IAM ? swerex__answer_text(root, "nextToken")
+                      : strcmp(swerex__answer_text(root, "IsTruncated"), "true") == 0
+                        ? swerex__answer_text(root, "Marker")
                         : "";
   return token[0] == '\0' ? NULL : token;
 }
 
 /** Use a readable answer of any status. */
-static void swerex__aws_judge(swerex__aws_run *run, const swerex__aws_answer *answer) {
+static void swerex__aws_judge(swerex__aws_run *run, const swerex__answer *answer) {
   const swerex__aws_row *row = &run->rows[run->at];
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__aws_verdict verdict = answer->ok ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
@@ -23738,7 +23886,7 @@ static void swerex__aws_judge(swerex__aws_run *run, const swerex__aws_answer *an
 }
 
 /** Mend what an error says is wrong with the request, once; true: it is sent again. */
-static bool swerex__aws_mend(swerex__aws_run *run, const swerex__aws_answer *answer) {
+static bool swerex__aws_mend(swerex__aws_run *run, const swerex__answer *answer) {
   static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", "RequestExpired",
                                         NULL};
   static const char *const busy[] = {
@@ -23755,7 +23903,7 @@ static bool swerex__aws_mend(swerex__aws_run *run, const swerex__aws_answer *ans
     swerex__aws_send(run);
     return true;
   }
-  if (swerex__aws_among(answer->code, expired) && !run->renewed) {
+  if (swerex__answer_among(answer->code, expired) && !run->renewed) {
     run->renewed = true;
     swerex__sign_clear_keys(&run->aws->keys);
     swerex__aws_send(run);
@@ -23763,29 +23911,29 @@ static bool swerex__aws_mend(swerex__aws_run *run, const swerex__aws_answer *ans
   }
   bool transient = answer->status == 429 || answer->status == 500 || answer->status == 502 ||
                    answer->status == 503 || answer->status == 504 || answer->status == 509;
-  return (transient || swerex__aws_among(answer->code, busy)) &&
+  return (transient || swerex__answer_among(answer->code, busy)) &&
          swerex__aws_retry(run, answer->code);
 }
 
 /** Read an answer, JSON or XML, whichever came. */
-static bool swerex__aws_read(swerex__aws_run *run, swerex__json_doc *doc, swerex_error *err) {
+static bool swerex__aws_read(swerex__aws_run *run, swerex__doc *doc, swerex_error *err) {
   const swerex__str *text = &run->call.answer;
   const swerex_allocator *memory = &run->aws->loop->allocator;
   size_t blank = text->size == 0 ? 0 : strspn(text->data, " \t\r\n");
   memset(doc, 0, sizeof *doc);
   if (blank < text->size && text->data[blank] == '<')
     return swerex__xml_parse(memory, text->data, text->size, doc, err);
-  return swerex__json_parse(memory, text->data, text->size, doc, err);
+  return swerex__doc_parse(memory, text->data, text->size, doc, err);
 }
 
 static void swerex__aws_on_call(void *owner, swerex_error *error) {
   swerex__aws_run *run = (swerex__aws_run *)owner;
   const swerex__aws_row *row = &run->rows[run->at];
   swerex_error why = SWEREX_ERROR_INIT;
-  swerex__json_doc doc;
-  swerex__aws_answer answer = {run->call.status, run->call.status == 200, "", "", "", NULL,
-                               swerex__util_now() - run->began, run->lost,
-                               run->future->response};
+  swerex__doc doc;
+  swerex__answer answer = {run->call.status, run->call.status == 200, "", "", "", NULL,
+                           swerex__util_now() - run->began, run->lost,
+                           run->future->response};
   char code[128] = "";
   if (error->code != SWEREX_E_OK) {
     run->lost = run->lost || run->call.sent;
@@ -23810,7 +23958,7 @@ static void swerex__aws_on_call(void *owner, swerex_error *error) {
   } else if (answer.ok || !swerex__aws_mend(run, &answer)) {
     swerex__aws_judge(run, &answer);
   }
-  if (readable) swerex__json_free(&doc);
+  if (readable) swerex__doc_free(&doc);
   swerex__err_clear(&why);
 }
 
@@ -24121,24 +24269,24 @@ static bool swerex__fargate_describe_cluster(void *owner, const swerex__aws_row 
 /** A cluster that may not be looked at is asked for by CreateCluster, which gives what is there. */
 static swerex__aws_verdict swerex__fargate_described_cluster(void *owner,
                                                              const swerex__aws_row *row,
-                                                             const swerex__aws_answer *answer,
+                                                             const swerex__answer *answer,
                                                              swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *cluster = swerex__aws_first(answer->root, "clusters");
+  const swerex__json *cluster = swerex__answer_first(answer->root, "clusters");
   const char *wanted = swerex__fargate_config(owner)->capacity_provider;
-  bool others = swerex__aws_first(cluster, "defaultCapacityProviderStrategy") != NULL;
+  bool others = swerex__answer_first(cluster, "defaultCapacityProviderStrategy") != NULL;
   (void)row;
-  if (!answer->ok && answer->status != 403 && !swerex__aws_is(answer, "AccessDeniedException"))
+  if (!answer->ok && answer->status != 403 && !swerex__answer_is(answer, "AccessDeniedException"))
     return SWEREX__AWS_FAILED;
   fargate->made_cluster = answer->ok;
-  if (strcmp(swerex__aws_text(cluster, "status"), "ACTIVE") != 0) return SWEREX__AWS_DONE;
+  if (strcmp(swerex__answer_text(cluster, "status"), "ACTIVE") != 0) return SWEREX__AWS_DONE;
   fargate->made_cluster = false;
   swerex__fargate_keep(fargate->cluster, sizeof fargate->cluster,
-                       swerex__aws_text(cluster, "clusterArn"));
-  for (const swerex__json *name = swerex__aws_first(cluster, "capacityProviders"); name != NULL;
+                       swerex__answer_text(cluster, "clusterArn"));
+  for (const swerex__json *name = swerex__answer_first(cluster, "capacityProviders"); name != NULL;
        name = name->next) {
     if (wanted != NULL && swerex__json_is(name, wanted)) fargate->has_provider = true;
-    others = others || strncmp(swerex__aws_text(name, ""), "FARGATE", 7) != 0;
+    others = others || strncmp(swerex__answer_text(name, ""), "FARGATE", 7) != 0;
   }
   if (wanted == NULL || fargate->has_provider || !others) return SWEREX__AWS_DONE;
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
@@ -24162,16 +24310,17 @@ static bool swerex__fargate_create_cluster(void *owner, const swerex__aws_row *r
 }
 
 static swerex__aws_verdict swerex__fargate_created_cluster(void *owner, const swerex__aws_row *row,
-                                                           const swerex__aws_answer *answer,
+                                                           const swerex__answer *answer,
                                                            swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  if (!answer->ok && swerex__aws_has(answer->message, "unable to assume")) return SWEREX__AWS_AGAIN;
+  if (!answer->ok && swerex__answer_has(answer->message, "unable to assume"))
+    return SWEREX__AWS_AGAIN;
   if (!answer->ok) {
     fargate->made_cluster = false;
     return SWEREX__AWS_FAILED;
   }
   if (!swerex__fargate_keep(fargate->cluster, sizeof fargate->cluster,
-                            swerex__aws_text(answer->root, "cluster/clusterArn")))
+                            swerex__answer_text(answer->root, "cluster/clusterArn")))
     return swerex__fargate_lacks(row, "clusterArn", err);
   fargate->has_provider = true;
   return SWEREX__AWS_DONE;
@@ -24206,15 +24355,14 @@ static bool swerex__fargate_delete_cluster(void *owner, const swerex__aws_row *r
 
 /** What is in use is free after a while; what is gone is gone. */
 static swerex__aws_verdict swerex__fargate_gone(void *owner, const swerex__aws_row *row,
-                                                const swerex__aws_answer *answer,
-                                                swerex_error *err) {
+                                                const swerex__answer *answer, swerex_error *err) {
   static const char *const busy[] = {"DependencyViolation", "ClusterContainsTasksException",
                                      "UpdateInProgressException", "DeleteConflict", NULL};
   static const char *const gone[] = {"NoSuchEntity", "InvalidGroup.NotFound",
                                      "ClusterNotFoundException", NULL};
   (void)owner, (void)row, (void)err;
-  if (answer->ok || swerex__aws_among(answer->code, gone)) return SWEREX__AWS_DONE;
-  return swerex__aws_among(answer->code, busy) ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+  if (answer->ok || swerex__answer_among(answer->code, gone)) return SWEREX__AWS_DONE;
+  return swerex__answer_among(answer->code, busy) ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
 }
 
 /* --- role --------------------------------------------------------------------------------- */
@@ -24250,14 +24398,14 @@ static bool swerex__fargate_get_role(void *owner, const swerex__aws_row *row, sw
 }
 
 static swerex__aws_verdict swerex__fargate_got_role(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
+                                                    const swerex__answer *answer,
                                                     swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  if (swerex__aws_is(answer, "NoSuchEntity"))
+  if (swerex__answer_is(answer, "NoSuchEntity"))
     return row->kind == SWEREX__FARGATE_WAIT ? SWEREX__AWS_AGAIN : SWEREX__AWS_DONE;
   if (!answer->ok) return SWEREX__AWS_FAILED;
   return swerex__fargate_keep(fargate->role_arn, sizeof fargate->role_arn,
-                              swerex__aws_text(answer->root, "Role/Arn"))
+                              swerex__answer_text(answer->root, "Role/Arn"))
            ? SWEREX__AWS_DONE
            : swerex__fargate_lacks(row, "Arn", err);
 }
@@ -24280,9 +24428,9 @@ static bool swerex__fargate_create_role(void *owner, const swerex__aws_row *row,
 }
 
 static swerex__aws_verdict swerex__fargate_created_role(void *owner, const swerex__aws_row *row,
-                                                        const swerex__aws_answer *answer,
+                                                        const swerex__answer *answer,
                                                         swerex_error *err) {
-  bool there = swerex__aws_is(answer, "EntityAlreadyExists");
+  bool there = swerex__answer_is(answer, "EntityAlreadyExists");
   (void)row, (void)err;
   swerex__fargate_of(owner)->made_role = answer->ok || (there && answer->lost);
   return answer->ok || there ? SWEREX__AWS_DONE : SWEREX__AWS_FAILED;
@@ -24296,17 +24444,17 @@ static bool swerex__fargate_list_policies(void *owner, const swerex__aws_row *ro
 }
 
 static swerex__aws_verdict swerex__fargate_listed_policies(void *owner, const swerex__aws_row *row,
-                                                           const swerex__aws_answer *answer,
+                                                           const swerex__answer *answer,
                                                            swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row, (void)err;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  for (const swerex__json *policy = swerex__aws_first(answer->root, "AttachedPolicies");
+  for (const swerex__json *policy = swerex__answer_first(answer->root, "AttachedPolicies");
        policy != NULL; policy = policy->next)
     for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__fargate_policies); i++)
-      if (strcmp(swerex__aws_text(policy, "PolicyName"), swerex__fargate_policies[i]) == 0)
+      if (strcmp(swerex__answer_text(policy, "PolicyName"), swerex__fargate_policies[i]) == 0)
         fargate->has_policy[i] = true;
-  for (const swerex__json *name = swerex__aws_first(answer->root, "PolicyNames"); name != NULL;
+  for (const swerex__json *name = swerex__answer_first(answer->root, "PolicyNames"); name != NULL;
        name = name->next)
     if (swerex__json_is(name, "LogsAndSecretsPolicy")) fargate->has_inline = true;
   return SWEREX__AWS_DONE;
@@ -24383,15 +24531,15 @@ static bool swerex__fargate_describe_definition(void *owner, const swerex__aws_r
 
 static swerex__aws_verdict
 swerex__fargate_described_definition(void *owner, const swerex__aws_row *row,
-                                     const swerex__aws_answer *answer, swerex_error *err) {
+                                     const swerex__answer *answer, swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *definition = swerex__aws_find(answer->root, "taskDefinition");
+  const swerex__json *definition = swerex__answer_find(answer->root, "taskDefinition");
   (void)row, (void)err;
-  if (swerex__aws_is(answer, "ClientException")) return SWEREX__AWS_DONE; /* there is none */
+  if (swerex__answer_is(answer, "ClientException")) return SWEREX__AWS_DONE; /* there is none */
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  if (strcmp(swerex__aws_text(definition, "status"), "ACTIVE") == 0)
+  if (strcmp(swerex__answer_text(definition, "status"), "ACTIVE") == 0)
     swerex__fargate_keep(fargate->definition_arn, sizeof fargate->definition_arn,
-                         swerex__aws_text(definition, "taskDefinitionArn"));
+                         swerex__answer_text(definition, "taskDefinitionArn"));
   return SWEREX__AWS_DONE;
 }
 
@@ -24414,13 +24562,13 @@ static bool swerex__fargate_register(void *owner, const swerex__aws_row *row, sw
 }
 
 static swerex__aws_verdict swerex__fargate_registered(void *owner, const swerex__aws_row *row,
-                                                      const swerex__aws_answer *answer,
+                                                      const swerex__answer *answer,
                                                       swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   fargate->made_definition = answer->ok;
   if (!answer->ok) return SWEREX__AWS_FAILED;
   return swerex__fargate_keep(fargate->definition_arn, sizeof fargate->definition_arn,
-                              swerex__aws_text(answer->root, "taskDefinition/taskDefinitionArn"))
+                              swerex__answer_text(answer->root, "taskDefinition/taskDefinitionArn"))
            ? SWEREX__AWS_DONE
            : swerex__fargate_lacks(row, "taskDefinitionArn", err);
 }
@@ -24449,7 +24597,7 @@ static bool swerex__fargate_delete_definition(void *owner, const swerex__aws_row
 /** What is deregistered is as good as gone: not all may delete it. */
 static swerex__aws_verdict swerex__fargate_deleted_definition(void *owner,
                                                               const swerex__aws_row *row,
-                                                              const swerex__aws_answer *answer,
+                                                              const swerex__answer *answer,
                                                               swerex_error *err) {
   (void)err;
   if (!answer->ok)
@@ -24458,10 +24606,12 @@ static swerex__aws_verdict swerex__fargate_deleted_definition(void *owner,
   return SWEREX__AWS_DONE;
 }
 
-/* --- network ------------------------------------------------------------------------------ */
+/* =============================================================================================
+ * [network] The network of tasks: subnets, a security group
+ * ========================================================================================== */
 
 /** Add "&Filter.N.Name=name&Filter.N.Value.1=value". */
-static void swerex__fargate_filter(swerex__str *body, int number, const char *name,
+static void swerex__network_filter(swerex__str *body, int number, const char *name,
                                    const char *value) {
   char key[32];
   snprintf(key, sizeof key, "Filter.%d.Name", number);
@@ -24470,22 +24620,22 @@ static void swerex__fargate_filter(swerex__str *body, int number, const char *na
   swerex__sign_add_field(body, key, value);
 }
 
-static bool swerex__fargate_describe_vpcs(void *owner, const swerex__aws_row *row,
+static bool swerex__network_describe_vpcs(void *owner, const swerex__aws_row *row,
                                           swerex__str *body) {
   const char *const *subnets = swerex__fargate_config(owner)->subnets;
   (void)row;
   if (subnets != NULL && *subnets != NULL) return false;
-  swerex__fargate_filter(body, 1, "isDefault", "true");
+  swerex__network_filter(body, 1, "isDefault", "true");
   return true;
 }
 
-static swerex__aws_verdict swerex__fargate_described_vpcs(void *owner, const swerex__aws_row *row,
-                                                          const swerex__aws_answer *answer,
+static swerex__aws_verdict swerex__network_described_vpcs(void *owner, const swerex__aws_row *row,
+                                                          const swerex__answer *answer,
                                                           swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  const char *vpc = swerex__aws_text(swerex__aws_first(answer->root, "vpcSet"), "vpcId");
+  const char *vpc = swerex__answer_text(swerex__answer_first(answer->root, "vpcSet"), "vpcId");
   if (swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, vpc)) return SWEREX__AWS_DONE;
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
                   "there is no default VPC in %s: name subnets in the configuration, or make one "
@@ -24494,7 +24644,7 @@ static swerex__aws_verdict swerex__fargate_described_vpcs(void *owner, const swe
   return SWEREX__AWS_FAILED;
 }
 
-static bool swerex__fargate_describe_subnets(void *owner, const swerex__aws_row *row,
+static bool swerex__network_describe_subnets(void *owner, const swerex__aws_row *row,
                                              swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const char *const *subnets = swerex__fargate_config(owner)->subnets;
@@ -24505,28 +24655,28 @@ static bool swerex__fargate_describe_subnets(void *owner, const swerex__aws_row 
     snprintf(key, sizeof key, "SubnetId.%d", i);
     swerex__sign_add_field(body, key, *subnets);
   }
-  if (fargate->vpc[0] != '\0') swerex__fargate_filter(body, 1, "vpc-id", fargate->vpc);
+  if (fargate->vpc[0] != '\0') swerex__network_filter(body, 1, "vpc-id", fargate->vpc);
   return true;
 }
 
 /** Take the subnets that were named, or those of a default VPC that a task can run in. */
-static swerex__aws_verdict swerex__fargate_described_subnets(void *owner,
+static swerex__aws_verdict swerex__network_described_subnets(void *owner,
                                                              const swerex__aws_row *row,
-                                                             const swerex__aws_answer *answer,
+                                                             const swerex__answer *answer,
                                                              swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   bool named = fargate->vpc[0] == '\0';
   (void)row;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  for (const swerex__json *subnet = swerex__aws_first(answer->root, "subnetSet");
+  for (const swerex__json *subnet = swerex__answer_first(answer->root, "subnetSet");
        subnet != NULL && fargate->subnet_count < SWEREX__FARGATE_SUBNETS; subnet = subnet->next) {
-    bool fits = strcmp(swerex__aws_text(subnet, "state"), "available") == 0 &&
-                strcmp(swerex__aws_text(subnet, "defaultForAz"), "true") == 0;
+    bool fits = strcmp(swerex__answer_text(subnet, "state"), "available") == 0 &&
+                strcmp(swerex__answer_text(subnet, "defaultForAz"), "true") == 0;
     if (!named && !fits) continue;
     if (swerex__fargate_keep(fargate->subnets[fargate->subnet_count], sizeof *fargate->subnets,
-                             swerex__aws_text(subnet, "subnetId")))
+                             swerex__answer_text(subnet, "subnetId")))
       fargate->subnet_count++;
-    swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, swerex__aws_text(subnet, "vpcId"));
+    swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, swerex__answer_text(subnet, "vpcId"));
   }
   if (fargate->subnet_count > 0 && fargate->vpc[0] != '\0') return SWEREX__AWS_DONE;
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
@@ -24536,7 +24686,7 @@ static swerex__aws_verdict swerex__fargate_described_subnets(void *owner,
   return SWEREX__AWS_FAILED;
 }
 
-static bool swerex__fargate_describe_group(void *owner, const swerex__aws_row *row,
+static bool swerex__network_describe_group(void *owner, const swerex__aws_row *row,
                                            swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const char *const *groups = swerex__fargate_config(owner)->security_groups;
@@ -24551,46 +24701,46 @@ static bool swerex__fargate_describe_group(void *owner, const swerex__aws_row *r
                        &rule);
   body->failed = rule.failed;
   swerex__str_clear(&rule);
-  swerex__fargate_filter(body, 1, "group-name", fargate->group_name);
-  swerex__fargate_filter(body, 2, "vpc-id", fargate->vpc);
+  swerex__network_filter(body, 1, "group-name", fargate->group_name);
+  swerex__network_filter(body, 2, "vpc-id", fargate->vpc);
   return true;
 }
 
 /** Tell whether a permission of a group lets callers in. */
-static bool swerex__fargate_lets_in(const void *owner, const swerex__json *permission) {
+static bool swerex__network_lets_in(const void *owner, const swerex__json *permission) {
   int port = swerex__fargate_port(owner);
-  const char *protocol = swerex__aws_text(permission, "ipProtocol");
+  const char *protocol = swerex__answer_text(permission, "ipProtocol");
   bool all = strcmp(protocol, "-1") == 0;
   if (!all &&
-      (strcmp(protocol, "tcp") != 0 || atoi(swerex__aws_text(permission, "fromPort")) > port ||
-       atoi(swerex__aws_text(permission, "toPort")) < port))
+      (strcmp(protocol, "tcp") != 0 || atoi(swerex__answer_text(permission, "fromPort")) > port ||
+       atoi(swerex__answer_text(permission, "toPort")) < port))
     return false;
   static const char *const lists[][2] = {{"ipRanges", "cidrIp"}, {"ipv6Ranges", "cidrIpv6"}};
   for (size_t i = 0; i < SWEREX__SYS_COUNT(lists); i++)
-    for (const swerex__json *range = swerex__aws_first(permission, lists[i][0]); range != NULL;
+    for (const swerex__json *range = swerex__answer_first(permission, lists[i][0]); range != NULL;
          range = range->next)
-      if (strcmp(swerex__aws_text(range, lists[i][1]), swerex__fargate_cidr(owner)) == 0)
+      if (strcmp(swerex__answer_text(range, lists[i][1]), swerex__fargate_cidr(owner)) == 0)
         return true;
   return false;
 }
 
-static swerex__aws_verdict swerex__fargate_described_group(void *owner, const swerex__aws_row *row,
-                                                           const swerex__aws_answer *answer,
+static swerex__aws_verdict swerex__network_described_group(void *owner, const swerex__aws_row *row,
+                                                           const swerex__answer *answer,
                                                            swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *group = swerex__aws_first(answer->root, "securityGroupInfo");
+  const swerex__json *group = swerex__answer_first(answer->root, "securityGroupInfo");
   (void)err;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  for (const swerex__json *permission = swerex__aws_first(group, "ipPermissions");
+  for (const swerex__json *permission = swerex__answer_first(group, "ipPermissions");
        permission != NULL; permission = permission->next)
-    fargate->has_rule = fargate->has_rule || swerex__fargate_lets_in(owner, permission);
+    fargate->has_rule = fargate->has_rule || swerex__network_lets_in(owner, permission);
   bool found = swerex__fargate_keep(fargate->group, sizeof fargate->group,
-                                    swerex__aws_text(group, "groupId"));
-  fargate->has_way_out = swerex__aws_first(group, "ipPermissionsEgress") != NULL;
+                                    swerex__answer_text(group, "groupId"));
+  fargate->has_way_out = swerex__answer_first(group, "ipPermissionsEgress") != NULL;
   return found || row->kind != SWEREX__FARGATE_SECOND ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
 }
 
-static bool swerex__fargate_create_group(void *owner, const swerex__aws_row *row,
+static bool swerex__network_create_group(void *owner, const swerex__aws_row *row,
                                          swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
@@ -24605,21 +24755,21 @@ static bool swerex__fargate_create_group(void *owner, const swerex__aws_row *row
   return true;
 }
 
-static swerex__aws_verdict swerex__fargate_created_group(void *owner, const swerex__aws_row *row,
-                                                         const swerex__aws_answer *answer,
+static swerex__aws_verdict swerex__network_created_group(void *owner, const swerex__aws_row *row,
+                                                         const swerex__answer *answer,
                                                          swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  bool there = swerex__aws_is(answer, "InvalidGroup.Duplicate");
+  bool there = swerex__answer_is(answer, "InvalidGroup.Duplicate");
   (void)row, (void)err;
   fargate->made_group = answer->ok || (there && answer->lost);
   if (there) return SWEREX__AWS_DONE;
   if (!answer->ok) return SWEREX__AWS_FAILED;
   swerex__fargate_keep(fargate->group, sizeof fargate->group,
-                       swerex__aws_text(answer->root, "groupId"));
+                       swerex__answer_text(answer->root, "groupId"));
   return SWEREX__AWS_DONE;
 }
 
-static bool swerex__fargate_authorize(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__network_authorize(void *owner, const swerex__aws_row *row, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   const char *cidr = swerex__fargate_cidr(owner);
   char port[16];
@@ -24638,7 +24788,7 @@ static bool swerex__fargate_authorize(void *owner, const swerex__aws_row *row, s
 }
 
 /** Give back the rule that every new group has; the original's teardown may have taken it. */
-static bool swerex__fargate_authorize_egress(void *owner, const swerex__aws_row *row,
+static bool swerex__network_authorize_egress(void *owner, const swerex__aws_row *row,
                                              swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
@@ -24649,15 +24799,17 @@ static bool swerex__fargate_authorize_egress(void *owner, const swerex__aws_row 
   return true;
 }
 
-static swerex__aws_verdict swerex__fargate_authorized(void *owner, const swerex__aws_row *row,
-                                                      const swerex__aws_answer *answer,
+static swerex__aws_verdict swerex__network_authorized(void *owner, const swerex__aws_row *row,
+                                                      const swerex__answer *answer,
                                                       swerex_error *err) {
   (void)owner, (void)row, (void)err;
-  if (answer->ok || swerex__aws_is(answer, "InvalidPermission.Duplicate")) return SWEREX__AWS_DONE;
-  return swerex__aws_is(answer, "InvalidGroup.NotFound") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+  if (answer->ok || swerex__answer_is(answer, "InvalidPermission.Duplicate"))
+    return SWEREX__AWS_DONE;
+  return swerex__answer_is(answer, "InvalidGroup.NotFound") ? SWEREX__AWS_AGAIN
+                                                            : SWEREX__AWS_FAILED;
 }
 
-static bool swerex__fargate_delete_group(void *owner, const swerex__aws_row *row,
+static bool swerex__network_delete_group(void *owner, const swerex__aws_row *row,
                                          swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
@@ -24667,22 +24819,16 @@ static bool swerex__fargate_delete_group(void *owner, const swerex__aws_row *row
 }
 
 /* =============================================================================================
- * [task] Tasks in Fargate, and the deployment
+ * [ecs] Tasks in Fargate
  * ========================================================================================== */
-/* A task is asked for, awaited, found and spoken to; the groups of rows are the steps of a
- * deployment. */
+/* A task is asked for, awaited, found, and looked at when it has ended. */
 
-#define SWEREX__TASK_CONTAINER_TIMEOUT 900.0
-#define SWEREX__TASK_RUNTIME_TIMEOUT 60.0
-#define SWEREX__TASK_CLOSE_TIME 5.0
-#define SWEREX__TASK_START_TIME 600.0 /* for a task to run */
-#define SWEREX__TASK_MISSING_TIME 30.0
-#define SWEREX__TASK_LOOK 5.0 /* seconds between two looks at the task */
-#define SWEREX__TASK_OVERRIDES_MAX 8192
+#define SWEREX__ECS_CONTAINER_TIMEOUT 900.0
+#define SWEREX__ECS_MISSING_TIME 30.0
 
 /* --- sizes -------------------------------------------------------------------------------- */
 
-static const char *swerex__task_arg(const void *deployment, const char *name) {
+static const char *swerex__ecs_arg(const void *deployment, const char *name) {
   const char *const *args = swerex__fargate_config(deployment)->fargate_args;
   size_t size = strlen(name);
   for (; args != NULL && *args != NULL; args++)
@@ -24691,7 +24837,7 @@ static const char *swerex__task_arg(const void *deployment, const char *name) {
 }
 
 /** Read a size such as "2", "2048", "2 GB"; -1: it is none. */
-static double swerex__task_number(const char *text, double gigabyte) {
+static double swerex__ecs_number(const char *text, double gigabyte) {
   size_t size = strspn(text, "0123456789.");
   double number;
   if (!swerex__util_parse_double(text, size, &number)) {
@@ -24711,37 +24857,37 @@ static double swerex__task_number(const char *text, double gigabyte) {
 /** The processors and memory that go together, in units of 1/1024 and MiB. */
 static const struct {
   int cpu, least, most, step;
-} swerex__task_sizes[] = {
+} swerex__ecs_sizes[] = {
   {256, 512, 2048, 512},       {512, 1024, 4096, 1024},     {1024, 2048, 8192, 1024},
   {2048, 4096, 16384, 1024},   {4096, 8192, 30720, 1024},   {8192, 16384, 61440, 4096},
   {16384, 32768, 122880, 8192}};
 
 /** Read the sizes that are wanted. */
-static bool swerex__task_read_sizes(const void *deployment, int *cpu, int *memory, int *disk,
-                                    swerex_error *err) {
-  const char *vcpus = swerex__task_arg(deployment, "vcpus");
-  const char *mib = swerex__task_arg(deployment, "memory");
-  const char *gib = swerex__task_arg(deployment, "ephemeral_storage");
-  double number = vcpus == NULL ? 1 : swerex__task_number(vcpus, 0);
+static bool swerex__ecs_read_sizes(const void *deployment, int *cpu, int *memory, int *disk,
+                                   swerex_error *err) {
+  const char *vcpus = swerex__ecs_arg(deployment, "vcpus");
+  const char *mib = swerex__ecs_arg(deployment, "memory");
+  const char *gib = swerex__ecs_arg(deployment, "ephemeral_storage");
+  double number = vcpus == NULL ? 1 : swerex__ecs_number(vcpus, 0);
   size_t row = 0;
   *cpu = number > 0 && number <= 16 ? (int)(number * 1024) : 0;
-  while (row < SWEREX__SYS_COUNT(swerex__task_sizes) && swerex__task_sizes[row].cpu != *cpu)
+  while (row < SWEREX__SYS_COUNT(swerex__ecs_sizes) && swerex__ecs_sizes[row].cpu != *cpu)
     row++;
-  if (row == SWEREX__SYS_COUNT(swerex__task_sizes))
+  if (row == SWEREX__SYS_COUNT(swerex__ecs_sizes))
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "fargate_args.vcpus: %.40s is not one of 0.25, 0.5, 1, 2, 4, 8, 16",
                            vcpus);
-  int least = swerex__task_sizes[row].least, most = swerex__task_sizes[row].most;
-  number = mib == NULL ? (least > 2048 ? least : 2048) : swerex__task_number(mib, 1024);
+  int least = swerex__ecs_sizes[row].least, most = swerex__ecs_sizes[row].most;
+  number = mib == NULL ? (least > 2048 ? least : 2048) : swerex__ecs_number(mib, 1024);
   *memory = number > 0 && number < 1e6 ? (int)number : 0;
   bool small = *cpu == 256 && *memory != 512 && *memory != 1024 && *memory != 2048;
-  if (small || *memory < least || *memory > most || *memory % swerex__task_sizes[row].step != 0)
+  if (small || *memory < least || *memory > most || *memory % swerex__ecs_sizes[row].step != 0)
     return swerex__err_set(
       err, SWEREX_E_VALIDATION,
       "fargate_args.memory: %.40s MiB do not go with %g vCPU, which take %d to "
       "%d in steps of %d",
-      mib == NULL ? "2048" : mib, *cpu / 1024.0, least, most, swerex__task_sizes[row].step);
-  number = gib == NULL ? 21 : swerex__task_number(gib, 1);
+      mib == NULL ? "2048" : mib, *cpu / 1024.0, least, most, swerex__ecs_sizes[row].step);
+  number = gib == NULL ? 21 : swerex__ecs_number(gib, 1);
   *disk = number >= 21 && number <= 200 ? (int)number : 0;
   return *disk != 0 ||
          swerex__err_set(err, SWEREX_E_VALIDATION,
@@ -24753,10 +24899,10 @@ static bool swerex__task_read_sizes(const void *deployment, int *cpu, int *memor
 /* --- task --------------------------------------------------------------------------------- */
 
 /** Write what the container runs: the server, for as long as it may. */
-static void swerex__task_write_command(const void *deployment, swerex__str *out) {
+static void swerex__ecs_write_command(const void *deployment, swerex__str *out) {
   double seconds = swerex__fargate_config(deployment)->container_timeout;
   int port = swerex__fargate_port(deployment);
-  if (seconds == 0) seconds = SWEREX__TASK_CONTAINER_TIMEOUT;
+  if (seconds == 0) seconds = SWEREX__ECS_CONTAINER_TIMEOUT;
   bool ends = seconds > 0 && seconds < 1e9;
   long limit = ends ? (long)seconds + (seconds > (double)(long)seconds) : 0;
   swerex__str_printf(
@@ -24788,18 +24934,18 @@ static void swerex__task_write_command(const void *deployment, swerex__str *out)
 }
 
 /** Add the members of fargate_args that are no sizes: JSON where they are, else strings. */
-static void swerex__task_add_args(const void *deployment, swerex__str *out) {
+static void swerex__ecs_add_args(const void *deployment, swerex__str *out) {
   static const char *const sizes[] = {"vcpus", "memory", "ephemeral_storage", NULL};
   const char *const *args = swerex__fargate_config(deployment)->fargate_args;
   for (; args != NULL && *args != NULL; args++) {
     char name[128];
-    swerex__json_doc doc;
+    swerex__doc doc;
     const char *value = strchr(*args, '=') + 1;
     snprintf(name, sizeof name, "%.*s", (int)(value - *args - 1), *args);
-    if (swerex__aws_among(name, sizes)) continue;
+    if (swerex__answer_among(name, sizes)) continue;
     bool json = value[0] == '{' || value[0] == '[';
-    json = json && swerex__json_parse(out->allocator, value, strlen(value), &doc, NULL);
-    if (json) swerex__json_free(&doc);
+    json = json && swerex__doc_parse(out->allocator, value, strlen(value), &doc, NULL);
+    if (json) swerex__doc_free(&doc);
     swerex__json_add_key(out, name);
     if (json)
       swerex__str_puts(out, value);
@@ -24808,7 +24954,7 @@ static void swerex__task_add_args(const void *deployment, swerex__str *out) {
   }
 }
 
-static void swerex__task_add_variable(swerex__str *out, const char *name, const char *value) {
+static void swerex__ecs_add_variable(swerex__str *out, const char *name, const char *value) {
   swerex__json_add_comma(out);
   swerex__str_putc(out, '{');
   swerex__aws_member(out, "name", name);
@@ -24816,32 +24962,32 @@ static void swerex__task_add_variable(swerex__str *out, const char *name, const 
   swerex__str_putc(out, '}');
 }
 
-static void swerex__task_write_overrides(const void *deployment, swerex__str *out) {
+static void swerex__ecs_write_overrides(const void *deployment, swerex__str *out) {
   const swerex__fargate *fargate = swerex__fargate_of(deployment);
   const swerex_fargate_config *config = swerex__fargate_config(deployment);
   swerex__str command = swerex__str_new(out->allocator, 65536);
   int cpu, memory, disk;
-  swerex__task_read_sizes(deployment, &cpu, &memory, &disk, NULL);
-  swerex__task_write_command(deployment, &command);
+  swerex__ecs_read_sizes(deployment, &cpu, &memory, &disk, NULL);
+  swerex__ecs_write_command(deployment, &command);
   swerex__str_puts(out, "{\"containerOverrides\":[{");
   swerex__aws_member(out, "name", fargate->container);
   swerex__str_puts(out, ",\"command\":[");
   swerex__json_add_text(out, command.failed ? "" : command.data);
   swerex__str_puts(out, "],\"environment\":[");
-  swerex__task_add_variable(out, "SWEREX_AUTH_TOKEN", fargate->token);
+  swerex__ecs_add_variable(out, "SWEREX_AUTH_TOKEN", fargate->token);
   if (config->remote_binary_url != NULL)
-    swerex__task_add_variable(out, "SWEREX_REMOTE_URL", config->remote_binary_url);
+    swerex__ecs_add_variable(out, "SWEREX_REMOTE_URL", config->remote_binary_url);
   swerex__str_printf(out,
                      "]}],\"cpu\":\"%d\",\"memory\":\"%d\",\"ephemeralStorage\":{\"sizeInGiB\":%d}",
                      cpu, memory, disk);
   if (config->task_role_arn != NULL) swerex__aws_member(out, "taskRoleArn", config->task_role_arn);
-  swerex__task_add_args(deployment, out);
+  swerex__ecs_add_args(deployment, out);
   swerex__str_putc(out, '}');
   out->failed = out->failed || command.failed;
   swerex__str_clear(&command);
 }
 
-static void swerex__task_add_network(void *owner, swerex__str *body) {
+static void swerex__ecs_add_network(void *owner, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex_fargate_config *config = swerex__fargate_config(owner);
   swerex__json_add_key(body, "networkConfiguration");
@@ -24861,7 +25007,7 @@ static void swerex__task_add_network(void *owner, swerex__str *body) {
                      config->no_public_ip ? "DISABLED" : "ENABLED");
 }
 
-static bool swerex__task_run_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__ecs_run_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex_fargate_config *config = swerex__fargate_config(owner);
   char token[40];
@@ -24880,10 +25026,10 @@ static bool swerex__task_run_task(void *owner, const swerex__aws_row *row, swere
   }
   if (config->platform_version != NULL)
     swerex__aws_member(body, "platformVersion", config->platform_version);
-  swerex__task_add_network(owner, body);
+  swerex__ecs_add_network(owner, body);
   swerex__aws_member(body, "propagateTags", "TASK_DEFINITION");
   swerex__json_add_key(body, "overrides");
-  swerex__task_write_overrides(owner, body);
+  swerex__ecs_write_overrides(owner, body);
   swerex__fargate_add_tags(body);
   swerex__aws_member(body, "startedBy", fargate->mark);
   swerex__aws_member(body, "clientToken", token);
@@ -24892,7 +25038,7 @@ static bool swerex__task_run_task(void *owner, const swerex__aws_row *row, swere
 }
 
 /** Log where the task's output can be read. */
-static void swerex__task_tell_logs(swerex_deployment *deployment) {
+static void swerex__ecs_tell_logs(swerex_deployment *deployment) {
   const swerex__fargate *fargate = swerex__fargate_of(deployment);
   const char *logs = swerex__fargate_logs(deployment), *slash = strrchr(fargate->task, '/');
   const char *region = fargate->aws->region;
@@ -24909,29 +25055,29 @@ static void swerex__task_tell_logs(swerex_deployment *deployment) {
   swerex__str_clear(&link);
 }
 
-static swerex__aws_verdict swerex__task_ran_task(void *owner, const swerex__aws_row *row,
-                                                 const swerex__aws_answer *answer,
-                                                 swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_ran_task(void *owner, const swerex__aws_row *row,
+                                                const swerex__answer *answer, swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  if (!answer->ok && swerex__aws_has(answer->message, "unable to assume")) return SWEREX__AWS_AGAIN;
+  if (!answer->ok && swerex__answer_has(answer->message, "unable to assume"))
+    return SWEREX__AWS_AGAIN;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  const swerex__json *failure = swerex__aws_first(answer->root, "failures");
-  const char *arn = swerex__aws_text(swerex__aws_first(answer->root, "tasks"), "taskArn");
+  const swerex__json *failure = swerex__answer_first(answer->root, "failures");
+  const char *arn = swerex__answer_text(swerex__answer_first(answer->root, "tasks"), "taskArn");
   if (swerex__fargate_keep(fargate->task, sizeof fargate->task, arn)) {
-    swerex__task_tell_logs((swerex_deployment *)owner);
+    swerex__ecs_tell_logs((swerex_deployment *)owner);
     return SWEREX__AWS_DONE;
   }
-  const char *reason = swerex__aws_text(failure, "reason");
-  const char *detail = swerex__aws_text(failure, "detail");
+  const char *reason = swerex__answer_text(failure, "reason");
+  const char *detail = swerex__answer_text(failure, "detail");
   if (reason[0] == '\0') return swerex__fargate_lacks(row, "taskArn", err);
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no task was started: %s%s%s%s%s",
                   row->action, reason, detail[0] == '\0' ? "" : ": ", detail,
                   answer->request_id[0] == '\0' ? "" : " (request ", answer->request_id);
-  return swerex__aws_has(reason, "capacity") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+  return swerex__answer_has(reason, "capacity") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
 }
 
-static bool swerex__task_describe_task(void *owner, const swerex__aws_row *row,
-                                       swerex__str *body) {
+static bool swerex__ecs_describe_task(void *owner, const swerex__aws_row *row,
+                                      swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   swerex__str_putc(body, '{');
@@ -24943,20 +25089,20 @@ static bool swerex__task_describe_task(void *owner, const swerex__aws_row *row,
 }
 
 /** Keep why a task has stopped. */
-static void swerex__task_note_stop(swerex__fargate *fargate, const swerex__json *task) {
+static void swerex__ecs_note_stop(swerex__fargate *fargate, const swerex__json *task) {
   char *out = fargate->why;
   size_t room = sizeof fargate->why, used;
-  const char *code = swerex__aws_text(task, "stopCode");
-  const char *reason = swerex__aws_text(task, "stoppedReason");
+  const char *code = swerex__answer_text(task, "stopCode");
+  const char *reason = swerex__answer_text(task, "stoppedReason");
   fargate->stopped = true;
   used = (size_t)snprintf(out, room, "the task has stopped: %s%s%.500s", code,
                           code[0] != '\0' && reason[0] != '\0' ? ": " : "", reason);
-  for (const swerex__json *container = swerex__aws_first(task, "containers");
+  for (const swerex__json *container = swerex__answer_first(task, "containers");
        container != NULL && used < room; container = container->next) {
     const swerex__json *exit_code = swerex__json_get(container, "exitCode");
-    const char *why = swerex__aws_text(container, "reason");
+    const char *why = swerex__answer_text(container, "reason");
     used += (size_t)snprintf(out + used, room - used, "; container %.100s",
-                             swerex__aws_text(container, "name"));
+                             swerex__answer_text(container, "name"));
     if (used < room && exit_code != NULL && exit_code->is_integer)
       used += (size_t)snprintf(out + used, room - used, " ended with exit code %lld",
                                (long long)exit_code->integer);
@@ -24966,14 +25112,14 @@ static void swerex__task_note_stop(swerex__fargate *fargate, const swerex__json 
 }
 
 /** Find where the task is reached. */
-static void swerex__task_read_interface(swerex__fargate *fargate, const swerex__json *task) {
-  for (const swerex__json *one = swerex__aws_first(task, "attachments"); one != NULL;
+static void swerex__ecs_read_interface(swerex__fargate *fargate, const swerex__json *task) {
+  for (const swerex__json *one = swerex__answer_first(task, "attachments"); one != NULL;
        one = one->next) {
-    if (strcmp(swerex__aws_text(one, "type"), "ElasticNetworkInterface") != 0) continue;
-    for (const swerex__json *detail = swerex__aws_first(one, "details"); detail != NULL;
+    if (strcmp(swerex__answer_text(one, "type"), "ElasticNetworkInterface") != 0) continue;
+    for (const swerex__json *detail = swerex__answer_first(one, "details"); detail != NULL;
          detail = detail->next) {
-      const char *name = swerex__aws_text(detail, "name"),
-                 *value = swerex__aws_text(detail, "value");
+      const char *name = swerex__answer_text(detail, "name"),
+                 *value = swerex__answer_text(detail, "value");
       if (strcmp(name, "networkInterfaceId") == 0)
         swerex__fargate_keep(fargate->interface, sizeof fargate->interface, value);
       if (strcmp(name, "privateIPv4Address") == 0)
@@ -24983,33 +25129,33 @@ static void swerex__task_read_interface(swerex__fargate *fargate, const swerex__
 }
 
 /** Fail with why the task cannot be used. */
-static swerex__aws_verdict swerex__task_give_up(const swerex__fargate *fargate, const char *tail,
-                                                swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_give_up(const swerex__fargate *fargate, const char *tail,
+                                               swerex_error *err) {
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s%s%s", fargate->why,
                   tail[0] == '\0' ? "" : "\nThe last of its log:\n", tail);
   return SWEREX__AWS_FAILED;
 }
 
 /** Look at a task that is awaited (WAIT), or that should run. */
-static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex__aws_row *row,
-                                                       const swerex__aws_answer *answer,
-                                                       swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_described_task(void *owner, const swerex__aws_row *row,
+                                                      const swerex__answer *answer,
+                                                      swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
-  const char *status = swerex__aws_text(task, "lastStatus");
+  const swerex__json *task = swerex__answer_first(answer->root, "tasks");
+  const char *status = swerex__answer_text(task, "lastStatus");
   if (!answer->ok) return SWEREX__AWS_FAILED;
   if (task == NULL) {
     swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task %s is not known to AWS",
                     fargate->task);
-    return answer->waited < SWEREX__TASK_MISSING_TIME ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+    return answer->waited < SWEREX__ECS_MISSING_TIME ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
   }
-  if (strcmp(status, "STOPPED") == 0) swerex__task_note_stop(fargate, task);
+  if (strcmp(status, "STOPPED") == 0) swerex__ecs_note_stop(fargate, task);
   if (fargate->stopped || fargate->late)
-    return swerex__fargate_logs(owner) == NULL ? swerex__task_give_up(fargate, "", err)
+    return swerex__fargate_logs(owner) == NULL ? swerex__ecs_give_up(fargate, "", err)
                                                : SWEREX__AWS_DONE;
   if (strcmp(status, "RUNNING") == 0) {
     fargate->looked = swerex__util_now();
-    swerex__task_read_interface(fargate, task);
+    swerex__ecs_read_interface(fargate, task);
     bool inside = swerex__fargate_config(owner)->no_public_ip;
     if ((inside ? fargate->address : fargate->interface)[0] != '\0') return SWEREX__AWS_DONE;
     return swerex__fargate_lacks(row, inside ? "privateIPv4Address" : "networkInterfaceId", err);
@@ -25020,8 +25166,8 @@ static swerex__aws_verdict swerex__task_described_task(void *owner, const swerex
   return SWEREX__AWS_AGAIN;
 }
 
-static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *row,
-                                            swerex__str *body) {
+static bool swerex__ecs_describe_interface(void *owner, const swerex__aws_row *row,
+                                           swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->stopped || swerex__fargate_config(owner)->no_public_ip) return false;
@@ -25030,17 +25176,17 @@ static bool swerex__task_describe_interface(void *owner, const swerex__aws_row *
 }
 
 /** The address may come a little later than the task. */
-static swerex__aws_verdict swerex__task_described_interface(void *owner,
-                                                            const swerex__aws_row *row,
-                                                            const swerex__aws_answer *answer,
-                                                            swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_described_interface(void *owner,
+                                                           const swerex__aws_row *row,
+                                                           const swerex__answer *answer,
+                                                           swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *one = swerex__aws_first(answer->root, "networkInterfaceSet");
+  const swerex__json *one = swerex__answer_first(answer->root, "networkInterfaceSet");
   (void)row;
-  if (swerex__aws_is(answer, "InvalidNetworkInterfaceID.NotFound")) return SWEREX__AWS_AGAIN;
+  if (swerex__answer_is(answer, "InvalidNetworkInterfaceID.NotFound")) return SWEREX__AWS_AGAIN;
   if (!answer->ok) return SWEREX__AWS_FAILED;
   if (swerex__fargate_keep(fargate->address, sizeof fargate->address,
-                           swerex__aws_text(one, "association/publicIp")))
+                           swerex__answer_text(one, "association/publicIp")))
     return SWEREX__AWS_DONE;
   swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
                   "the task's network interface %s has no public address: run it in a public "
@@ -25049,7 +25195,7 @@ static swerex__aws_verdict swerex__task_described_interface(void *owner,
   return SWEREX__AWS_AGAIN;
 }
 
-static bool swerex__task_get_logs(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__ecs_get_logs(void *owner, const swerex__aws_row *row, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   const char *slash = strrchr(fargate->task, '/');
   char stream[1024];
@@ -25065,24 +25211,23 @@ static bool swerex__task_get_logs(void *owner, const swerex__aws_row *row, swere
 }
 
 /** What the log says goes into the error; that there is none is none of its own. */
-static swerex__aws_verdict swerex__task_got_logs(void *owner, const swerex__aws_row *row,
-                                                 const swerex__aws_answer *answer,
-                                                 swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_got_logs(void *owner, const swerex__aws_row *row,
+                                                const swerex__answer *answer, swerex_error *err) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex__str tail = swerex__str_new(&fargate->aws->loop->allocator, 8192);
   (void)row;
-  for (const swerex__json *event = swerex__aws_first(answer->root, "events");
+  for (const swerex__json *event = swerex__answer_first(answer->root, "events");
        answer->ok && event != NULL; event = event->next)
-    swerex__str_printf(&tail, "%.400s\n", swerex__aws_text(event, "message"));
+    swerex__str_printf(&tail, "%.400s\n", swerex__answer_text(event, "message"));
   swerex__aws_verdict verdict =
-    swerex__task_give_up(fargate, tail.size == 0 ? "" : tail.data, err);
+    swerex__ecs_give_up(fargate, tail.size == 0 ? "" : tail.data, err);
   if (answer->ok && tail.size == 0) verdict = SWEREX__AWS_AGAIN; /* it comes with a delay */
   swerex__str_clear(&tail);
   return verdict;
 }
 
 /** A task that was asked for, and whose answer was not awaited, is found by its mark. */
-static bool swerex__task_list_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__ecs_list_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (!fargate->asked || fargate->task[0] != '\0') return false;
@@ -25093,11 +25238,11 @@ static bool swerex__task_list_task(void *owner, const swerex__aws_row *row, swer
   return true;
 }
 
-static swerex__aws_verdict swerex__task_listed_task(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
-                                                    swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_listed_task(void *owner, const swerex__aws_row *row,
+                                                   const swerex__answer *answer,
+                                                   swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
-  const swerex__json *arn = swerex__aws_first(answer->root, "taskArns");
+  const swerex__json *arn = swerex__answer_first(answer->root, "taskArns");
   (void)row, (void)err;
   if (!answer->ok) return SWEREX__AWS_FAILED;
   if (arn != NULL && arn->type == SWEREX__JSON_STRING)
@@ -25105,7 +25250,7 @@ static swerex__aws_verdict swerex__task_listed_task(void *owner, const swerex__a
   return SWEREX__AWS_DONE;
 }
 
-static bool swerex__task_stop_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__ecs_stop_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
   const swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row;
   if (fargate->task[0] == '\0') return false;
@@ -25117,16 +25262,27 @@ static bool swerex__task_stop_task(void *owner, const swerex__aws_row *row, swer
   return true;
 }
 
-static swerex__aws_verdict swerex__task_stopped_task(void *owner, const swerex__aws_row *row,
-                                                     const swerex__aws_answer *answer,
-                                                     swerex_error *err) {
+static swerex__aws_verdict swerex__ecs_stopped_task(void *owner, const swerex__aws_row *row,
+                                                    const swerex__answer *answer,
+                                                    swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   (void)row, (void)err;
-  if (!answer->ok && !swerex__aws_has(answer->message, "not found")) return SWEREX__AWS_FAILED;
+  if (!answer->ok && !swerex__answer_has(answer->message, "not found")) return SWEREX__AWS_FAILED;
   fargate->task[0] = '\0';
   fargate->asked = false;
   return SWEREX__AWS_DONE;
 }
+
+/* =============================================================================================
+ * [task] The deployment in Fargate
+ * ========================================================================================== */
+/* The groups of rows are its steps. */
+
+#define SWEREX__TASK_RUNTIME_TIMEOUT 60.0
+#define SWEREX__TASK_CLOSE_TIME 5.0
+#define SWEREX__TASK_START_TIME 600.0 /* for a task to run */
+#define SWEREX__TASK_LOOK 5.0         /* seconds between two looks at the task */
+#define SWEREX__TASK_OVERRIDES_MAX 8192
 
 /* --- the steps ---------------------------------------------------------------------------- */
 
@@ -25185,45 +25341,45 @@ static const swerex__aws_row swerex__task_no_definition_rows[] = {
    swerex__fargate_deleted_definition, 0, 0},
 };
 static const swerex__aws_row swerex__task_network_rows[] = {
-  {SWEREX__PROFILE_EC2, "DescribeVpcs", 0, swerex__fargate_describe_vpcs,
-   swerex__fargate_described_vpcs, 0, 0},
-  {SWEREX__PROFILE_EC2, "DescribeSubnets", 0, swerex__fargate_describe_subnets,
-   swerex__fargate_described_subnets, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeVpcs", 0, swerex__network_describe_vpcs,
+   swerex__network_described_vpcs, 0, 0},
+  {SWEREX__PROFILE_EC2, "DescribeSubnets", 0, swerex__network_describe_subnets,
+   swerex__network_described_subnets, 0, 0},
   {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_FIRST,
-   swerex__fargate_describe_group, swerex__fargate_described_group, 0, 0},
-  {SWEREX__PROFILE_EC2, "CreateSecurityGroup", 0, swerex__fargate_create_group,
-   swerex__fargate_created_group, 0, 0},
+   swerex__network_describe_group, swerex__network_described_group, 0, 0},
+  {SWEREX__PROFILE_EC2, "CreateSecurityGroup", 0, swerex__network_create_group,
+   swerex__network_created_group, 0, 0},
   {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_SECOND,
-   swerex__fargate_describe_group, swerex__fargate_described_group, 20, 1},
-  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupIngress", 0, swerex__fargate_authorize,
-   swerex__fargate_authorized, 20, 1},
-  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupEgress", 0, swerex__fargate_authorize_egress,
-   swerex__fargate_authorized, 20, 1},
+   swerex__network_describe_group, swerex__network_described_group, 20, 1},
+  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupIngress", 0, swerex__network_authorize,
+   swerex__network_authorized, 20, 1},
+  {SWEREX__PROFILE_EC2, "AuthorizeSecurityGroupEgress", 0, swerex__network_authorize_egress,
+   swerex__network_authorized, 20, 1},
 };
 static const swerex__aws_row swerex__task_no_network_rows[] = {
   {SWEREX__PROFILE_EC2, "DescribeSecurityGroups", SWEREX__FARGATE_UNDO,
-   swerex__fargate_describe_group, swerex__fargate_described_group, 0, 0},
-  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", 0, swerex__fargate_delete_group,
+   swerex__network_describe_group, swerex__network_described_group, 0, 0},
+  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", 0, swerex__network_delete_group,
    swerex__fargate_gone, SWEREX__TASK_FREE},
 };
 static const swerex__aws_row swerex__task_task_rows[] = {
-  {SWEREX__PROFILE_ECS, "RunTask", 0, swerex__task_run_task, swerex__task_ran_task,
+  {SWEREX__PROFILE_ECS, "RunTask", 0, swerex__ecs_run_task, swerex__ecs_ran_task,
    SWEREX__FARGATE_ROLE_TIME, 2},
-  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__FARGATE_WAIT, swerex__task_describe_task,
-   swerex__task_described_task, SWEREX__TASK_START_TIME, 1},
-  {SWEREX__PROFILE_EC2, "DescribeNetworkInterfaces", 0, swerex__task_describe_interface,
-   swerex__task_described_interface, 30, 1},
-  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__task_get_logs, swerex__task_got_logs, 6, 1},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__FARGATE_WAIT, swerex__ecs_describe_task,
+   swerex__ecs_described_task, SWEREX__TASK_START_TIME, 1},
+  {SWEREX__PROFILE_EC2, "DescribeNetworkInterfaces", 0, swerex__ecs_describe_interface,
+   swerex__ecs_described_interface, 30, 1},
+  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__ecs_get_logs, swerex__ecs_got_logs, 6, 1},
 };
 static const swerex__aws_row swerex__task_no_task_rows[] = {
-  {SWEREX__PROFILE_ECS, "ListTasks", 0, swerex__task_list_task, swerex__task_listed_task, 0, 0},
-  {SWEREX__PROFILE_ECS, "StopTask", 0, swerex__task_stop_task, swerex__task_stopped_task, 0, 0},
+  {SWEREX__PROFILE_ECS, "ListTasks", 0, swerex__ecs_list_task, swerex__ecs_listed_task, 0, 0},
+  {SWEREX__PROFILE_ECS, "StopTask", 0, swerex__ecs_stop_task, swerex__ecs_stopped_task, 0, 0},
 };
 /** How a task is that does not answer. */
 static const swerex__aws_row swerex__task_look_rows[] = {
-  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__task_describe_task,
-   swerex__task_described_task, SWEREX__TASK_MISSING_TIME, 1},
-  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__task_get_logs, swerex__task_got_logs, 6, 1},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__ecs_describe_task,
+   swerex__ecs_described_task, SWEREX__ECS_MISSING_TIME, 1},
+  {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__ecs_get_logs, swerex__ecs_got_logs, 6, 1},
 };
 
 #define SWEREX__TASK_GROUP(rows) rows, SWEREX__SYS_COUNT(rows)
@@ -25275,7 +25431,7 @@ static swerex_future *swerex__task_open(swerex_deployment *deployment, swerex_er
   swerex__fargate_name_container(swerex__fargate_image(deployment), fargate->container);
   swerex__str overrides =
     swerex__str_new(&deployment->loop->allocator, SWEREX__TASK_OVERRIDES_MAX * 2);
-  swerex__task_write_overrides(deployment, &overrides);
+  swerex__ecs_write_overrides(deployment, &overrides);
   if (overrides.failed || overrides.size > SWEREX__TASK_OVERRIDES_MAX)
     swerex__err_set(err, SWEREX_E_VALIDATION,
                     "fargate_args: the overrides of the task would have more than the %d "
@@ -25398,21 +25554,21 @@ static swerex_future *swerex__task_reach(swerex_deployment *deployment, swerex_e
 
 /** Tell what was found out about the task. */
 static swerex__aws_verdict swerex__task_checked(void *owner, const swerex__aws_row *row,
-                                                const swerex__aws_answer *answer,
-                                                swerex_error *err) {
+                                                const swerex__answer *answer, swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   swerex_is_alive_response *response = (swerex_is_alive_response *)answer->response;
-  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
+  const swerex__json *task = swerex__answer_first(answer->root, "tasks");
   char text[1200];
   (void)row, (void)err;
-  response->is_alive = answer->ok && strcmp(swerex__aws_text(task, "lastStatus"), "RUNNING") == 0;
+  response->is_alive =
+    answer->ok && strcmp(swerex__answer_text(task, "lastStatus"), "RUNNING") == 0;
   if (response->is_alive) {
     fargate->looked = swerex__util_now();
     return SWEREX__AWS_DONE;
   }
   if (answer->ok && task != NULL) {
-    swerex__task_note_stop(fargate, task);
-    snprintf(text, sizeof text, "%s (%s)", fargate->why, swerex__aws_text(task, "lastStatus"));
+    swerex__ecs_note_stop(fargate, task);
+    snprintf(text, sizeof text, "%s (%s)", fargate->why, swerex__answer_text(task, "lastStatus"));
   } else {
     snprintf(text, sizeof text, "the task cannot be looked at: %s%s%.1000s", answer->code,
              answer->ok ? "" : ": ", answer->ok ? "it is not known to AWS" : answer->message);
@@ -25425,7 +25581,7 @@ static swerex__aws_verdict swerex__task_checked(void *owner, const swerex__aws_r
 }
 
 static const swerex__aws_row swerex__task_check_rows[] = {
-  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__task_describe_task, swerex__task_checked, 0,
+  {SWEREX__PROFILE_ECS, "DescribeTasks", 0, swerex__ecs_describe_task, swerex__task_checked, 0,
    0},
 };
 
@@ -25473,7 +25629,7 @@ static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err)
     if (strchr(*arg, '=') == NULL)
       return swerex__err_set(err, SWEREX_E_VALIDATION, "fargate_args: %.100s is not KEY=VALUE",
                              *arg);
-  if (swerex__task_arg(deployment, "containerOverrides") != NULL)
+  if (swerex__ecs_arg(deployment, "containerOverrides") != NULL)
     return swerex__err_set(err, SWEREX_E_VALIDATION,
                            "fargate_args.containerOverrides: it would replace what starts the "
                            "server");
@@ -25485,7 +25641,7 @@ static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err)
                                       err) &&
          swerex__task_check_list("subnets", config->subnets, SWEREX__FARGATE_SUBNETS, err) &&
          swerex__task_check_list("security_groups", config->security_groups, 5, err) &&
-         swerex__task_read_sizes(deployment, &cpu, &memory, &disk, err);
+         swerex__ecs_read_sizes(deployment, &cpu, &memory, &disk, err);
 }
 
 static void swerex__task_release(swerex_deployment *deployment) {
@@ -25513,14 +25669,11 @@ static const swerex__dep_kind swerex__task_kind = {"fargate",
                                                       swerex__task_release};
 
 /* =============================================================================================
- * [teardown] What Fargate deployments have left
+ * [teardown] What Fargate deployments have left: looking
  * ========================================================================================== */
 /* Finds all that carries the tag of fargate deployments, ours or the original's, and removes it in
  * the order in which AWS lets it go. Rows for [aws] again, each of them for every item of a kind.
  * What cannot be removed is noted, and the rest goes on. */
-
-#define SWEREX__TEARDOWN_STOP_TIME 120.0 /* for a task to end */
-#define SWEREX__TEARDOWN_ROLE_TIME 20.0
 
 /** Kinds of items, in the order of their removal. */
 typedef enum swerex__teardown_kind {
@@ -25605,8 +25758,7 @@ static bool swerex__teardown_wants(const swerex__teardown *teardown,
 
 /** Note that an item is gone, or why it is not. */
 static void swerex__teardown_settle(swerex__teardown *teardown, swerex__teardown_item *item,
-                                    const swerex__aws_row *row,
-                                    const swerex__aws_answer *failed) {
+                                    const swerex__aws_row *row, const swerex__answer *failed) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_fargate_item shown;
   item->over = true;
@@ -25628,10 +25780,10 @@ static void swerex__teardown_settle(swerex__teardown *teardown, swerex__teardown
 
 static bool swerex__teardown_has_tag(const swerex__json *tag) {
   for (; tag != NULL; tag = tag->next) {
-    const char *key = swerex__aws_text(tag, "key"), *value = swerex__aws_text(tag, "value");
+    const char *key = swerex__answer_text(tag, "key"), *value = swerex__answer_text(tag, "value");
     if (key[0] == '\0') {
-      key = swerex__aws_text(tag, "Key");
-      value = swerex__aws_text(tag, "Value");
+      key = swerex__answer_text(tag, "Key");
+      value = swerex__answer_text(tag, "Value");
     }
     if (strcmp(key, SWEREX__FARGATE_TAG) == 0 && strcmp(value, SWEREX__FARGATE_TAG_VALUE) == 0)
       return true;
@@ -25649,7 +25801,7 @@ static double swerex__teardown_time(const swerex__json *node, const char *key) {
 
 /** A list that cannot be had counts as a failure; the others are still looked at. */
 static bool swerex__teardown_check(swerex__teardown *teardown, const swerex__aws_row *row,
-                                   const swerex__aws_answer *answer) {
+                                   const swerex__answer *answer) {
   if (answer->ok) return true;
   teardown->failed++;
   swerex__log(&teardown->logger, SWEREX_LOG_WARNING, "%s: %s: %s", row->action, answer->code,
@@ -25679,14 +25831,14 @@ static bool swerex__teardown_list_inactive(void *owner, const swerex__aws_row *r
 
 /** Take the ARNs of clusters or task definitions. */
 static swerex__aws_verdict swerex__teardown_listed(void *owner, const swerex__aws_row *row,
-                                                   const swerex__aws_answer *answer,
+                                                   const swerex__answer *answer,
                                                    swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   bool clusters = row->kind == SWEREX__TEARDOWN_CLUSTER;
   const char *prefix = clusters ? "" : teardown->task_definition_prefix;
   if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
   for (const swerex__json *arn =
-         swerex__aws_first(answer->root, clusters ? "clusterArns" : "taskDefinitionArns");
+         swerex__answer_first(answer->root, clusters ? "clusterArns" : "taskDefinitionArns");
        arn != NULL; arn = arn->next) {
     const char *slash = arn->type == SWEREX__JSON_STRING ? strrchr(arn->string, '/') : NULL;
     if (slash == NULL || strncmp(slash + 1, prefix, strlen(prefix)) != 0) continue;
@@ -25699,32 +25851,32 @@ static swerex__aws_verdict swerex__teardown_listed(void *owner, const swerex__aw
 }
 
 static swerex__aws_verdict swerex__teardown_listed_groups(void *owner, const swerex__aws_row *row,
-                                                          const swerex__aws_answer *answer,
+                                                          const swerex__answer *answer,
                                                           swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
-  for (const swerex__json *group = swerex__aws_first(answer->root, "securityGroupInfo");
+  for (const swerex__json *group = swerex__answer_first(answer->root, "securityGroupInfo");
        group != NULL; group = group->next) {
     swerex__teardown_item *item = swerex__teardown_add(
-      teardown, SWEREX__TEARDOWN_GROUP, swerex__aws_text(group, "groupId"), "");
+      teardown, SWEREX__TEARDOWN_GROUP, swerex__answer_text(group, "groupId"), "");
     if (item == NULL) {
       swerex__err_memory(err);
       return SWEREX__AWS_FAILED;
     }
     item->tagged = true;
-    snprintf(item->state, sizeof item->state, "%.39s", swerex__aws_text(group, "groupName"));
+    snprintf(item->state, sizeof item->state, "%.39s", swerex__answer_text(group, "groupName"));
   }
   return SWEREX__AWS_DONE;
 }
 
 static swerex__aws_verdict swerex__teardown_listed_roles(void *owner, const swerex__aws_row *row,
-                                                         const swerex__aws_answer *answer,
+                                                         const swerex__answer *answer,
                                                          swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_DONE;
-  for (const swerex__json *role = swerex__aws_first(answer->root, "Roles"); role != NULL;
+  for (const swerex__json *role = swerex__answer_first(answer->root, "Roles"); role != NULL;
        role = role->next) {
-    const char *name = swerex__aws_text(role, "RoleName"),
+    const char *name = swerex__answer_text(role, "RoleName"),
                *prefix = teardown->execution_role_prefix;
     if (name[0] == '\0' || strncmp(name, prefix, strlen(prefix)) != 0) continue;
     swerex__teardown_item *item =
@@ -25811,20 +25963,20 @@ static const struct {
 
 /** What cannot be looked at is another's, and left alone; so is what is gone. */
 static swerex__aws_verdict swerex__teardown_looked(void *owner, const swerex__aws_row *row,
-                                                   const swerex__aws_answer *answer,
+                                                   const swerex__answer *answer,
                                                    swerex_error *err) {
   swerex__teardown_item *item = swerex__teardown_now(owner);
   const char *list = swerex__teardown_looks[row->kind].list;
   const swerex__json *one =
-    list != NULL ? swerex__aws_first(answer->root, list)
+    list != NULL ? swerex__answer_first(answer->root, list)
                  : swerex__json_get(answer->root, swerex__teardown_looks[row->kind].one);
   (void)err;
   item->over = !answer->ok || one == NULL;
   if (item->over) return SWEREX__AWS_MORE;
-  const char *state = swerex__aws_text(one, swerex__teardown_looks[row->kind].state);
+  const char *state = swerex__answer_text(one, swerex__teardown_looks[row->kind].state);
   const swerex__json *tags = row->kind == SWEREX__TEARDOWN_DEFINITION ? answer->root : one;
   snprintf(item->state, sizeof item->state, "%.39s", state);
-  item->tagged = swerex__teardown_has_tag(swerex__aws_first(tags, "tags"));
+  item->tagged = swerex__teardown_has_tag(swerex__answer_first(tags, "tags"));
   if (swerex__teardown_looks[row->kind].born != NULL)
     item->born = swerex__teardown_time(one, swerex__teardown_looks[row->kind].born);
   item->over = (row->kind == SWEREX__TEARDOWN_CLUSTER && strcmp(state, "ACTIVE") != 0) ||
@@ -25833,11 +25985,11 @@ static swerex__aws_verdict swerex__teardown_looked(void *owner, const swerex__aw
 }
 
 static swerex__aws_verdict swerex__teardown_looked_at_role(void *owner, const swerex__aws_row *row,
-                                                           const swerex__aws_answer *answer,
+                                                           const swerex__answer *answer,
                                                            swerex_error *err) {
   swerex__teardown_item *item = swerex__teardown_now(owner);
   (void)row, (void)err;
-  if (answer->ok && swerex__teardown_has_tag(swerex__aws_first(answer->root, "Tags")))
+  if (answer->ok && swerex__teardown_has_tag(swerex__answer_first(answer->root, "Tags")))
     item->tagged = true;
   return SWEREX__AWS_MORE;
 }
@@ -25854,13 +26006,13 @@ static bool swerex__teardown_list_tasks(void *owner, const swerex__aws_row *row,
 }
 
 static swerex__aws_verdict swerex__teardown_listed_tasks(void *owner, const swerex__aws_row *row,
-                                                         const swerex__aws_answer *answer,
+                                                         const swerex__answer *answer,
                                                          swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   char cluster[512];
   snprintf(cluster, sizeof cluster, "%s", swerex__teardown_now(owner)->name);
   if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_MORE;
-  for (const swerex__json *arn = swerex__aws_first(answer->root, "taskArns"); arn != NULL;
+  for (const swerex__json *arn = swerex__answer_first(answer->root, "taskArns"); arn != NULL;
        arn = arn->next) {
     if (arn->type == SWEREX__JSON_STRING &&
         swerex__teardown_add(teardown, SWEREX__TEARDOWN_TASK, arn->string, cluster) != NULL)
@@ -25894,23 +26046,29 @@ static const swerex__aws_row swerex__teardown_look_rows[] = {
    swerex__teardown_looked_at_role, 0, 0},
 };
 
+/* =============================================================================================
+ * [removal] What Fargate deployments have left: removing
+ * ========================================================================================== */
+
+#define SWEREX__REMOVAL_STOP_TIME 120.0 /* for a task to end */
+#define SWEREX__REMOVAL_ROLE_TIME 20.0
+
 /* --- removing ----------------------------------------------------------------------------- */
 
-static bool swerex__teardown_remove(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__removal_remove(void *owner, const swerex__aws_row *row, swerex__str *body) {
   if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
   swerex__teardown_address(swerex__teardown_now(owner), false, body);
   return true;
 }
 
-static bool swerex__teardown_await(void *owner, const swerex__aws_row *row, swerex__str *body) {
+static bool swerex__removal_await(void *owner, const swerex__aws_row *row, swerex__str *body) {
   if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
   swerex__teardown_address(swerex__teardown_now(owner), true, body);
   return true;
 }
 
 /** Only what is active can be deregistered. */
-static bool swerex__teardown_deregister(void *owner, const swerex__aws_row *row,
-                                        swerex__str *body) {
+static bool swerex__removal_deregister(void *owner, const swerex__aws_row *row, swerex__str *body) {
   while (swerex__teardown_step((swerex__teardown *)owner, row, true)) {
     if (strcmp(swerex__teardown_now(owner)->state, "ACTIVE") != 0) continue;
     swerex__teardown_address(swerex__teardown_now(owner), false, body);
@@ -25919,8 +26077,8 @@ static bool swerex__teardown_deregister(void *owner, const swerex__aws_row *row,
   return false;
 }
 
-static bool swerex__teardown_delete_definition(void *owner, const swerex__aws_row *row,
-                                               swerex__str *body) {
+static bool swerex__removal_delete_definition(void *owner, const swerex__aws_row *row,
+                                              swerex__str *body) {
   if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
   swerex__str_puts(body, "{\"taskDefinitions\":[");
   swerex__json_add_text(body, swerex__teardown_now(owner)->name);
@@ -25929,34 +26087,34 @@ static bool swerex__teardown_delete_definition(void *owner, const swerex__aws_ro
 }
 
 /** Ask once more about the same item. */
-static swerex__aws_verdict swerex__teardown_again(swerex__teardown *teardown) {
+static swerex__aws_verdict swerex__removal_again(swerex__teardown *teardown) {
   teardown->next = teardown->now;
   return SWEREX__AWS_AGAIN;
 }
 
 /** A part of a removal: what it fails with ends the item. */
-static swerex__aws_verdict swerex__teardown_done_part(void *owner, const swerex__aws_row *row,
-                                                      const swerex__aws_answer *answer,
-                                                      swerex_error *err) {
+static swerex__aws_verdict swerex__removal_done_part(void *owner, const swerex__aws_row *row,
+                                                     const swerex__answer *answer,
+                                                     swerex_error *err) {
   swerex__aws_verdict verdict = swerex__fargate_gone(owner, row, answer, err);
-  if (verdict != SWEREX__AWS_DONE && !swerex__aws_has(answer->message, "not found"))
+  if (verdict != SWEREX__AWS_DONE && !swerex__answer_has(answer->message, "not found"))
     swerex__teardown_settle((swerex__teardown *)owner, swerex__teardown_now(owner), row, answer);
   return SWEREX__AWS_MORE;
 }
 
 /** The removal itself. */
-static swerex__aws_verdict swerex__teardown_removed(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
-                                                    swerex_error *err) {
+static swerex__aws_verdict swerex__removal_removed(void *owner, const swerex__aws_row *row,
+                                                   const swerex__answer *answer,
+                                                   swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   swerex__aws_verdict verdict = swerex__fargate_gone(owner, row, answer, err);
-  const swerex__json *failure = answer->ok ? swerex__aws_first(answer->root, "failures") : NULL;
-  swerex__aws_answer failed = *answer;
+  const swerex__json *failure = answer->ok ? swerex__answer_first(answer->root, "failures") : NULL;
+  swerex__answer failed = *answer;
   if (verdict == SWEREX__AWS_AGAIN && answer->waited < row->patience)
-    return swerex__teardown_again(teardown);
+    return swerex__removal_again(teardown);
   if (failure != NULL) { /* of a list, in which each may fail by itself */
-    failed.code = swerex__aws_text(failure, "reason");
-    failed.message = swerex__aws_text(failure, "detail");
+    failed.code = swerex__answer_text(failure, "reason");
+    failed.message = swerex__answer_text(failure, "detail");
     verdict = SWEREX__AWS_FAILED;
   }
   swerex__teardown_settle(teardown, swerex__teardown_now(owner), row,
@@ -25965,16 +26123,15 @@ static swerex__aws_verdict swerex__teardown_removed(void *owner, const swerex__a
 }
 
 /** A task that was stopped takes its time to end. */
-static swerex__aws_verdict swerex__teardown_awaited(void *owner, const swerex__aws_row *row,
-                                                    const swerex__aws_answer *answer,
-                                                    swerex_error *err) {
+static swerex__aws_verdict swerex__removal_awaited(void *owner, const swerex__aws_row *row,
+                                                   const swerex__answer *answer,
+                                                   swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
-  const swerex__json *task = swerex__aws_first(answer->root, "tasks");
-  bool over = task == NULL || strcmp(swerex__aws_text(task, "lastStatus"), "STOPPED") == 0;
-  swerex__aws_answer late = *answer;
+  const swerex__json *task = swerex__answer_first(answer->root, "tasks");
+  bool over = task == NULL || strcmp(swerex__answer_text(task, "lastStatus"), "STOPPED") == 0;
+  swerex__answer late = *answer;
   (void)err;
-  if (answer->ok && !over && answer->waited < row->patience)
-    return swerex__teardown_again(teardown);
+  if (answer->ok && !over && answer->waited < row->patience) return swerex__removal_again(teardown);
   if (answer->ok && !over) {
     late.code = "Timeout";
     late.message = "it was stopped, and does not end";
@@ -25985,19 +26142,19 @@ static swerex__aws_verdict swerex__teardown_awaited(void *owner, const swerex__a
 }
 
 /** Take what hangs on a role. */
-static swerex__aws_verdict swerex__teardown_listed_policies(void *owner, const swerex__aws_row *row,
-                                                            const swerex__aws_answer *answer,
-                                                            swerex_error *err) {
+static swerex__aws_verdict swerex__removal_listed_policies(void *owner, const swerex__aws_row *row,
+                                                           const swerex__answer *answer,
+                                                           swerex_error *err) {
   swerex__teardown *teardown = (swerex__teardown *)owner;
   char role[512];
   bool attached = strcmp(row->action, "ListAttachedRolePolicies") == 0;
   snprintf(role, sizeof role, "%s", swerex__teardown_now(owner)->name);
   for (const swerex__json *policy =
-         swerex__aws_first(answer->root, attached ? "AttachedPolicies" : "PolicyNames");
+         swerex__answer_first(answer->root, attached ? "AttachedPolicies" : "PolicyNames");
        answer->ok && policy != NULL; policy = policy->next) {
     swerex__teardown_item *item = swerex__teardown_add(
       teardown, attached ? SWEREX__TEARDOWN_ATTACHED : SWEREX__TEARDOWN_INLINE,
-      attached ? swerex__aws_text(policy, "PolicyArn") : swerex__aws_text(policy, ""), role);
+      attached ? swerex__answer_text(policy, "PolicyArn") : swerex__answer_text(policy, ""), role);
     if (item == NULL) {
       swerex__err_memory(err);
       return SWEREX__AWS_FAILED;
@@ -26007,34 +26164,34 @@ static swerex__aws_verdict swerex__teardown_listed_policies(void *owner, const s
   return SWEREX__AWS_MORE;
 }
 
-static const swerex__aws_row swerex__teardown_remove_rows[] = {
-  {SWEREX__PROFILE_ECS, "StopTask", SWEREX__TEARDOWN_TASK, swerex__teardown_remove,
-   swerex__teardown_done_part, 0, 0},
-  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__TEARDOWN_TASK, swerex__teardown_await,
-   swerex__teardown_awaited, SWEREX__TEARDOWN_STOP_TIME, 1},
-  {SWEREX__PROFILE_ECS, "DeleteCluster", SWEREX__TEARDOWN_CLUSTER, swerex__teardown_remove,
-   swerex__teardown_removed, SWEREX__FARGATE_FREE_TIME, 2},
+static const swerex__aws_row swerex__removal_remove_rows[] = {
+  {SWEREX__PROFILE_ECS, "StopTask", SWEREX__TEARDOWN_TASK, swerex__removal_remove,
+   swerex__removal_done_part, 0, 0},
+  {SWEREX__PROFILE_ECS, "DescribeTasks", SWEREX__TEARDOWN_TASK, swerex__removal_await,
+   swerex__removal_awaited, SWEREX__REMOVAL_STOP_TIME, 1},
+  {SWEREX__PROFILE_ECS, "DeleteCluster", SWEREX__TEARDOWN_CLUSTER, swerex__removal_remove,
+   swerex__removal_removed, SWEREX__FARGATE_FREE_TIME, 2},
   {SWEREX__PROFILE_ECS, "DeregisterTaskDefinition", SWEREX__TEARDOWN_DEFINITION,
-   swerex__teardown_deregister, swerex__teardown_done_part, 0, 0},
+   swerex__removal_deregister, swerex__removal_done_part, 0, 0},
   {SWEREX__PROFILE_ECS, "DeleteTaskDefinitions", SWEREX__TEARDOWN_DEFINITION,
-   swerex__teardown_delete_definition, swerex__teardown_removed, 0, 0},
-  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", SWEREX__TEARDOWN_GROUP, swerex__teardown_remove,
-   swerex__teardown_removed, SWEREX__FARGATE_FREE_TIME, 2},
-  {SWEREX__PROFILE_IAM, "ListAttachedRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
-   swerex__teardown_listed_policies, 0, 0},
-  {SWEREX__PROFILE_IAM, "DetachRolePolicy", SWEREX__TEARDOWN_ATTACHED, swerex__teardown_remove,
-   swerex__teardown_done_part, 0, 0},
-  {SWEREX__PROFILE_IAM, "ListRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
-   swerex__teardown_listed_policies, 0, 0},
-  {SWEREX__PROFILE_IAM, "DeleteRolePolicy", SWEREX__TEARDOWN_INLINE, swerex__teardown_remove,
-   swerex__teardown_done_part, 0, 0},
-  {SWEREX__PROFILE_IAM, "DeleteRole", SWEREX__TEARDOWN_ROLE, swerex__teardown_remove,
-   swerex__teardown_removed, SWEREX__TEARDOWN_ROLE_TIME, 1},
+   swerex__removal_delete_definition, swerex__removal_removed, 0, 0},
+  {SWEREX__PROFILE_EC2, "DeleteSecurityGroup", SWEREX__TEARDOWN_GROUP, swerex__removal_remove,
+   swerex__removal_removed, SWEREX__FARGATE_FREE_TIME, 2},
+  {SWEREX__PROFILE_IAM, "ListAttachedRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__removal_remove,
+   swerex__removal_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "DetachRolePolicy", SWEREX__TEARDOWN_ATTACHED, swerex__removal_remove,
+   swerex__removal_done_part, 0, 0},
+  {SWEREX__PROFILE_IAM, "ListRolePolicies", SWEREX__TEARDOWN_ROLE, swerex__removal_remove,
+   swerex__removal_listed_policies, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRolePolicy", SWEREX__TEARDOWN_INLINE, swerex__removal_remove,
+   swerex__removal_done_part, 0, 0},
+  {SWEREX__PROFILE_IAM, "DeleteRole", SWEREX__TEARDOWN_ROLE, swerex__removal_remove,
+   swerex__removal_removed, SWEREX__REMOVAL_ROLE_TIME, 1},
 };
 
 /* --- the whole ---------------------------------------------------------------------------- */
 
-static void swerex__teardown_free(swerex__teardown *teardown) {
+static void swerex__removal_free(swerex__teardown *teardown) {
   swerex__loop_free_future(teardown->inner);
   swerex__aws_free(teardown->aws);
   swerex__err_clear(&teardown->failure);
@@ -26044,12 +26201,12 @@ static void swerex__teardown_free(swerex__teardown *teardown) {
   swerex__mem_free(teardown);
 }
 
-static void swerex__teardown_cancel(swerex_future *future) {
-  swerex__teardown_free((swerex__teardown *)future->operation);
+static void swerex__removal_cancel(swerex_future *future) {
+  swerex__removal_free((swerex__teardown *)future->operation);
 }
 
 /** End: with what the rows failed with, or what they have noted. */
-static void swerex__teardown_end(swerex__teardown *teardown, swerex_error *error) {
+static void swerex__removal_end(swerex__teardown *teardown, swerex_error *error) {
   swerex_future *future = teardown->future;
   swerex_error all = SWEREX_ERROR_INIT;
   if (error->code != SWEREX_E_OK)
@@ -26059,7 +26216,7 @@ static void swerex__teardown_end(swerex__teardown *teardown, swerex_error *error
   else if (teardown->failed > 1)
     swerex__err_set(&all, SWEREX_E_RUNTIME, "%zu failures, of which the first is: %s",
                     teardown->failed, teardown->failure.message);
-  swerex__teardown_free(teardown);
+  swerex__removal_free(teardown);
   future->cancel = NULL;
   if (all.code == SWEREX_E_OK)
     swerex__loop_finish(future);
@@ -26067,27 +26224,27 @@ static void swerex__teardown_end(swerex__teardown *teardown, swerex_error *error
     swerex__loop_fail(future, &all);
 }
 
-static void swerex__teardown_run(swerex__teardown *teardown, const swerex__aws_row *rows,
-                                 size_t count, void (*then)(swerex_future *, void *)) {
+static void swerex__removal_run(swerex__teardown *teardown, const swerex__aws_row *rows,
+                                size_t count, void (*then)(swerex_future *, void *)) {
   swerex_error error = SWEREX_ERROR_INIT;
   teardown->next = 0;
   teardown->inner = swerex__aws_start(teardown->aws, rows, count, teardown, NULL, &error);
   if (teardown->inner == NULL) {
-    swerex__teardown_end(teardown, &error);
+    swerex__removal_end(teardown, &error);
     return;
   }
   swerex__loop_hide(teardown->inner);
   swerex__loop_then(teardown->inner, then, teardown);
 }
 
-static void swerex__teardown_on_removed(swerex_future *inner, void *user_data) {
+static void swerex__removal_on_removed(swerex_future *inner, void *user_data) {
   swerex_error error = SWEREX_ERROR_INIT;
   if (!inner->ok) swerex__err_move(&error, &inner->error);
-  swerex__teardown_end((swerex__teardown *)user_data, &error);
+  swerex__removal_end((swerex__teardown *)user_data, &error);
 }
 
 /** Ask whether what was found is to go. */
-static bool swerex__teardown_confirm(swerex__teardown *teardown) {
+static bool swerex__removal_confirm(swerex__teardown *teardown) {
   swerex_fargate_item *list = (swerex_fargate_item *)swerex__mem_grow(
     &teardown->loop->allocator, NULL, teardown->count + 1, sizeof *list);
   size_t count = 0;
@@ -26104,25 +26261,24 @@ static bool swerex__teardown_confirm(swerex__teardown *teardown) {
   return yes && count > 0;
 }
 
-static void swerex__teardown_on_looked(swerex_future *inner, void *user_data) {
+static void swerex__removal_on_looked(swerex_future *inner, void *user_data) {
   swerex__teardown *teardown = (swerex__teardown *)user_data;
   swerex_error error = SWEREX_ERROR_INIT;
   if (!inner->ok) {
     swerex__err_move(&error, &inner->error);
-  } else if (swerex__teardown_confirm(teardown)) {
+  } else if (swerex__removal_confirm(teardown)) {
     swerex__loop_free_future(inner);
-    swerex__teardown_run(teardown, swerex__teardown_remove_rows,
-                         SWEREX__SYS_COUNT(swerex__teardown_remove_rows),
-                         swerex__teardown_on_removed);
+    swerex__removal_run(teardown, swerex__removal_remove_rows,
+                        SWEREX__SYS_COUNT(swerex__removal_remove_rows), swerex__removal_on_removed);
     return;
   }
-  swerex__teardown_end(teardown, &error);
+  swerex__removal_end(teardown, &error);
 }
 
 /** Begin; the future has no response. */
-static swerex_future *swerex__teardown_start(swerex_loop *loop,
-                                             const swerex_fargate_teardown_options *options,
-                                             swerex_error *err) {
+static swerex_future *swerex__removal_start(swerex_loop *loop,
+                                            const swerex_fargate_teardown_options *options,
+                                            swerex_error *err) {
   static const swerex_fargate_teardown_options none;
   const swerex_allocator *memory = &loop->allocator;
   if (options == NULL) options = &none;
@@ -26148,14 +26304,14 @@ static swerex_future *swerex__teardown_start(swerex_loop *loop,
   if (teardown->aws == NULL || teardown->task_definition_prefix == NULL ||
       teardown->execution_role_prefix == NULL) {
     if (teardown->aws != NULL) swerex__err_memory(err);
-    swerex__teardown_free(teardown);
+    swerex__removal_free(teardown);
     swerex__loop_free_future(future);
     return NULL;
   }
   future->operation = teardown;
-  future->cancel = swerex__teardown_cancel;
-  swerex__teardown_run(teardown, swerex__teardown_look_rows,
-                       SWEREX__SYS_COUNT(swerex__teardown_look_rows), swerex__teardown_on_looked);
+  future->cancel = swerex__removal_cancel;
+  swerex__removal_run(teardown, swerex__teardown_look_rows,
+                      SWEREX__SYS_COUNT(swerex__teardown_look_rows), swerex__removal_on_looked);
   return future;
 }
 
@@ -26666,22 +26822,13 @@ static const void *swerex__pb_decode(const swerex_allocator *allocator,
 }
 
 /* =============================================================================================
- * [grpc] Calls by gRPC
+ * [grpc] Answers by gRPC
  * ========================================================================================== */
-/* A channel is a service at one of some addresses; a call sends one message and gets one, or a
- * stream of them. libcurl speaks HTTP/2 for it. A call that gets one message is made again, with
- * the same key, after an error that may pass, and when the server says when; one deadline covers
- * all of that. Streams are their owners' to take up again. */
 
 #define SWEREX__GRPC_MESSAGE_MAX ((size_t)100 << 20)
-#define SWEREX__GRPC_CONNECT_TIME 10.0
-#define SWEREX__GRPC_THROTTLE_MAX 300.0 /* seconds of waits that a server asks for, in all */
-#define SWEREX__GRPC_PAUSE_MAX 1.0
 
 enum {
   SWEREX__GRPC_TEXT = 1024,
-  SWEREX__GRPC_TRIES = 4,
-  SWEREX__GRPC_ADDRESSES = 4,
   SWEREX__GRPC_NO_STATUS = -1
 };
 
@@ -26943,34 +27090,48 @@ static int swerex__grpc_judge(const swerex__grpc_reply *reply, bool stream, char
   return rest[0] != '\0' ? SWEREX__GRPC_INTERNAL : status;
 }
 
+/* =============================================================================================
+ * [rpc] Calls by gRPC
+ * ========================================================================================== */
+/* A channel is a service at one of some addresses; a call sends one message and gets one, or a
+ * stream of them. libcurl speaks HTTP/2 for it. A call that gets one message is made again, with
+ * the same key, after an error that may pass, and when the server says when; one deadline covers
+ * all of that. Streams are their owners' to take up again. */
+
+#define SWEREX__RPC_CONNECT_TIME 10.0
+#define SWEREX__RPC_THROTTLE_MAX 300.0 /* seconds of waits that a server asks for, in all */
+#define SWEREX__RPC_PAUSE_MAX 1.0
+
 /* --- channels ----------------------------------------------------------------------------- */
 
-typedef struct swerex__grpc_method {
+enum { SWEREX__RPC_TRIES = 4, SWEREX__RPC_ADDRESSES = 4 };
+
+typedef struct swerex__rpc_method {
   const char *name;
   const swerex__pb_message *request, *reply;
   bool stream;    /* the answer is any number of messages */
   double timeout; /* for all of its tries; of a stream: until the next message */
   double pause;   /* seconds before the second try, doubled before each other */
-} swerex__grpc_method;
+} swerex__rpc_method;
 
-typedef struct swerex__grpc {
+typedef struct swerex__rpc {
   swerex_loop *loop;
   const swerex_logger *logger;
   const char *service;
   swerex_code code; /* of its errors */
-  swerex__web_url urls[SWEREX__GRPC_ADDRESSES];
+  swerex__web_url urls[SWEREX__RPC_ADDRESSES];
   size_t url_count, url; /* the one in use */
   swerex__str headers;   /* of every call */
   swerex__str token;     /* the same, once it is known */
   double throttle_max;   /* seconds */
   swerex__curl *curl;
   swerex__loop_link calls;
-} swerex__grpc;
+} swerex__rpc;
 
-typedef struct swerex__grpc_call {
+typedef struct swerex__rpc_call {
   swerex__loop_link link; /* first member */
-  swerex__grpc *grpc;
-  const swerex__grpc_method *method;
+  swerex__rpc *grpc;
+  const swerex__rpc_method *method;
   /** Take a message, which lives no longer than this. False: give up. */
   bool (*on_message)(void *owner, const void *message, swerex_error *err);
   /** Called once, from the loop, the call being freed. */
@@ -26987,9 +27148,9 @@ typedef struct swerex__grpc_call {
   bool refused; /* by on_message, whose error it is */
   bool bare;    /* sent without the channel's token */
   bool *gone;  /* set when the call is freed; NULL: nobody asks */
-} swerex__grpc_call;
+} swerex__rpc_call;
 
-static void swerex__grpc_free_call(swerex__grpc_call *call) {
+static void swerex__rpc_free_call(swerex__rpc_call *call) {
   if (call == NULL) return;
   if (call->gone != NULL) *call->gone = true;
   swerex__loop_link_remove(&call->link);
@@ -27000,25 +27161,25 @@ static void swerex__grpc_free_call(swerex__grpc_call *call) {
   swerex__mem_free(call);
 }
 
-static const char *swerex__grpc_address(const swerex__grpc *grpc) {
+static const char *swerex__rpc_address(const swerex__rpc *grpc) {
   return grpc->urls[grpc->url].text;
 }
 
-static void swerex__grpc_send(swerex__grpc_call *call);
+static void swerex__rpc_send(swerex__rpc_call *call);
 
-static void swerex__grpc_on_again(swerex__loop_timer *timer) {
-  swerex__grpc_send((swerex__grpc_call *)timer->owner);
+static void swerex__rpc_on_again(swerex__loop_timer *timer) {
+  swerex__rpc_send((swerex__rpc_call *)timer->owner);
 }
 
 /** Make the call again after a pause. */
-static void swerex__grpc_again(swerex__grpc_call *call, double pause, const char *why) {
+static void swerex__rpc_again(swerex__rpc_call *call, double pause, const char *why) {
   swerex__log(call->grpc->logger, SWEREX_LOG_INFO, "%s; again in %gs", why, pause);
-  swerex__loop_arm(call->grpc->loop, &call->timer, pause, swerex__grpc_on_again, call);
+  swerex__loop_arm(call->grpc->loop, &call->timer, pause, swerex__rpc_on_again, call);
 }
 
 /** Name the call in an error. */
-static void swerex__grpc_explain(const swerex__grpc_call *call, int status, const char *words,
-                                 swerex_error *error) {
+static void swerex__rpc_explain(const swerex__rpc_call *call, int status, const char *words,
+                                swerex_error *error) {
   swerex_code code = call->grpc->code;
   swerex_error full = SWEREX_ERROR_INIT;
   if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY)
@@ -27027,7 +27188,7 @@ static void swerex__grpc_explain(const swerex__grpc_call *call, int status, cons
     code = SWEREX_E_PERMISSION;
   bool sent = code != SWEREX_E_UNSUPPORTED; /* else it is not the server's to say */
   swerex__err_set(&full, code, "%s at %s: %s%s%s", call->method->name,
-                  swerex__grpc_address(call->grpc),
+                  swerex__rpc_address(call->grpc),
                   sent ? swerex__grpc_statuses[status].name : "", sent ? ": " : "",
                   words[0] == '\0' ? "the server does not say why" : words);
   swerex__err_clear(error);
@@ -27035,8 +27196,8 @@ static void swerex__grpc_explain(const swerex__grpc_call *call, int status, cons
 }
 
 /** A try is over: make the call again, or end it. The error is used up. */
-static void swerex__grpc_end(swerex__grpc_call *call, int status, swerex_error *error) {
-  swerex__grpc *grpc = call->grpc;
+static void swerex__rpc_end(swerex__rpc_call *call, int status, swerex_error *error) {
+  swerex__rpc *grpc = call->grpc;
   double wait = call->reply.retry_after, now = swerex__util_now();
   swerex__curl_stop(call->job);
   call->job = NULL;
@@ -27050,49 +27211,49 @@ static void swerex__grpc_end(swerex__grpc_call *call, int status, swerex_error *
     call->throttled++;
     call->paused += wait;
     call->deadline += wait;
-    swerex__grpc_again(call, wait, error->message);
-  } else if (!fixed && swerex__grpc_statuses[status].again && call->tries < SWEREX__GRPC_TRIES &&
+    swerex__rpc_again(call, wait, error->message);
+  } else if (!fixed && swerex__grpc_statuses[status].again && call->tries < SWEREX__RPC_TRIES &&
              now + call->pause < call->deadline) {
-    swerex__grpc_again(call, call->pause, error->message);
+    swerex__rpc_again(call, call->pause, error->message);
     call->pause *= 2;
-    if (call->pause > SWEREX__GRPC_PAUSE_MAX) call->pause = SWEREX__GRPC_PAUSE_MAX;
+    if (call->pause > SWEREX__RPC_PAUSE_MAX) call->pause = SWEREX__RPC_PAUSE_MAX;
   } else {
     void (*done)(void *, int, swerex_error *) = call->done;
     void *owner = call->owner;
-    swerex__grpc_free_call(call);
+    swerex__rpc_free_call(call);
     done(owner, status, error);
   }
   swerex__err_clear(error);
 }
 
-static void swerex__grpc_on_time(swerex__loop_timer *timer) {
-  swerex__grpc_call *call = (swerex__grpc_call *)timer->owner;
+static void swerex__rpc_on_time(swerex__loop_timer *timer) {
+  swerex__rpc_call *call = (swerex__rpc_call *)timer->owner;
   swerex_error error = SWEREX_ERROR_INIT;
   char words[64];
   snprintf(words, sizeof words, "no answer within %.3g seconds",
            swerex__util_now() - call->began);
-  swerex__grpc_explain(call, SWEREX__GRPC_DEADLINE, words, &error);
-  swerex__grpc_end(call, SWEREX__GRPC_DEADLINE, &error);
+  swerex__rpc_explain(call, SWEREX__GRPC_DEADLINE, words, &error);
+  swerex__rpc_end(call, SWEREX__GRPC_DEADLINE, &error);
 }
 
 /* --- what a job tells --------------------------------------------------------------------- */
 
-static void swerex__grpc_on_status(void *owner, int status) {
-  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+static void swerex__rpc_on_status(void *owner, int status) {
+  swerex__rpc_call *call = (swerex__rpc_call *)owner;
   swerex__grpc_restart(&call->reply);
   call->reply.http_status = status;
 }
 
-static void swerex__grpc_on_header(void *owner, const char *name, size_t name_size,
-                                   const char *value, size_t value_size) {
-  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+static void swerex__rpc_on_header(void *owner, const char *name, size_t name_size,
+                                  const char *value, size_t value_size) {
+  swerex__rpc_call *call = (swerex__rpc_call *)owner;
   swerex__http_text key = {name, name_size}, text = {value, value_size};
   swerex__grpc_take_header(&call->reply, key, text);
 }
 
 /** Hand a message over; the call may be gone behind this. False: it fails. */
-static bool swerex__grpc_hand_over(swerex__grpc_call *call, bool *gone, const char *data,
-                                   size_t size, swerex_error *err) {
+static bool swerex__rpc_hand_over(swerex__rpc_call *call, bool *gone, const char *data, size_t size,
+                                  swerex_error *err) {
   swerex__pb_doc doc;
   const void *message = swerex__pb_decode(&call->grpc->loop->allocator, call->method->reply, data,
                                           size, &doc, err);
@@ -27115,8 +27276,8 @@ static bool swerex__grpc_hand_over(swerex__grpc_call *call, bool *gone, const ch
   return ok;
 }
 
-static bool swerex__grpc_on_data(void *owner, const char *data, size_t size, swerex_error *err) {
-  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+static bool swerex__rpc_on_data(void *owner, const char *data, size_t size, swerex_error *err) {
+  swerex__rpc_call *call = (swerex__rpc_call *)owner;
   swerex_error error = SWEREX_ERROR_INIT;
   bool ok = true, gone = false;
   if (call->reply.http_status != 200 || !call->reply.typed) return true; /* a page for humans */
@@ -27126,17 +27287,17 @@ static bool swerex__grpc_on_data(void *owner, const char *data, size_t size, swe
   while (ok && !gone && call->method->stream &&
          swerex__grpc_next(&call->reply, &data, &size, &error)) {
     call->began = swerex__util_now();
-    swerex__loop_arm(call->grpc->loop, &call->timer, call->method->timeout, swerex__grpc_on_time,
+    swerex__loop_arm(call->grpc->loop, &call->timer, call->method->timeout, swerex__rpc_on_time,
                      call);
-    ok = swerex__grpc_hand_over(call, &gone, data, size, &error);
+    ok = swerex__rpc_hand_over(call, &gone, data, size, &error);
   }
   if (error.code == SWEREX_E_OK) return ok && !gone;
   if (!gone && !call->refused) call->spoilt = true;
   return swerex__err_move(err, &error);
 }
 
-static void swerex__grpc_on_done(void *owner, bool sent, swerex_error *error) {
-  swerex__grpc_call *call = (swerex__grpc_call *)owner;
+static void swerex__rpc_on_done(void *owner, bool sent, swerex_error *error) {
+  swerex__rpc_call *call = (swerex__rpc_call *)owner;
   const char *data;
   char words[SWEREX__GRPC_TEXT];
   bool gone = false;
@@ -27148,7 +27309,7 @@ static void swerex__grpc_on_done(void *owner, bool sent, swerex_error *error) {
     status = swerex__grpc_judge(&call->reply, call->method->stream, words);
     if (status == SWEREX__GRPC_OK && !call->method->stream &&
         swerex__grpc_next(&call->reply, &data, &size, error))
-      swerex__grpc_hand_over(call, &gone, data, size, error);
+      swerex__rpc_hand_over(call, &gone, data, size, error);
     if (gone) return;
   } else if (call->reply.status > SWEREX__GRPC_OK && !call->spoilt && !call->refused) {
     /* said before it broke */
@@ -27158,14 +27319,14 @@ static void swerex__grpc_on_done(void *owner, bool sent, swerex_error *error) {
   if (call->spoilt || call->refused) status = SWEREX__GRPC_DATA_LOSS;
   if (error->code != SWEREX_E_OK) snprintf(words, sizeof words, "%s", error->message);
   if (status != SWEREX__GRPC_OK && !call->refused)
-    swerex__grpc_explain(call, status, words, error);
-  swerex__grpc_end(call, status, error);
+    swerex__rpc_explain(call, status, words, error);
+  swerex__rpc_end(call, status, error);
 }
 
 /* --- calls -------------------------------------------------------------------------------- */
 
-static void swerex__grpc_add_headers(const swerex__grpc_call *call, swerex__str *out) {
-  const swerex__grpc *grpc = call->grpc;
+static void swerex__rpc_add_headers(const swerex__rpc_call *call, swerex__str *out) {
+  const swerex__rpc *grpc = call->grpc;
   const swerex__web_url *url = &grpc->urls[grpc->url];
   double since = swerex__util_now() - call->began;
   if (!call->method->stream) {
@@ -27183,8 +27344,8 @@ static void swerex__grpc_add_headers(const swerex__grpc_call *call, swerex__str 
 }
 
 /** Start a try. */
-static bool swerex__grpc_try(swerex__grpc_call *call, swerex_error *err) {
-  swerex__grpc *grpc = call->grpc;
+static bool swerex__rpc_try(swerex__rpc_call *call, swerex_error *err) {
+  swerex__rpc *grpc = call->grpc;
   const swerex__web_url *server = &grpc->urls[grpc->url];
   swerex__curl_request request;
   swerex__str url = swerex__str_new(&grpc->loop->allocator, 65536), headers = url;
@@ -27193,20 +27354,20 @@ static bool swerex__grpc_try(swerex__grpc_call *call, swerex_error *err) {
   memset(&request, 0, sizeof request);
   swerex__str_printf(&url, "%s://%s%s/%s/%s", server->tls ? "https" : "http", server->text,
                      server->prefix, grpc->service, call->method->name);
-  swerex__grpc_add_headers(call, &headers);
+  swerex__rpc_add_headers(call, &headers);
   request.method = "POST";
   request.url = url.data;
   request.headers = headers.data;
   request.headers_size = headers.size;
   request.body = call->body.data;
   request.body_size = call->body.size;
-  request.connect_timeout = SWEREX__GRPC_CONNECT_TIME;
+  request.connect_timeout = SWEREX__RPC_CONNECT_TIME;
   request.reuse = server->tls; /* libcurl 7.88 cannot use one without TLS again */
   request.http2 = request.http2_only = true;
-  request.on_status = swerex__grpc_on_status;
-  request.on_header = swerex__grpc_on_header;
-  request.on_data = swerex__grpc_on_data;
-  request.done = swerex__grpc_on_done;
+  request.on_status = swerex__rpc_on_status;
+  request.on_header = swerex__rpc_on_header;
+  request.on_data = swerex__rpc_on_data;
+  request.done = swerex__rpc_on_done;
   request.owner = call;
   swerex__grpc_restart(&call->reply);
   if (url.failed || headers.failed)
@@ -27218,29 +27379,28 @@ static bool swerex__grpc_try(swerex__grpc_call *call, swerex_error *err) {
   return call->job != NULL;
 }
 
-static void swerex__grpc_send(swerex__grpc_call *call) {
+static void swerex__rpc_send(swerex__rpc_call *call) {
   swerex_error error = SWEREX_ERROR_INIT;
   double left = call->deadline - swerex__util_now();
-  bool ok = swerex__grpc_try(call, &error);
+  bool ok = swerex__rpc_try(call, &error);
   call->tries++;
   if (ok) {
-    swerex__loop_arm(call->grpc->loop, &call->timer, left > 0 ? left : 0, swerex__grpc_on_time,
+    swerex__loop_arm(call->grpc->loop, &call->timer, left > 0 ? left : 0, swerex__rpc_on_time,
                      call);
     return;
   }
   char words[SWEREX__GRPC_TEXT];
   snprintf(words, sizeof words, "%s", error.message);
-  swerex__grpc_explain(call, SWEREX__GRPC_DATA_LOSS, words, &error);
+  swerex__rpc_explain(call, SWEREX__GRPC_DATA_LOSS, words, &error);
   call->spoilt = true;
-  swerex__grpc_end(call, SWEREX__GRPC_DATA_LOSS, &error);
+  swerex__rpc_end(call, SWEREX__GRPC_DATA_LOSS, &error);
 }
 
 /** Prepare a call, which is sent from the loop. `done` is called once, unless it is freed. */
-static swerex__grpc_call *swerex__grpc_call_new(swerex__grpc *grpc,
-                                                const swerex__grpc_method *method,
-                                                const void *request, swerex_error *err) {
+static swerex__rpc_call *swerex__rpc_call_new(swerex__rpc *grpc, const swerex__rpc_method *method,
+                                              const void *request, swerex_error *err) {
   const swerex_allocator *memory = &grpc->loop->allocator;
-  swerex__grpc_call *call = (swerex__grpc_call *)swerex__mem_new(memory, 1, sizeof *call);
+  swerex__rpc_call *call = (swerex__rpc_call *)swerex__mem_new(memory, 1, sizeof *call);
   if (call == NULL) {
     swerex__err_memory(err);
     return NULL;
@@ -27262,25 +27422,25 @@ static swerex__grpc_call *swerex__grpc_call_new(swerex__grpc *grpc,
     else
       swerex__err_set(err, grpc->code, "%s: a request of more than %zu bytes cannot be sent",
                       method->name, SWEREX__GRPC_MESSAGE_MAX);
-    swerex__grpc_free_call(call);
+    swerex__rpc_free_call(call);
     return NULL;
   }
   size_t size = call->body.size - 5;
   for (int i = 4; i > 0; i--, size >>= 8) call->body.data[i] = (char)(size & 0xFF);
-  swerex__loop_arm(grpc->loop, &call->timer, 0, swerex__grpc_on_again, call);
+  swerex__loop_arm(grpc->loop, &call->timer, 0, swerex__rpc_on_again, call);
   return call;
 }
 
 /** Open a channel to the addresses of a list with commas, tried in turn. */
-static bool swerex__grpc_open(swerex__grpc *grpc, swerex_loop *loop, const char *service,
-                              const char *addresses, swerex_error *err) {
+static bool swerex__rpc_open(swerex__rpc *grpc, swerex_loop *loop, const char *service,
+                             const char *addresses, swerex_error *err) {
   memset(grpc, 0, sizeof *grpc);
   grpc->loop = loop;
   grpc->service = service;
-  grpc->throttle_max = SWEREX__GRPC_THROTTLE_MAX;
+  grpc->throttle_max = SWEREX__RPC_THROTTLE_MAX;
   grpc->headers = grpc->token = swerex__str_new(&loop->allocator, 65536);
   swerex__loop_link_init(&grpc->calls);
-  while (*addresses != '\0' && grpc->url_count < SWEREX__GRPC_ADDRESSES) {
+  while (*addresses != '\0' && grpc->url_count < SWEREX__RPC_ADDRESSES) {
     size_t size = strcspn(addresses, ",");
     char *one = swerex__mem_copy(&loop->allocator, addresses, size);
     if (one == NULL) return swerex__err_memory(err);
@@ -27295,10 +27455,10 @@ static bool swerex__grpc_open(swerex__grpc *grpc, swerex_loop *loop, const char 
          swerex__err_set(err, SWEREX_E_VALUE, "there is no server's address");
 }
 
-static void swerex__grpc_close(swerex__grpc *grpc) {
+static void swerex__rpc_close(swerex__rpc *grpc) {
   if (grpc->loop == NULL) return;
   while (!swerex__loop_link_empty(&grpc->calls))
-    swerex__grpc_free_call((swerex__grpc_call *)grpc->calls.next);
+    swerex__rpc_free_call((swerex__rpc_call *)grpc->calls.next);
   swerex__curl_close(grpc->curl);
   grpc->curl = NULL;
   for (size_t i = 0; i < grpc->url_count; i++) swerex__web_clear_url(&grpc->urls[i]);
@@ -28244,10 +28404,9 @@ static bool swerex__context_open(swerex__context *context, const swerex_allocato
 /* =============================================================================================
  * [modal] Calls to Modal
  * ========================================================================================== */
-/* What a deployment in Modal knows, what modal_sandbox_kwargs mean, and the engine of its calls:
- * rows, which fill a request and judge what comes, are run one after the other, and a future ends
- * with the last of them. The token that goes with each call is renewed before a row when it is
- * half used up. */
+/* What a deployment in Modal knows, and the engine of its calls: rows, which fill a request and
+ * judge what comes, are run one after the other, and a future ends with the last of them. The token
+ * that goes with each call is renewed before a row when it is half used up. */
 
 #define SWEREX__MODAL_PORT 8880
 #define SWEREX__MODAL_SERVERS "https://api.modal.com:443,https://api.modal2.com:443"
@@ -28286,13 +28445,13 @@ typedef struct swerex__modal_lines {
 typedef struct swerex__modal {
   swerex_deployment *deployment;
   swerex__modalrc rc;
-  swerex__grpc grpc;
+  swerex__rpc grpc;
   swerex__loop_link runs;
   const char *environment; /* "": the server's default */
   bool v2;                 /* the newer calls for sandboxes */
   double token_due, token_end; /* when it is to be renewed, and when it is of no use any more */
   /* of modal_sandbox_kwargs */
-  swerex__json_doc kwargs;
+  swerex__doc kwargs;
   bool read;          /* kwargs is there */
   swerex__pb_doc doc; /* what spec points to */
   swerex__modalpb_sandbox spec;
@@ -28347,345 +28506,6 @@ static bool swerex__modal_keep(char *out, swerex__pb_text id, const char *what,
                          "Modal's answer has no %s that can be used", what);
 }
 
-/* --- modal_sandbox_kwargs ----------------------------------------------------------------- */
-
-typedef struct swerex__modal_kwarg swerex__modal_kwarg;
-struct swerex__modal_kwarg {
-  const char *name;
-  /** Take the value. False: it is not what *wants says, or *err says more. */
-  bool (*take)(swerex__modal *modal, const swerex__modal_kwarg *row, const swerex__json *value,
-               swerex_error *err);
-  size_t offset; /* in the spec, or what `take` wants */
-  const char *wants;
-};
-
-static bool swerex__modal_take_text(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                    const swerex__json *value, swerex_error *err) {
-  swerex__pb_text *text = (swerex__pb_text *)(void *)((char *)&modal->spec + row->offset);
-  (void)err;
-  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
-  text->data = value->string;
-  text->size = value->size;
-  return true;
-}
-
-static bool swerex__modal_take_workdir(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  modal->spec.has_workdir = true;
-  return value->type == SWEREX__JSON_STRING && value->string[0] == '/' &&
-         swerex__modal_take_text(modal, row, value, err);
-}
-
-static bool swerex__modal_take_name(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                    const swerex__json *value, swerex_error *err) {
-  modal->spec.has_name = true;
-  return swerex__modal_take_text(modal, row, value, err);
-}
-
-static bool swerex__modal_take_bool(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                    const swerex__json *value, swerex_error *err) {
-  (void)err;
-  *(bool *)(void *)((char *)&modal->spec + row->offset) = value->boolean;
-  return value->type == SWEREX__JSON_BOOL;
-}
-
-/** Read a number from 0 on, times `factor`. */
-static bool swerex__modal_number(const swerex__json *value, double factor, uint32_t *out) {
-  double number = value->type != SWEREX__JSON_NUMBER ? -1
-                  : value->is_integer                ? (double)value->integer
-                                                     : value->number;
-  if (!(number >= 0 && number * factor <= 4e9)) return false;
-  *out = (uint32_t)(number * factor);
-  return true;
-}
-
-static bool swerex__modal_take_seconds(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  modal->spec.has_idle_timeout_secs = true;
-  return swerex__modal_number(value, 1, &modal->spec.idle_timeout_secs);
-}
-
-/** Read a request, or a pair of request and limit. */
-static bool swerex__modal_take_amount(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                      const swerex__json *value, swerex_error *err) {
-  swerex__modalpb_resources *to = &modal->resources;
-  bool cpu = row->offset != 0, pair = value->type == SWEREX__JSON_ARRAY && value->size == 2;
-  uint32_t *most = cpu ? &to->milli_cpu_max : &to->memory_mb_max;
-  (void)err;
-  return swerex__modal_number(pair ? value->child : value, cpu ? 1000 : 1,
-                              cpu ? &to->milli_cpu : &to->memory_mb) &&
-         (!pair || swerex__modal_number(value->child->next, cpu ? 1000 : 1, most));
-}
-
-/** Read "a100:2": a type and how many. */
-static bool swerex__modal_take_gpu(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                   const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
-  size_t size = strcspn(value->string, ":");
-  const char *count = value->string[size] == ':' ? value->string + size + 1 : "1";
-  char *type = (char *)swerex__pb_take(&modal->doc, size + 1);
-  if (type == NULL || size == 0 || strlen(count) > 4 ||
-      strspn(count, "0123456789") != strlen(count))
-    return false;
-  for (size_t i = 0; i < size; i++)
-    type[i] = (char)(value->string[i] >= 'a' && value->string[i] <= 'z'
-                       ? value->string[i] - 'a' + 'A'
-                       : value->string[i]);
-  modal->gpu.gpu_type = swerex__pb_str(type);
-  modal->gpu.count = (uint32_t)strtoul(count, NULL, 10);
-  return modal->gpu.count > 0;
-}
-
-/** Read a list of texts, or one. */
-static bool swerex__modal_read_texts(swerex__modal *modal, const swerex__json *value,
-                                     swerex__pb_list *out) {
-  bool list = value->type == SWEREX__JSON_ARRAY;
-  size_t count = list ? value->size : 1;
-  swerex__pb_text *texts =
-    (swerex__pb_text *)swerex__pb_take(&modal->doc, (count + 1) * sizeof *texts);
-  if (texts == NULL) return false;
-  out->items = texts;
-  out->count = 0;
-  for (const swerex__json *one = list ? value->child : value; one != NULL;
-       one = list ? one->next : NULL) {
-    if (one->type != SWEREX__JSON_STRING) return false;
-    texts->data = one->string;
-    texts++->size = one->size;
-    out->count++;
-  }
-  return true;
-}
-
-static bool swerex__modal_take_region(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                      const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  modal->spec.scheduler_placement = &modal->placement;
-  return swerex__modal_read_texts(modal, value, &modal->placement.regions);
-}
-
-static bool swerex__modal_take_inbound(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  return value->type == SWEREX__JSON_ARRAY &&
-         swerex__modal_read_texts(modal, value, &modal->spec.inbound_cidr_allowlist);
-}
-
-/** Take what the sandbox may reach; any list, also an empty one, shuts out the rest. */
-static bool swerex__modal_take_allowed(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  swerex__pb_list *list =
-    row->offset == 0 ? &modal->network.allowed_cidrs : &modal->network.allowed_domains;
-  if (list->count > 0)
-    return swerex__err_set(err, SWEREX_E_VALIDATION,
-                           "modal_sandbox_kwargs.%s: cidr_allowlist is an older name of "
-                           "outbound_cidr_allowlist: give one of them",
-                           row->name);
-  modal->network.network_access_type = 3;
-  return value->type == SWEREX__JSON_ARRAY && swerex__modal_read_texts(modal, value, list);
-}
-
-static bool swerex__modal_take_block(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                     const swerex__json *value, swerex_error *err) {
-  (void)modal;
-  if (value->type != SWEREX__JSON_BOOL || !value->boolean) return value->type == SWEREX__JSON_BOOL;
-  return swerex__err_set(err, SWEREX_E_VALIDATION,
-                         "modal_sandbox_kwargs.%s: the server in the sandbox could not be reached "
-                         "without a network: use \"outbound_cidr_allowlist\": [] to shut the "
-                         "sandbox in",
-                         row->name);
-}
-
-static bool swerex__modal_take_ports(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                     const swerex__json *value, swerex_error *err) {
-  swerex__pb_list *list = &modal->ports[row->offset];
-  if (value->type != SWEREX__JSON_ARRAY) return false;
-  uint32_t *ports =
-    (uint32_t *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *ports);
-  if (ports == NULL) return false;
-  list->items = ports;
-  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
-    if (!swerex__modal_number(one, 1, &ports[list->count]) || !one->is_integer ||
-        ports[list->count] < 1 || ports[list->count] > 65535)
-      return false;
-    if (ports[list->count++] == SWEREX__MODAL_PORT)
-      return swerex__err_set(err, SWEREX_E_VALIDATION,
-                             "modal_sandbox_kwargs.%s: port %d is that of the server", row->name,
-                             SWEREX__MODAL_PORT);
-  }
-  return true;
-}
-
-/** Check a map of texts, such as an environment. */
-static bool swerex__modal_is_env(const swerex__json *value) {
-  if (value == NULL || value->type != SWEREX__JSON_OBJECT) return false;
-  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
-    if (one->type != SWEREX__JSON_STRING || one->key_size == 0) return false;
-    for (size_t i = 0; i < one->key_size; i++)
-      if (one->key[i] == '=' || one->key[i] == '\0' || one->key[i] == ' ') return false;
-  }
-  return true;
-}
-
-static bool swerex__modal_take_env(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                   const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  modal->env = value;
-  return swerex__modal_is_env(value);
-}
-
-static bool swerex__modal_add_need(swerex__modal *modal, const swerex__json *json,
-                                   const char *path) {
-  if (!swerex__mem_reserve(modal->doc.allocator, &modal->needs, &modal->need_room,
-                           modal->need_count, sizeof(swerex__modal_need)))
-    return false;
-  swerex__modal_need need = {json, path, ""};
-  ((swerex__modal_need *)modal->needs)[modal->need_count++] = need;
-  return true;
-}
-
-/** Tell whether a value is a name, or an object with one (or with one of `other`). */
-static bool swerex__modal_is_named(const swerex__json *value, const char *other) {
-  if (value->type == SWEREX__JSON_STRING) return value->size > 0;
-  if (value->type != SWEREX__JSON_OBJECT) return false;
-  const swerex__json *name = swerex__json_get(value, "name");
-  if (name == NULL) return other != NULL && swerex__modal_is_env(swerex__json_get(value, other));
-  return name->type == SWEREX__JSON_STRING && name->size > 0;
-}
-
-static bool swerex__modal_take_secrets(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  if (value->type != SWEREX__JSON_ARRAY) return false;
-  for (const swerex__json *one = value->child; one != NULL; one = one->next)
-    if (!swerex__modal_is_named(one, "env") || !swerex__modal_add_need(modal, one, NULL))
-      return false;
-  return true;
-}
-
-static bool swerex__modal_take_volumes(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  static const char *const taken[] = {"/", "/root", "/tmp"};
-  if (value->type != SWEREX__JSON_OBJECT) return false;
-  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
-    bool bad = one->key[0] != '/' || strlen(one->key) != one->key_size;
-    for (const char *at = one->key; !bad && *at != '\0';) { /* each name behind a slash */
-      size_t size = strcspn(++at, "/");
-      bad = size == 0 || (size == 1 && at[0] == '.') || (size == 2 && memcmp(at, "..", 2) == 0);
-      at += size;
-    }
-    for (size_t i = 0; i < SWEREX__SYS_COUNT(taken); i++)
-      if (strcmp(one->key, taken[i]) == 0) bad = true;
-    if (bad)
-      return swerex__err_set(err, SWEREX_E_VALIDATION,
-                             "modal_sandbox_kwargs.%s: no volume can be at \"%.200s\": it has to "
-                             "be an absolute path without . and .., and not /, /root or /tmp",
-                             row->name, one->key);
-    if (!swerex__modal_is_named(one, NULL) || !swerex__modal_add_need(modal, one, one->key))
-      return false;
-  }
-  return true;
-}
-
-static bool swerex__modal_take_options(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                       const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
-  if (!swerex__modal_is_env(value)) return false;
-  swerex__pb_pair *pairs =
-    (swerex__pb_pair *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *pairs);
-  if (pairs == NULL) return false;
-  modal->spec.experimental_options_v2.items = pairs;
-  for (const swerex__json *one = value->child; one != NULL; one = one->next, pairs++) {
-    pairs->key.data = one->key;
-    pairs->key.size = one->key_size;
-    pairs->value.data = one->string;
-    pairs->value.size = one->size;
-    modal->spec.experimental_options_v2.count++;
-  }
-  return true;
-}
-
-static bool swerex__modal_take_ours(swerex__modal *modal, const swerex__modal_kwarg *row,
-                                    const swerex__json *value, swerex_error *err) {
-  (void)modal, (void)value;
-  return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: %s", row->name,
-                         row->wants);
-}
-
-#define SWEREX__MODAL_SPEC(member) offsetof(swerex__modalpb_sandbox, member)
-
-static const swerex__modal_kwarg swerex__modal_kwargs[] = {
-  {"block_network", swerex__modal_take_block, 0, "true or false"},
-  {"cidr_allowlist", swerex__modal_take_allowed, 0, "a list of texts"},
-  {"cloud", swerex__modal_take_text, SWEREX__MODAL_SPEC(cloud_provider_str), "a name"},
-  {"cpu", swerex__modal_take_amount, 1, "a number, or [request, limit]"},
-  {"encrypted_ports", swerex__modal_take_ports, 0, "a list of ports"},
-  {"env", swerex__modal_take_env, 0, "an object of texts"},
-  {"experimental_options", swerex__modal_take_options, 0, "an object of texts"},
-  {"gpu", swerex__modal_take_gpu, 0, "a type such as \"A100\" or \"A100:2\""},
-  {"h2_ports", swerex__modal_take_ports, 2, "a list of ports"},
-  {"i6pn", swerex__modal_take_bool, SWEREX__MODAL_SPEC(i6pn_enabled), "true or false"},
-  {"idle_timeout", swerex__modal_take_seconds, 0, "a number of seconds"},
-  {"inbound_cidr_allowlist", swerex__modal_take_inbound, 0, "a list of texts"},
-  {"include_oidc_identity_token", swerex__modal_take_bool,
-   SWEREX__MODAL_SPEC(include_oidc_identity_token), "true or false"},
-  {"memory", swerex__modal_take_amount, 0, "a number of MiB, or [request, limit]"},
-  {"name", swerex__modal_take_name, SWEREX__MODAL_SPEC(name), "a name"},
-  {"outbound_cidr_allowlist", swerex__modal_take_allowed, 0, "a list of texts"},
-  {"outbound_domain_allowlist", swerex__modal_take_allowed, 1, "a list of texts"},
-  {"region", swerex__modal_take_region, 0, "a name, or a list of names"},
-  {"secrets", swerex__modal_take_secrets, 0,
-   "a list of names, of {\"name\": ...} or of {\"env\": {...}}"},
-  {"verbose", swerex__modal_take_bool, SWEREX__MODAL_SPEC(verbose), "true or false"},
-  {"volumes", swerex__modal_take_volumes, 0,
-   "an object of paths, each with a name or {\"name\": ...}"},
-  {"workdir", swerex__modal_take_workdir, SWEREX__MODAL_SPEC(workdir), "an absolute path"},
-  {"image", swerex__modal_take_ours, 0, "the configuration's image is it"},
-  {"app", swerex__modal_take_ours, 0, "the configuration's app_name is it"},
-  {"timeout", swerex__modal_take_ours, 0, "the configuration's deployment_timeout is it"},
-  {"unencrypted_ports", swerex__modal_take_ports, 1, "a list of ports"},
-};
-
-/** Say that a keyword is not known, and which are. */
-static bool swerex__modal_refuse(const swerex__json *member, swerex_error *err) {
-  swerex__str known = swerex__str_new(NULL, 4096);
-  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__modal_kwargs); i++)
-    if (swerex__modal_kwargs[i].take != swerex__modal_take_ours)
-      swerex__str_printf(&known, "%s%s", i > 0 ? ", " : "", swerex__modal_kwargs[i].name);
-  swerex__err_set(err, SWEREX_E_VALIDATION,
-                  "modal_sandbox_kwargs.%.100s is not known here; these are: %s", member->key,
-                  known.failed ? "" : known.data);
-  swerex__str_clear(&known);
-  return false;
-}
-
-/** Read the configuration's modal_sandbox_kwargs into the spec. */
-static bool swerex__modal_read_kwargs(swerex__modal *modal, swerex_error *err) {
-  const char *text = swerex__modal_config(modal)->modal_sandbox_kwargs;
-  const swerex_allocator *memory = &modal->deployment->loop->allocator;
-  modal->doc.allocator = memory;
-  modal->resources.gpu_config = &modal->gpu;
-  modal->network.network_access_type = 1;
-  if (text == NULL) text = "{}";
-  if (!swerex__json_parse(memory, text, strlen(text), &modal->kwargs, err)) return false;
-  modal->read = true;
-  if (modal->kwargs.root->type != SWEREX__JSON_OBJECT)
-    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs: it is no JSON object");
-  for (const swerex__json *one = modal->kwargs.root->child; one != NULL; one = one->next) {
-    const swerex__modal_kwarg *row = swerex__modal_kwargs;
-    const swerex__modal_kwarg *end = row + SWEREX__SYS_COUNT(swerex__modal_kwargs);
-    swerex_error error = SWEREX_ERROR_INIT;
-    while (row < end && !swerex__json_same(one->key, one->key_size, row->name)) row++;
-    if (row == end) return swerex__modal_refuse(one, err);
-    if (one->type == SWEREX__JSON_NULL || row->take(modal, row, one, &error)) continue;
-    if (error.code != SWEREX_E_OK) return swerex__err_move(err, &error);
-    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: it is not %s",
-                           row->name, row->wants);
-  }
-  return swerex__modal_add_need(modal, NULL, NULL) || swerex__err_memory(err);
-}
-
 /* --- the engine --------------------------------------------------------------------------- */
 
 typedef enum swerex__modal_verdict {
@@ -28699,7 +28519,7 @@ typedef enum swerex__modal_verdict {
 typedef struct swerex__modal_run swerex__modal_run;
 
 typedef struct swerex__modal_row {
-  swerex__grpc_method method;
+  swerex__rpc_method method;
   unsigned flags;
   /** Fill the request (zero). False: there is nothing to call, or *err says why it cannot be. */
   bool (*fill)(swerex__modal_run *run, void *request, swerex_error *err);
@@ -28722,9 +28542,9 @@ struct swerex__modal_run {
   swerex_future *future; /* NULL: nobody wants it */
   const swerex__modal_row *rows;
   size_t count, at;
-  swerex__grpc_method method; /* of the row, by its true name */
+  swerex__rpc_method method; /* of the row, by its true name */
   char name[64];
-  swerex__grpc_call *call;
+  swerex__rpc_call *call;
   swerex__loop_timer timer, limit;
   double seconds, since; /* the limit; when the stream began */
   const char *limited_by;
@@ -28741,7 +28561,7 @@ struct swerex__modal_run {
   int32_t exit_code;
   char entry[SWEREX__MODAL_ID];
   char task[SWEREX__MODAL_ID]; /* in which a sandbox of v2 ran */
-  swerex__grpc router;         /* that has its output; loop NULL: not open */
+  swerex__rpc router;          /* that has its output; loop NULL: not open */
   swerex__str text;
 };
 
@@ -28749,7 +28569,7 @@ static void swerex__modal_advance(swerex__modal_run *run);
 static void swerex__modal_leave(swerex__modal_run *run);
 
 /** Return who is asked. */
-static swerex__grpc *swerex__modal_channel(swerex__modal_run *run) {
+static swerex__rpc *swerex__modal_channel(swerex__modal_run *run) {
   bool routed = !run->renewing && run->at < run->count &&
                 (run->rows[run->at].flags & SWEREX__MODAL_ROUTED) != 0;
   return routed ? &run->router : &run->modal->grpc;
@@ -28761,8 +28581,8 @@ static void swerex__modal_free_run(swerex__modal_run *run) {
   swerex__loop_link_remove(&run->link);
   swerex__loop_disarm(loop, &run->timer);
   swerex__loop_disarm(loop, &run->limit);
-  swerex__grpc_free_call(run->call);
-  swerex__grpc_close(&run->router);
+  swerex__rpc_free_call(run->call);
+  swerex__rpc_close(&run->router);
   swerex__pb_free(&run->doc);
   swerex__str_clear(&run->text);
   swerex__mem_free(run);
@@ -28799,7 +28619,7 @@ static void swerex__modal_on_limit(swerex__loop_timer *timer) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_future *future = run->future;
   swerex__err_set(&error, run->modal->grpc.code, "%s at %s: not done within %g seconds (%s)",
-                  run->name, swerex__grpc_address(swerex__modal_channel(run)), run->seconds,
+                  run->name, swerex__rpc_address(swerex__modal_channel(run)), run->seconds,
                   run->limited_by);
   if (future != NULL) {
     swerex__modal_leave(run);
@@ -28839,14 +28659,14 @@ static double swerex__modal_token_life(const swerex_allocator *memory, swerex__p
   const char *stop =
     dot == NULL ? NULL : (const char *)memchr(dot + 1, '.', (size_t)(end - dot - 1));
   double life = SWEREX__MODAL_TOKEN_TIME;
-  swerex__json_doc doc;
+  swerex__doc doc;
   if (stop != NULL && swerex__grpc_base64(dot + 1, (size_t)(stop - dot - 1), &text) &&
-      swerex__json_parse(memory, text.data, text.size, &doc, NULL)) {
+      swerex__doc_parse(memory, text.data, text.size, &doc, NULL)) {
     const swerex__json *exp =
       doc.root->type == SWEREX__JSON_OBJECT ? swerex__json_get(doc.root, "exp") : NULL;
     if (exp != NULL && exp->type == SWEREX__JSON_NUMBER)
       life = (exp->is_integer ? (double)exp->integer : exp->number) - (double)time(NULL);
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
   }
   swerex__str_clear(&text);
   return life > 1 ? life / 2 : 1;
@@ -28985,7 +28805,7 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
     if (run->idle_ends > SWEREX__MODAL_IDLE_ENDS) {
       swerex__err_set(error, run->modal->grpc.code,
                       "%s at %s: the stream ends at once and without a word, again and again",
-                      run->name, swerex__grpc_address(swerex__modal_channel(run)));
+                      run->name, swerex__rpc_address(swerex__modal_channel(run)));
       swerex__modal_end(run, error);
       return;
     }
@@ -29000,13 +28820,13 @@ static void swerex__modal_on_done(void *owner, int status, swerex_error *error) 
 }
 
 /** Start the call of a row, or of the token. */
-static bool swerex__modal_call(swerex__modal_run *run, const swerex__grpc_method *method,
+static bool swerex__modal_call(swerex__modal_run *run, const swerex__rpc_method *method,
                                const void *request, swerex_error *err) {
   run->method = *method;
   run->method.name = run->name;
   run->heard = run->done = run->first = run->soon = false;
   run->since = swerex__util_now();
-  run->call = swerex__grpc_call_new(swerex__modal_channel(run), &run->method, request, err);
+  run->call = swerex__rpc_call_new(swerex__modal_channel(run), &run->method, request, err);
   if (run->call == NULL) return false;
   run->call->on_message = swerex__modal_on_message;
   run->call->done = swerex__modal_on_done;
@@ -29016,12 +28836,12 @@ static bool swerex__modal_call(swerex__modal_run *run, const swerex__grpc_method
 
 /** Ask for a token, if there is none or it is half used up. False: the run does not wait. */
 static bool swerex__modal_renew(swerex__modal_run *run, swerex_error *err) {
-  static const swerex__grpc_method method = {"AuthTokenGet",
-                                             &swerex__modalpb_empty_message,
-                                             &swerex__modalpb_token_reply_message,
-                                             false,
-                                             15,
-                                             0.1};
+  static const swerex__rpc_method method = {"AuthTokenGet",
+                                            &swerex__modalpb_empty_message,
+                                            &swerex__modalpb_token_reply_message,
+                                            false,
+                                            15,
+                                            0.1};
   static const swerex__modalpb_empty request = {0};
   if (swerex__util_now() < run->modal->token_due) return false;
   snprintf(run->name, sizeof run->name, "%s", method.name);
@@ -29090,6 +28910,347 @@ static swerex_future *swerex__modal_start(swerex__modal *modal, const swerex__mo
   swerex__loop_arm(loop, &run->limit, seconds, swerex__modal_on_limit, run);
   swerex__loop_arm(loop, &run->timer, 0, swerex__modal_on_again, run);
   return future;
+}
+
+/* =============================================================================================
+ * [kwargs] What modal_sandbox_kwargs mean
+ * ========================================================================================== */
+
+typedef struct swerex__kwargs_row swerex__kwargs_row;
+struct swerex__kwargs_row {
+  const char *name;
+  /** Take the value. False: it is not what *wants says, or *err says more. */
+  bool (*take)(swerex__modal *modal, const swerex__kwargs_row *row, const swerex__json *value,
+               swerex_error *err);
+  size_t offset; /* in the spec, or what `take` wants */
+  const char *wants;
+};
+
+static bool swerex__kwargs_take_text(swerex__modal *modal, const swerex__kwargs_row *row,
+                                     const swerex__json *value, swerex_error *err) {
+  swerex__pb_text *text = (swerex__pb_text *)(void *)((char *)&modal->spec + row->offset);
+  (void)err;
+  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
+  text->data = value->string;
+  text->size = value->size;
+  return true;
+}
+
+static bool swerex__kwargs_take_workdir(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  modal->spec.has_workdir = true;
+  return value->type == SWEREX__JSON_STRING && value->string[0] == '/' &&
+         swerex__kwargs_take_text(modal, row, value, err);
+}
+
+static bool swerex__kwargs_take_name(swerex__modal *modal, const swerex__kwargs_row *row,
+                                     const swerex__json *value, swerex_error *err) {
+  modal->spec.has_name = true;
+  return swerex__kwargs_take_text(modal, row, value, err);
+}
+
+static bool swerex__kwargs_take_bool(swerex__modal *modal, const swerex__kwargs_row *row,
+                                     const swerex__json *value, swerex_error *err) {
+  (void)err;
+  *(bool *)(void *)((char *)&modal->spec + row->offset) = value->boolean;
+  return value->type == SWEREX__JSON_BOOL;
+}
+
+/** Read a number from 0 on, times `factor`. */
+static bool swerex__kwargs_number(const swerex__json *value, double factor, uint32_t *out) {
+  double number = value->type != SWEREX__JSON_NUMBER ? -1
+                  : value->is_integer                ? (double)value->integer
+                                                     : value->number;
+  if (!(number >= 0 && number * factor <= 4e9)) return false;
+  *out = (uint32_t)(number * factor);
+  return true;
+}
+
+static bool swerex__kwargs_take_seconds(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->spec.has_idle_timeout_secs = true;
+  return swerex__kwargs_number(value, 1, &modal->spec.idle_timeout_secs);
+}
+
+/** Read a request, or a pair of request and limit. */
+static bool swerex__kwargs_take_amount(swerex__modal *modal, const swerex__kwargs_row *row,
+                                       const swerex__json *value, swerex_error *err) {
+  swerex__modalpb_resources *to = &modal->resources;
+  bool cpu = row->offset != 0, pair = value->type == SWEREX__JSON_ARRAY && value->size == 2;
+  uint32_t *most = cpu ? &to->milli_cpu_max : &to->memory_mb_max;
+  (void)err;
+  return swerex__kwargs_number(pair ? value->child : value, cpu ? 1000 : 1,
+                               cpu ? &to->milli_cpu : &to->memory_mb) &&
+         (!pair || swerex__kwargs_number(value->child->next, cpu ? 1000 : 1, most));
+}
+
+/** Read "a100:2": a type and how many. */
+static bool swerex__kwargs_take_gpu(swerex__modal *modal, const swerex__kwargs_row *row,
+                                    const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (value->type != SWEREX__JSON_STRING || value->size == 0) return false;
+  size_t size = strcspn(value->string, ":");
+  const char *count = value->string[size] == ':' ? value->string + size + 1 : "1";
+  char *type = (char *)swerex__pb_take(&modal->doc, size + 1);
+  if (type == NULL || size == 0 || strlen(count) > 4 ||
+      strspn(count, "0123456789") != strlen(count))
+    return false;
+  for (size_t i = 0; i < size; i++)
+    type[i] = (char)(value->string[i] >= 'a' && value->string[i] <= 'z'
+                       ? value->string[i] - 'a' + 'A'
+                       : value->string[i]);
+  modal->gpu.gpu_type = swerex__pb_str(type);
+  modal->gpu.count = (uint32_t)strtoul(count, NULL, 10);
+  return modal->gpu.count > 0;
+}
+
+/** Read a list of texts, or one. */
+static bool swerex__kwargs_read_texts(swerex__modal *modal, const swerex__json *value,
+                                      swerex__pb_list *out) {
+  bool list = value->type == SWEREX__JSON_ARRAY;
+  size_t count = list ? value->size : 1;
+  swerex__pb_text *texts =
+    (swerex__pb_text *)swerex__pb_take(&modal->doc, (count + 1) * sizeof *texts);
+  if (texts == NULL) return false;
+  out->items = texts;
+  out->count = 0;
+  for (const swerex__json *one = list ? value->child : value; one != NULL;
+       one = list ? one->next : NULL) {
+    if (one->type != SWEREX__JSON_STRING) return false;
+    texts->data = one->string;
+    texts++->size = one->size;
+    out->count++;
+  }
+  return true;
+}
+
+static bool swerex__kwargs_take_region(swerex__modal *modal, const swerex__kwargs_row *row,
+                                       const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->spec.scheduler_placement = &modal->placement;
+  return swerex__kwargs_read_texts(modal, value, &modal->placement.regions);
+}
+
+static bool swerex__kwargs_take_inbound(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  return value->type == SWEREX__JSON_ARRAY &&
+         swerex__kwargs_read_texts(modal, value, &modal->spec.inbound_cidr_allowlist);
+}
+
+/** Take what the sandbox may reach; any list, also an empty one, shuts out the rest. */
+static bool swerex__kwargs_take_allowed(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  swerex__pb_list *list =
+    row->offset == 0 ? &modal->network.allowed_cidrs : &modal->network.allowed_domains;
+  if (list->count > 0)
+    return swerex__err_set(err, SWEREX_E_VALIDATION,
+                           "modal_sandbox_kwargs.%s: cidr_allowlist is an older name of "
+                           "outbound_cidr_allowlist: give one of them",
+                           row->name);
+  modal->network.network_access_type = 3;
+  return value->type == SWEREX__JSON_ARRAY && swerex__kwargs_read_texts(modal, value, list);
+}
+
+static bool swerex__kwargs_take_block(swerex__modal *modal, const swerex__kwargs_row *row,
+                                      const swerex__json *value, swerex_error *err) {
+  (void)modal;
+  if (value->type != SWEREX__JSON_BOOL || !value->boolean) return value->type == SWEREX__JSON_BOOL;
+  return swerex__err_set(err, SWEREX_E_VALIDATION,
+                         "modal_sandbox_kwargs.%s: the server in the sandbox could not be reached "
+                         "without a network: use \"outbound_cidr_allowlist\": [] to shut the "
+                         "sandbox in",
+                         row->name);
+}
+
+static bool swerex__kwargs_take_ports(swerex__modal *modal, const swerex__kwargs_row *row,
+                                      const swerex__json *value, swerex_error *err) {
+  swerex__pb_list *list = &modal->ports[row->offset];
+  if (value->type != SWEREX__JSON_ARRAY) return false;
+  uint32_t *ports =
+    (uint32_t *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *ports);
+  if (ports == NULL) return false;
+  list->items = ports;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    if (!swerex__kwargs_number(one, 1, &ports[list->count]) || !one->is_integer ||
+        ports[list->count] < 1 || ports[list->count] > 65535)
+      return false;
+    if (ports[list->count++] == SWEREX__MODAL_PORT)
+      return swerex__err_set(err, SWEREX_E_VALIDATION,
+                             "modal_sandbox_kwargs.%s: port %d is that of the server", row->name,
+                             SWEREX__MODAL_PORT);
+  }
+  return true;
+}
+
+/** Check a map of texts, such as an environment. */
+static bool swerex__kwargs_is_env(const swerex__json *value) {
+  if (value == NULL || value->type != SWEREX__JSON_OBJECT) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    if (one->type != SWEREX__JSON_STRING || one->key_size == 0) return false;
+    for (size_t i = 0; i < one->key_size; i++)
+      if (one->key[i] == '=' || one->key[i] == '\0' || one->key[i] == ' ') return false;
+  }
+  return true;
+}
+
+static bool swerex__kwargs_take_env(swerex__modal *modal, const swerex__kwargs_row *row,
+                                    const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  modal->env = value;
+  return swerex__kwargs_is_env(value);
+}
+
+static bool swerex__kwargs_add_need(swerex__modal *modal, const swerex__json *json,
+                                    const char *path) {
+  if (!swerex__mem_reserve(modal->doc.allocator, &modal->needs, &modal->need_room,
+                           modal->need_count, sizeof(swerex__modal_need)))
+    return false;
+  swerex__modal_need need = {json, path, ""};
+  ((swerex__modal_need *)modal->needs)[modal->need_count++] = need;
+  return true;
+}
+
+/** Tell whether a value is a name, or an object with one (or with one of `other`). */
+static bool swerex__kwargs_is_named(const swerex__json *value, const char *other) {
+  if (value->type == SWEREX__JSON_STRING) return value->size > 0;
+  if (value->type != SWEREX__JSON_OBJECT) return false;
+  const swerex__json *name = swerex__json_get(value, "name");
+  if (name == NULL) return other != NULL && swerex__kwargs_is_env(swerex__json_get(value, other));
+  return name->type == SWEREX__JSON_STRING && name->size > 0;
+}
+
+static bool swerex__kwargs_take_secrets(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (value->type != SWEREX__JSON_ARRAY) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next)
+    if (!swerex__kwargs_is_named(one, "env") || !swerex__kwargs_add_need(modal, one, NULL))
+      return false;
+  return true;
+}
+
+static bool swerex__kwargs_take_volumes(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  static const char *const taken[] = {"/", "/root", "/tmp"};
+  if (value->type != SWEREX__JSON_OBJECT) return false;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next) {
+    bool bad = one->key[0] != '/' || strlen(one->key) != one->key_size;
+    for (const char *at = one->key; !bad && *at != '\0';) { /* each name behind a slash */
+      size_t size = strcspn(++at, "/");
+      bad = size == 0 || (size == 1 && at[0] == '.') || (size == 2 && memcmp(at, "..", 2) == 0);
+      at += size;
+    }
+    for (size_t i = 0; i < SWEREX__SYS_COUNT(taken); i++)
+      if (strcmp(one->key, taken[i]) == 0) bad = true;
+    if (bad)
+      return swerex__err_set(err, SWEREX_E_VALIDATION,
+                             "modal_sandbox_kwargs.%s: no volume can be at \"%.200s\": it has to "
+                             "be an absolute path without . and .., and not /, /root or /tmp",
+                             row->name, one->key);
+    if (!swerex__kwargs_is_named(one, NULL) || !swerex__kwargs_add_need(modal, one, one->key))
+      return false;
+  }
+  return true;
+}
+
+static bool swerex__kwargs_take_options(swerex__modal *modal, const swerex__kwargs_row *row,
+                                        const swerex__json *value, swerex_error *err) {
+  (void)row, (void)err;
+  if (!swerex__kwargs_is_env(value)) return false;
+  swerex__pb_pair *pairs =
+    (swerex__pb_pair *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *pairs);
+  if (pairs == NULL) return false;
+  modal->spec.experimental_options_v2.items = pairs;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next, pairs++) {
+    pairs->key.data = one->key;
+    pairs->key.size = one->key_size;
+    pairs->value.data = one->string;
+    pairs->value.size = one->size;
+    modal->spec.experimental_options_v2.count++;
+  }
+  return true;
+}
+
+static bool swerex__kwargs_take_ours(swerex__modal *modal, const swerex__kwargs_row *row,
+                                     const swerex__json *value, swerex_error *err) {
+  (void)modal, (void)value;
+  return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: %s", row->name,
+                         row->wants);
+}
+
+#define SWEREX__KWARGS_SPEC(member) offsetof(swerex__modalpb_sandbox, member)
+
+static const swerex__kwargs_row swerex__kwargs_rows[] = {
+  {"block_network", swerex__kwargs_take_block, 0, "true or false"},
+  {"cidr_allowlist", swerex__kwargs_take_allowed, 0, "a list of texts"},
+  {"cloud", swerex__kwargs_take_text, SWEREX__KWARGS_SPEC(cloud_provider_str), "a name"},
+  {"cpu", swerex__kwargs_take_amount, 1, "a number, or [request, limit]"},
+  {"encrypted_ports", swerex__kwargs_take_ports, 0, "a list of ports"},
+  {"env", swerex__kwargs_take_env, 0, "an object of texts"},
+  {"experimental_options", swerex__kwargs_take_options, 0, "an object of texts"},
+  {"gpu", swerex__kwargs_take_gpu, 0, "a type such as \"A100\" or \"A100:2\""},
+  {"h2_ports", swerex__kwargs_take_ports, 2, "a list of ports"},
+  {"i6pn", swerex__kwargs_take_bool, SWEREX__KWARGS_SPEC(i6pn_enabled), "true or false"},
+  {"idle_timeout", swerex__kwargs_take_seconds, 0, "a number of seconds"},
+  {"inbound_cidr_allowlist", swerex__kwargs_take_inbound, 0, "a list of texts"},
+  {"include_oidc_identity_token", swerex__kwargs_take_bool,
+   SWEREX__KWARGS_SPEC(include_oidc_identity_token), "true or false"},
+  {"memory", swerex__kwargs_take_amount, 0, "a number of MiB, or [request, limit]"},
+  {"name", swerex__kwargs_take_name, SWEREX__KWARGS_SPEC(name), "a name"},
+  {"outbound_cidr_allowlist", swerex__kwargs_take_allowed, 0, "a list of texts"},
+  {"outbound_domain_allowlist", swerex__kwargs_take_allowed, 1, "a list of texts"},
+  {"region", swerex__kwargs_take_region, 0, "a name, or a list of names"},
+  {"secrets", swerex__kwargs_take_secrets, 0,
+   "a list of names, of {\"name\": ...} or of {\"env\": {...}}"},
+  {"verbose", swerex__kwargs_take_bool, SWEREX__KWARGS_SPEC(verbose), "true or false"},
+  {"volumes", swerex__kwargs_take_volumes, 0,
+   "an object of paths, each with a name or {\"name\": ...}"},
+  {"workdir", swerex__kwargs_take_workdir, SWEREX__KWARGS_SPEC(workdir), "an absolute path"},
+  {"image", swerex__kwargs_take_ours, 0, "the configuration's image is it"},
+  {"app", swerex__kwargs_take_ours, 0, "the configuration's app_name is it"},
+  {"timeout", swerex__kwargs_take_ours, 0, "the configuration's deployment_timeout is it"},
+  {"unencrypted_ports", swerex__kwargs_take_ports, 1, "a list of ports"},
+};
+
+/** Say that a keyword is not known, and which are. */
+static bool swerex__kwargs_refuse(const swerex__json *member, swerex_error *err) {
+  swerex__str known = swerex__str_new(NULL, 4096);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__kwargs_rows); i++)
+    if (swerex__kwargs_rows[i].take != swerex__kwargs_take_ours)
+      swerex__str_printf(&known, "%s%s", i > 0 ? ", " : "", swerex__kwargs_rows[i].name);
+  swerex__err_set(err, SWEREX_E_VALIDATION,
+                  "modal_sandbox_kwargs.%.100s is not known here; these are: %s", member->key,
+                  known.failed ? "" : known.data);
+  swerex__str_clear(&known);
+  return false;
+}
+
+/** Read the configuration's modal_sandbox_kwargs into the spec. */
+static bool swerex__kwargs_read(swerex__modal *modal, swerex_error *err) {
+  const char *text = swerex__modal_config(modal)->modal_sandbox_kwargs;
+  const swerex_allocator *memory = &modal->deployment->loop->allocator;
+  modal->doc.allocator = memory;
+  modal->resources.gpu_config = &modal->gpu;
+  modal->network.network_access_type = 1;
+  if (text == NULL) text = "{}";
+  if (!swerex__doc_parse(memory, text, strlen(text), &modal->kwargs, err)) return false;
+  modal->read = true;
+  if (modal->kwargs.root->type != SWEREX__JSON_OBJECT)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs: it is no JSON object");
+  for (const swerex__json *one = modal->kwargs.root->child; one != NULL; one = one->next) {
+    const swerex__kwargs_row *row = swerex__kwargs_rows;
+    const swerex__kwargs_row *end = row + SWEREX__SYS_COUNT(swerex__kwargs_rows);
+    swerex_error error = SWEREX_ERROR_INIT;
+    while (row < end && !swerex__json_same(one->key, one->key_size, row->name)) row++;
+    if (row == end) return swerex__kwargs_refuse(one, err);
+    if (one->type == SWEREX__JSON_NULL || row->take(modal, row, one, &error)) continue;
+    if (error.code != SWEREX_E_OK) return swerex__err_move(err, &error);
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: it is not %s",
+                           row->name, row->wants);
+  }
+  return swerex__kwargs_add_need(modal, NULL, NULL) || swerex__err_memory(err);
 }
 
 /* =============================================================================================
@@ -29604,36 +29765,25 @@ static swerex__modal_verdict swerex__image_took_join(swerex__modal_run *run,
 }
 
 /* =============================================================================================
- * [sandbox] Sandboxes of Modal, and the deployment
+ * [box] Calls about a sandbox of Modal
  * ========================================================================================== */
 /* The static server is put into a sandbox as a file that is mounted (no layer, no package), and
- * reached by a tunnel. The groups of rows are the steps of a deployment. */
+ * reached by a tunnel. */
 
-#define SWEREX__SANDBOX_STARTUP 180.0
-#define SWEREX__SANDBOX_RUNTIME 60.0
-#define SWEREX__SANDBOX_LIFETIME 3600.0
-#define SWEREX__SANDBOX_LIFETIME_MAX 86400.0
-#define SWEREX__SANDBOX_STOP_TIME 90.0
-#define SWEREX__SANDBOX_ADDRESS_TIME 20.0
-#define SWEREX__SANDBOX_CLOSE_TIME 5.0
-#define SWEREX__SANDBOX_LOOK 2.0 /* seconds between two looks at a sandbox that starts */
-
-static double swerex__sandbox_startup(const swerex__modal *modal) {
-  double seconds = swerex__modal_config(modal)->startup_timeout;
-  return seconds == 0 ? SWEREX__SANDBOX_STARTUP : seconds;
-}
+#define SWEREX__BOX_LIFETIME 3600.0
+#define SWEREX__BOX_LIFETIME_MAX 86400.0
 
 /* --- the sandbox -------------------------------------------------------------------------- */
 
 /** What a sandbox's request points to. */
-typedef struct swerex__sandbox_parts {
+typedef struct swerex__box_parts {
   swerex__modalpb_sandbox spec;
   swerex__modalpb_ports ports;
   swerex__pb_text argv[5];
   swerex__pb_text mount;
-} swerex__sandbox_parts;
+} swerex__box_parts;
 
-static void swerex__sandbox_fill_argv(const swerex__modal *modal, swerex__sandbox_parts *parts) {
+static void swerex__box_fill_argv(const swerex__modal *modal, swerex__box_parts *parts) {
   static const char *const ours[] = {SWEREX__MODAL_BINARY, "--host", "0.0.0.0", "--port", "8880"};
   static const char *const theirs[] = {
     "/usr/bin/env", "bash", "-c",
@@ -29651,7 +29801,7 @@ static void swerex__sandbox_fill_argv(const swerex__modal *modal, swerex__sandbo
   parts->spec.mount_ids.count = 1;
 }
 
-static bool swerex__sandbox_fill_ports(swerex__modal_run *run, swerex__sandbox_parts *parts) {
+static bool swerex__box_fill_ports(swerex__modal_run *run, swerex__box_parts *parts) {
   const swerex__pb_list *lists = run->modal->ports;
   size_t count = lists[0].count + lists[1].count + lists[2].count + 1;
   swerex__modalpb_port *port =
@@ -29677,7 +29827,7 @@ static bool swerex__sandbox_fill_ports(swerex__modal_run *run, swerex__sandbox_p
 }
 
 /** Add what was asked for by name. */
-static bool swerex__sandbox_fill_needs(swerex__modal_run *run, swerex__modalpb_sandbox *spec) {
+static bool swerex__box_fill_needs(swerex__modal_run *run, swerex__modalpb_sandbox *spec) {
   const swerex__modal *modal = run->modal;
   swerex__pb_text *ids =
     (swerex__pb_text *)swerex__pb_take(&run->doc, modal->need_count * sizeof *ids);
@@ -29707,8 +29857,8 @@ static bool swerex__sandbox_fill_needs(swerex__modal_run *run, swerex__modalpb_s
 }
 
 /** With v2, secrets stand beside the definition; in it are only those that have a name. */
-static bool swerex__sandbox_fill_sources(swerex__modal_run *run, swerex__sandbox_parts *parts,
-                                         swerex__pb_list *out) {
+static bool swerex__box_fill_sources(swerex__modal_run *run, swerex__box_parts *parts,
+                                     swerex__pb_list *out) {
   const swerex__modal *modal = run->modal;
   swerex__pb_list *ids = &parts->spec.secret_ids;
   swerex__pb_text *list = (swerex__pb_text *)(uintptr_t)ids->items;
@@ -29728,17 +29878,17 @@ static bool swerex__sandbox_fill_sources(swerex__modal_run *run, swerex__sandbox
   return true;
 }
 
-static bool swerex__sandbox_fill_create(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_create(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_create_request *to = (swerex__modalpb_create_request *)request;
   swerex__modal *modal = run->modal;
   double lifetime = swerex__modal_config(modal)->deployment_timeout;
-  swerex__sandbox_parts *parts =
-    (swerex__sandbox_parts *)swerex__pb_take(&run->doc, sizeof *parts);
+  swerex__box_parts *parts =
+    (swerex__box_parts *)swerex__pb_take(&run->doc, sizeof *parts);
   if (parts == NULL) return swerex__err_memory(err);
-  if (lifetime == 0) lifetime = SWEREX__SANDBOX_LIFETIME;
+  if (lifetime == 0) lifetime = SWEREX__BOX_LIFETIME;
   parts->spec = modal->spec;
-  swerex__sandbox_fill_argv(modal, parts);
-  if (!swerex__sandbox_fill_ports(run, parts) || !swerex__sandbox_fill_needs(run, &parts->spec))
+  swerex__box_fill_argv(modal, parts);
+  if (!swerex__box_fill_ports(run, parts) || !swerex__box_fill_needs(run, &parts->spec))
     return swerex__err_memory(err);
   parts->spec.image_id = swerex__pb_str(modal->image);
   parts->spec.resources = &modal->resources;
@@ -29746,12 +29896,12 @@ static bool swerex__sandbox_fill_create(swerex__modal_run *run, void *request, s
   parts->spec.timeout_secs = (uint32_t)lifetime + (lifetime > (double)(uint32_t)lifetime);
   to->app_id = swerex__pb_str(modal->app);
   to->definition = &parts->spec;
-  return !modal->v2 || swerex__sandbox_fill_sources(run, parts, &to->secret_sources) ||
+  return !modal->v2 || swerex__box_fill_sources(run, parts, &to->secret_sources) ||
          swerex__err_memory(err);
 }
 
-static swerex__modal_verdict swerex__sandbox_took_create(swerex__modal_run *run,
-                                                         const void *message, swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_create(swerex__modal_run *run, const void *message,
+                                                     swerex_error *err) {
   const swerex__modalpb_create_reply *reply = (const swerex__modalpb_create_reply *)message;
   swerex__modal *modal = run->modal;
   if (!swerex__modal_keep(modal->sandbox, reply->sandbox_id, "sandbox", err))
@@ -29761,8 +29911,7 @@ static swerex__modal_verdict swerex__sandbox_took_create(swerex__modal_run *run,
   return SWEREX__MODAL_DONE;
 }
 
-static bool swerex__sandbox_fill_tunnels(swerex__modal_run *run, void *request,
-                                         swerex_error *err) {
+static bool swerex__box_fill_tunnels(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_tunnels_request *to = (swerex__modalpb_tunnels_request *)request;
   (void)err;
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
@@ -29771,7 +29920,7 @@ static bool swerex__sandbox_fill_tunnels(swerex__modal_run *run, void *request,
 }
 
 /** Say how a sandbox has ended; `out` has 1200 bytes. */
-static void swerex__sandbox_describe(const swerex__modalpb_result *result, char *out) {
+static void swerex__box_describe(const swerex__modalpb_result *result, char *out) {
   static const char *const states[] = {"runs",
                                        "has ended",
                                        "has ended",
@@ -29794,8 +29943,8 @@ static void swerex__sandbox_describe(const swerex__modalpb_result *result, char 
 }
 
 /** Take the tunnel to the server: by TLS if it has that. */
-static swerex__modal_verdict swerex__sandbox_took_tunnels(swerex__modal_run *run,
-                                                          const void *message, swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_tunnels(swerex__modal_run *run, const void *message,
+                                                      swerex_error *err) {
   const swerex__modalpb_tunnels_reply *reply = (const swerex__modalpb_tunnels_reply *)message;
   swerex__modal *modal = run->modal;
   const swerex__modalpb_tunnel *tunnel = (const swerex__modalpb_tunnel *)reply->tunnels.items;
@@ -29804,7 +29953,7 @@ static swerex__modal_verdict swerex__sandbox_took_tunnels(swerex__modal_run *run
   if (reply->result != NULL && reply->result->status == SWEREX__MODALPB_TIMEOUT)
     return SWEREX__MODAL_MORE; /* it has not started yet: the step has a limit */
   if (reply->result != NULL && reply->result->status > SWEREX__MODALPB_SUCCESS) {
-    swerex__sandbox_describe(reply->result, why);
+    swerex__box_describe(reply->result, why);
     swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s", why);
     return SWEREX__MODAL_FAILED;
   }
@@ -29823,7 +29972,7 @@ static swerex__modal_verdict swerex__sandbox_took_tunnels(swerex__modal_run *run
   return SWEREX__MODAL_DONE;
 }
 
-static bool swerex__sandbox_fill_task(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_task(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_task_request *to = (swerex__modalpb_task_request *)request;
   (void)err;
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
@@ -29831,8 +29980,8 @@ static bool swerex__sandbox_fill_task(swerex__modal_run *run, void *request, swe
 }
 
 /** Log where the sandbox's output can be read. */
-static swerex__modal_verdict swerex__sandbox_took_task(swerex__modal_run *run, const void *message,
-                                                       swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_task(swerex__modal_run *run, const void *message,
+                                                   swerex_error *err) {
   const swerex__modalpb_task_reply *reply = (const swerex__modalpb_task_reply *)message;
   const swerex__modal *modal = run->modal;
   (void)err;
@@ -29848,15 +29997,15 @@ static swerex__modal_verdict swerex__sandbox_took_task(swerex__modal_run *run, c
 
 /* --- is it alive -------------------------------------------------------------------------- */
 
-static bool swerex__sandbox_fill_wait(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_wait(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_wait_request *to = (swerex__modalpb_wait_request *)request;
   (void)err;
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
   return true;
 }
 
-static swerex__modal_verdict swerex__sandbox_took_wait(swerex__modal_run *run, const void *message,
-                                                       swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_wait(swerex__modal_run *run, const void *message,
+                                                   swerex_error *err) {
   const swerex__modalpb_wait_reply *reply = (const swerex__modalpb_wait_reply *)message;
   swerex_is_alive_response *response = (swerex_is_alive_response *)run->future->response;
   char text[1200];
@@ -29865,14 +30014,14 @@ static swerex__modal_verdict swerex__sandbox_took_wait(swerex__modal_run *run, c
     reply->result == NULL || reply->result->status == SWEREX__MODALPB_UNFINISHED;
   run->ended = !response->is_alive;
   if (run->ended) {
-    swerex__sandbox_describe(reply->result, text);
+    swerex__box_describe(reply->result, text);
     swerex__str_puts(&run->text, text);
   }
   return SWEREX__MODAL_DONE;
 }
 
 /** Which stream this row is for, 1 or 2; announced in the text when it is another than before. */
-static int swerex__sandbox_stream(swerex__modal_run *run) {
+static int swerex__box_stream(swerex__modal_run *run) {
   int stream = run->rows[run->at - 1].fill == run->rows[run->at].fill ? 2 : 1;
   if (run->stream == stream) return stream;
   run->stream = stream;
@@ -29882,16 +30031,16 @@ static int swerex__sandbox_stream(swerex__modal_run *run) {
   return stream;
 }
 
-static void swerex__sandbox_add_output(swerex__modal_run *run, swerex__pb_text data) {
+static void swerex__box_add_output(swerex__modal_run *run, swerex__pb_text data) {
   if (run->text.size + data.size <= SWEREX__MODAL_LOG_MAX)
     swerex__str_add(&run->text, data.data, data.size);
 }
 
-static bool swerex__sandbox_fill_logs(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_logs(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_logs_request *to = (swerex__modalpb_logs_request *)request;
   (void)err;
   if (!run->ended || run->modal->v2) return false; /* of v2, its router has them */
-  int stream = swerex__sandbox_stream(run);
+  int stream = swerex__box_stream(run);
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
   to->file_descriptor = stream;
   to->timeout = (float)SWEREX__MODAL_POLL_TIME;
@@ -29899,24 +30048,24 @@ static bool swerex__sandbox_fill_logs(swerex__modal_run *run, void *request, swe
   return true;
 }
 
-static swerex__modal_verdict swerex__sandbox_took_logs(swerex__modal_run *run, const void *message,
-                                                       swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_logs(swerex__modal_run *run, const void *message,
+                                                   swerex_error *err) {
   const swerex__modalpb_logs_reply *reply = (const swerex__modalpb_logs_reply *)message;
   (void)err;
   if (reply->entry_id.size > 0)
     snprintf(run->entry, sizeof run->entry, "%.*s", swerex__pb_length(reply->entry_id),
              reply->entry_id.data);
   for (size_t i = 0; i < reply->items.count; i++)
-    swerex__sandbox_add_output(run, ((const swerex__modalpb_log *)reply->items.items)[i].data);
+    swerex__box_add_output(run, ((const swerex__modalpb_log *)reply->items.items)[i].data);
   return reply->eof ? SWEREX__MODAL_DONE : SWEREX__MODAL_MORE;
 }
 
-static bool swerex__sandbox_fill_ended(swerex__modal_run *run, void *request, swerex_error *err) {
-  return run->ended && run->modal->v2 && swerex__sandbox_fill_task(run, request, err);
+static bool swerex__box_fill_ended(swerex__modal_run *run, void *request, swerex_error *err) {
+  return run->ended && run->modal->v2 && swerex__box_fill_task(run, request, err);
 }
 
-static swerex__modal_verdict swerex__sandbox_took_ended(swerex__modal_run *run,
-                                                        const void *message, swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_ended(swerex__modal_run *run, const void *message,
+                                                    swerex_error *err) {
   const swerex__modalpb_task_reply *reply = (const swerex__modalpb_task_reply *)message;
   if (reply->task_id.size > 0 &&
       !swerex__modal_keep(run->task, reply->task_id, "task", err))
@@ -29924,7 +30073,7 @@ static swerex__modal_verdict swerex__sandbox_took_ended(swerex__modal_run *run,
   return SWEREX__MODAL_DONE; /* without a task there is no output */
 }
 
-static bool swerex__sandbox_fill_access(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_access(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_access_request *to = (swerex__modalpb_access_request *)request;
   (void)err;
   to->has_sandbox_id = true;
@@ -29933,11 +30082,11 @@ static bool swerex__sandbox_fill_access(swerex__modal_run *run, void *request, s
 }
 
 /** Open the channel to a sandbox's router, with the token for it alone. */
-static swerex__modal_verdict swerex__sandbox_took_access(swerex__modal_run *run,
-                                                         const void *message, swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_access(swerex__modal_run *run, const void *message,
+                                                     swerex_error *err) {
   const swerex__modalpb_access_reply *reply = (const swerex__modalpb_access_reply *)message;
   swerex__modal *modal = run->modal;
-  swerex__grpc *router = &run->router;
+  swerex__rpc *router = &run->router;
   char url[300];
   bool good = reply->url.size > 0 && reply->url.size < sizeof url && reply->jwt.size < 16384;
   for (size_t i = 0; good && i < reply->jwt.size; i++)
@@ -29947,9 +30096,9 @@ static swerex__modal_verdict swerex__sandbox_took_access(swerex__modal_run *run,
     return SWEREX__MODAL_FAILED;
   }
   snprintf(url, sizeof url, "%.*s", swerex__pb_length(reply->url), reply->url.data);
-  if (!swerex__grpc_open(router, modal->deployment->loop,
-                         "modal.task_command_router.TaskCommandRouter", url, err)) {
-    swerex__grpc_close(router);
+  if (!swerex__rpc_open(router, modal->deployment->loop,
+                        "modal.task_command_router.TaskCommandRouter", url, err)) {
+    swerex__rpc_close(router);
     router->loop = NULL;
     return SWEREX__MODAL_FAILED;
   }
@@ -29960,45 +30109,43 @@ static swerex__modal_verdict swerex__sandbox_took_access(swerex__modal_run *run,
   return SWEREX__MODAL_DONE;
 }
 
-static bool swerex__sandbox_fill_stdio(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_stdio(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_stdio_request *to = (swerex__modalpb_stdio_request *)request;
   (void)err;
   if (run->router.loop == NULL) return false;
-  to->file_descriptor = swerex__sandbox_stream(run) - 1;
+  to->file_descriptor = swerex__box_stream(run) - 1;
   to->task_id = swerex__pb_str(run->task);
   to->offset = run->offset;
   return true;
 }
 
-static swerex__modal_verdict swerex__sandbox_took_stdio(swerex__modal_run *run,
-                                                        const void *message, swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_stdio(swerex__modal_run *run, const void *message,
+                                                    swerex_error *err) {
   const swerex__modalpb_stdio_reply *reply = (const swerex__modalpb_stdio_reply *)message;
   (void)err;
   if (reply->starting_offset > run->offset) run->offset = reply->starting_offset;
   run->offset += reply->data.size;
-  swerex__sandbox_add_output(run, reply->data);
+  swerex__box_add_output(run, reply->data);
   return SWEREX__MODAL_MORE;
 }
 
 /** Put into the answer what was found out; there is nothing more to call. */
-static bool swerex__sandbox_fill_answer(swerex__modal_run *run, void *request, swerex_error *err) {
+static bool swerex__box_fill_answer(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex_is_alive_response *response = (swerex_is_alive_response *)run->future->response;
   (void)request;
   swerex__str_take(&run->text, &response->message, err);
   return false;
 }
 
-static bool swerex__sandbox_fill_terminate(swerex__modal_run *run, void *request,
-                                           swerex_error *err) {
+static bool swerex__box_fill_terminate(swerex__modal_run *run, void *request, swerex_error *err) {
   swerex__modalpb_terminate_request *to = (swerex__modalpb_terminate_request *)request;
   (void)err;
   to->sandbox_id = swerex__pb_str(run->modal->sandbox);
   return run->modal->sandbox[0] != '\0';
 }
 
-static swerex__modal_verdict swerex__sandbox_took_terminate(swerex__modal_run *run,
-                                                            const void *message,
-                                                            swerex_error *err) {
+static swerex__modal_verdict swerex__box_took_terminate(swerex__modal_run *run, const void *message,
+                                                        swerex_error *err) {
   (void)run, (void)message, (void)err;
   return SWEREX__MODAL_DONE;
 }
@@ -30006,93 +30153,110 @@ static swerex__modal_verdict swerex__sandbox_took_terminate(swerex__modal_run *r
 /* --- the rows ----------------------------------------------------------------------------- */
 
 /* clang-format off */
-#define SWEREX__SANDBOX_ROW(name, message, stream, seconds, pause, flags, key, what, again) \
+#define SWEREX__BOX_ROW(name, message, stream, seconds, pause, flags, key, what, again) \
   {{name, &swerex__modalpb_##message##_request_message, \
     &swerex__modalpb_##message##_reply_message, stream, seconds, pause}, \
    flags, swerex__##key##_fill_##what, swerex__##key##_took_##what, again},
-#define SWEREX__SANDBOX_CALL(name, message, what) \
-  SWEREX__SANDBOX_ROW(name, message, false, SWEREX__MODAL_CALLING, 0.1, 0, image, what, 0)
-#define SWEREX__SANDBOX_FILES \
-  SWEREX__SANDBOX_ROW("MountBatchedCheckExistence", missing, false, SWEREX__MODAL_CALLING, 1, 0, \
-                      image, missing, 0) \
-  SWEREX__SANDBOX_ROW("MountPutFile", put, false, 120, 1, 0, image, put, 0.2) \
-  SWEREX__SANDBOX_ROW("MountGetOrCreate", mount, false, SWEREX__MODAL_CALLING, 1, 0, image, \
-                      mount, 0)
+#define SWEREX__BOX_CALL(name, message, what) \
+  SWEREX__BOX_ROW(name, message, false, SWEREX__MODAL_CALLING, 0.1, 0, image, what, 0)
+#define SWEREX__BOX_FILES \
+  SWEREX__BOX_ROW("MountBatchedCheckExistence", missing, false, SWEREX__MODAL_CALLING, 1, 0, \
+                  image, missing, 0) \
+  SWEREX__BOX_ROW("MountPutFile", put, false, 120, 1, 0, image, put, 0.2) \
+  SWEREX__BOX_ROW("MountGetOrCreate", mount, false, SWEREX__MODAL_CALLING, 1, 0, image, \
+                  mount, 0)
 
-static const swerex__modal_row swerex__sandbox_app_rows[] = {
-  SWEREX__SANDBOX_CALL("AppGetOrCreate", app, app)
+static const swerex__modal_row swerex__box_app_rows[] = {
+  SWEREX__BOX_CALL("AppGetOrCreate", app, app)
 };
-static const swerex__modal_row swerex__sandbox_settings_rows[] = {
-  SWEREX__SANDBOX_CALL("EnvironmentGetOrCreate", environment, environment)
-  SWEREX__SANDBOX_CALL("SecretGetOrCreate", secret, login)
-  SWEREX__SANDBOX_FILES
+static const swerex__modal_row swerex__box_settings_rows[] = {
+  SWEREX__BOX_CALL("EnvironmentGetOrCreate", environment, environment)
+  SWEREX__BOX_CALL("SecretGetOrCreate", secret, login)
+  SWEREX__BOX_FILES
 };
-static const swerex__modal_row swerex__sandbox_image_rows[] = {
-  SWEREX__SANDBOX_ROW("ImageGetOrCreate", image, false, 60, 0.1, 0, image, image, 0)
-  SWEREX__SANDBOX_ROW("ImageJoinStreaming", join, true, SWEREX__MODAL_POLLING, 0, 0, image, join,
-                      0)
+static const swerex__modal_row swerex__box_image_rows[] = {
+  SWEREX__BOX_ROW("ImageGetOrCreate", image, false, 60, 0.1, 0, image, image, 0)
+  SWEREX__BOX_ROW("ImageJoinStreaming", join, true, SWEREX__MODAL_POLLING, 0, 0, image, join,
+                  0)
 };
-static const swerex__modal_row swerex__sandbox_files_rows[] = {
-  SWEREX__SANDBOX_FILES
+static const swerex__modal_row swerex__box_files_rows[] = {
+  SWEREX__BOX_FILES
 };
-static const swerex__modal_row swerex__sandbox_needs_rows[] = {
-  SWEREX__SANDBOX_CALL("SecretGetOrCreate", secret, secret)
-  SWEREX__SANDBOX_CALL("VolumeGetOrCreate", volume, volume)
+static const swerex__modal_row swerex__box_needs_rows[] = {
+  SWEREX__BOX_CALL("SecretGetOrCreate", secret, secret)
+  SWEREX__BOX_CALL("VolumeGetOrCreate", volume, volume)
 };
-static const swerex__modal_row swerex__sandbox_create_rows[] = {
-  SWEREX__SANDBOX_ROW("SandboxCreate", create, false, 60, 0.1,
-                      SWEREX__MODAL_TWIN | SWEREX__MODAL_CREATES, sandbox, create, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetTunnels", tunnels, false, SWEREX__MODAL_POLLING, 0.1,
-                      SWEREX__MODAL_TWIN, sandbox, tunnels, 0.5)
+static const swerex__modal_row swerex__box_create_rows[] = {
+  SWEREX__BOX_ROW("SandboxCreate", create, false, 60, 0.1,
+                  SWEREX__MODAL_TWIN | SWEREX__MODAL_CREATES, box, create, 0)
+  SWEREX__BOX_ROW("SandboxGetTunnels", tunnels, false, SWEREX__MODAL_POLLING, 0.1,
+                  SWEREX__MODAL_TWIN, box, tunnels, 0.5)
 };
-static const swerex__modal_row swerex__sandbox_address_rows[] = {
-  SWEREX__SANDBOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
-                      SWEREX__MODAL_TWIN, sandbox, task, 0.5)
+static const swerex__modal_row swerex__box_address_rows[] = {
+  SWEREX__BOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
+                  SWEREX__MODAL_TWIN, box, task, 0.5)
 };
-static const swerex__modal_row swerex__sandbox_end_rows[] = {
-  SWEREX__SANDBOX_ROW("SandboxTerminate", terminate, false, SWEREX__MODAL_CALLING, 0.1,
-                      SWEREX__MODAL_TWIN | SWEREX__MODAL_GONE, sandbox, terminate, 0)
+static const swerex__modal_row swerex__box_end_rows[] = {
+  SWEREX__BOX_ROW("SandboxTerminate", terminate, false, SWEREX__MODAL_CALLING, 0.1,
+                  SWEREX__MODAL_TWIN | SWEREX__MODAL_GONE, box, terminate, 0)
 };
-static const swerex__modal_row swerex__sandbox_alive_rows[] = {
-  SWEREX__SANDBOX_ROW("SandboxWait", wait, false, SWEREX__MODAL_CALLING, 0.1,
-                      SWEREX__MODAL_TWIN, sandbox, wait, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
-                      sandbox, logs, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
-                      sandbox, logs, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
-                      SWEREX__MODAL_TWIN | SWEREX__MODAL_EXTRA, sandbox, ended, 0)
-  SWEREX__SANDBOX_ROW("SandboxGetCommandRouterAccess", access, false, SWEREX__MODAL_CALLING, 0.1,
-                      SWEREX__MODAL_EXTRA, sandbox, access, 0)
-  SWEREX__SANDBOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
-                      SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, sandbox,
-                      stdio, 0)
-  SWEREX__SANDBOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
-                      SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, sandbox,
-                      stdio, 0)
+static const swerex__modal_row swerex__box_alive_rows[] = {
+  SWEREX__BOX_ROW("SandboxWait", wait, false, SWEREX__MODAL_CALLING, 0.1,
+                  SWEREX__MODAL_TWIN, box, wait, 0)
+  SWEREX__BOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
+                  box, logs, 0)
+  SWEREX__BOX_ROW("SandboxGetLogs", logs, true, SWEREX__MODAL_POLLING, 0, SWEREX__MODAL_EXTRA,
+                  box, logs, 0)
+  SWEREX__BOX_ROW("SandboxGetTaskId", task, false, SWEREX__MODAL_CALLING, 0.1,
+                  SWEREX__MODAL_TWIN | SWEREX__MODAL_EXTRA, box, ended, 0)
+  SWEREX__BOX_ROW("SandboxGetCommandRouterAccess", access, false, SWEREX__MODAL_CALLING, 0.1,
+                  SWEREX__MODAL_EXTRA, box, access, 0)
+  SWEREX__BOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
+                  SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, box,
+                  stdio, 0)
+  SWEREX__BOX_ROW("SandboxStdioReadV2", stdio, true, SWEREX__MODAL_CALLING, 0,
+                  SWEREX__MODAL_EXTRA | SWEREX__MODAL_ROUTED | SWEREX__MODAL_ENDS, box,
+                  stdio, 0)
   {{"SandboxWait", &swerex__modalpb_wait_request_message, &swerex__modalpb_wait_reply_message,
-    false, 0, 0}, 0, swerex__sandbox_fill_answer, NULL, 0}
+    false, 0, 0}, 0, swerex__box_fill_answer, NULL, 0}
 };
 /* clang-format on */
-#undef SWEREX__SANDBOX_ROW
-#undef SWEREX__SANDBOX_CALL
-#undef SWEREX__SANDBOX_FILES
+#undef SWEREX__BOX_ROW
+#undef SWEREX__BOX_CALL
+#undef SWEREX__BOX_FILES
 
-#define SWEREX__SANDBOX_GROUP(rows) rows, SWEREX__SYS_COUNT(rows)
+#define SWEREX__BOX_GROUP(rows) rows, SWEREX__SYS_COUNT(rows)
 
 /** In the order of the steps behind the first, with the seconds that each may take. */
 static const struct {
   const swerex__modal_row *rows;
   size_t count;
   double seconds; /* < 0: as long as a build takes; 0: startup_timeout */
-} swerex__sandbox_groups[] = {
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_app_rows), 90},
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_settings_rows), 900},
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_image_rows), -1},
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_files_rows), 300},
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_needs_rows), 90},
-  {SWEREX__SANDBOX_GROUP(swerex__sandbox_create_rows), 0},
+} swerex__box_groups[] = {
+  {SWEREX__BOX_GROUP(swerex__box_app_rows), 90},
+  {SWEREX__BOX_GROUP(swerex__box_settings_rows), 900},
+  {SWEREX__BOX_GROUP(swerex__box_image_rows), -1},
+  {SWEREX__BOX_GROUP(swerex__box_files_rows), 300},
+  {SWEREX__BOX_GROUP(swerex__box_needs_rows), 90},
+  {SWEREX__BOX_GROUP(swerex__box_create_rows), 0},
 };
+
+/* =============================================================================================
+ * [sandbox] The deployment in Modal
+ * ========================================================================================== */
+/* The groups of rows are its steps. */
+
+#define SWEREX__SANDBOX_STARTUP 180.0
+#define SWEREX__SANDBOX_RUNTIME 60.0
+#define SWEREX__SANDBOX_STOP_TIME 90.0
+#define SWEREX__SANDBOX_ADDRESS_TIME 20.0
+#define SWEREX__SANDBOX_CLOSE_TIME 5.0
+#define SWEREX__SANDBOX_LOOK 2.0 /* seconds between two looks at a sandbox that starts */
+
+static double swerex__sandbox_startup(const swerex__modal *modal) {
+  double seconds = swerex__modal_config(modal)->startup_timeout;
+  return seconds == 0 ? SWEREX__SANDBOX_STARTUP : seconds;
+}
 
 /* --- the steps ---------------------------------------------------------------------------- */
 
@@ -30116,7 +30280,7 @@ static void swerex__sandbox_disconnect(swerex__modal *modal) {
     if (future != NULL)
       swerex__loop_fail_with(future, SWEREX_E_RUNTIME, "the deployment was started again");
   }
-  swerex__grpc_close(&modal->grpc);
+  swerex__rpc_close(&modal->grpc);
   swerex__modalrc_clear(&modal->rc);
 }
 
@@ -30174,8 +30338,8 @@ static bool swerex__sandbox_connect(swerex__modal *modal, swerex_error *err) {
   if (environment == NULL) environment = swerex__modalrc_get(&modal->rc, "environment");
   modal->environment = environment == NULL ? "" : environment;
   modal->v2 = swerex__modalrc_is_on(&modal->rc, "sandbox_v2") && modal->gpu.count == 0;
-  if (!swerex__grpc_open(&modal->grpc, deployment->loop, "modal.client.ModalClient",
-                         servers == NULL ? SWEREX__MODAL_SERVERS : servers, err))
+  if (!swerex__rpc_open(&modal->grpc, deployment->loop, "modal.client.ModalClient",
+                        servers == NULL ? SWEREX__MODAL_SERVERS : servers, err))
     return false;
   modal->grpc.logger = &deployment->logger;
   modal->grpc.code = SWEREX_E_DEPLOYMENT_STARTUP;
@@ -30227,15 +30391,15 @@ static swerex_future *swerex__sandbox_open(swerex_deployment *deployment, swerex
 static swerex_future *swerex__sandbox_make(swerex_deployment *deployment, swerex_error *err) {
   swerex__modal *modal = swerex__modal_of(deployment);
   size_t at = deployment->step - 1;
-  double seconds = swerex__sandbox_groups[at].seconds;
+  double seconds = swerex__box_groups[at].seconds;
   if (seconds == 0) {
     seconds = swerex__sandbox_startup(modal);
     modal->deadline = swerex__util_now() + (seconds < 0 ? 1e9 : seconds);
   }
-  return swerex__modal_start(modal, swerex__sandbox_groups[at].rows,
-                             swerex__sandbox_groups[at].count, seconds,
-                             swerex__sandbox_groups[at].seconds == 0 ? "startup_timeout"
-                                                                     : "the limit of this step",
+  return swerex__modal_start(modal, swerex__box_groups[at].rows,
+                             swerex__box_groups[at].count, seconds,
+                             swerex__box_groups[at].seconds == 0 ? "startup_timeout"
+                                                                 : "the limit of this step",
                              NULL, err);
 }
 
@@ -30246,16 +30410,16 @@ static swerex_future *swerex__sandbox_unmake(swerex_deployment *deployment, swer
   modal->addressing = NULL;
   modal->grpc.code = SWEREX_E_RUNTIME;
   if (modal->sandbox[0] == '\0' && swerex__modal_find_orphan(modal) == NULL) return NULL;
-  return swerex__modal_start(modal, swerex__sandbox_end_rows, 1, SWEREX__SANDBOX_STOP_TIME,
+  return swerex__modal_start(modal, swerex__box_end_rows, 1, SWEREX__SANDBOX_STOP_TIME,
                              "the sandbox may run on until its deployment_timeout", NULL, err);
 }
 
 static swerex_future *swerex__sandbox_is_alive(swerex_deployment *deployment, swerex_error *err) {
   swerex__modal *modal = swerex__modal_of(deployment);
   modal->grpc.code = SWEREX_E_RUNTIME;
-  return swerex__modal_start(modal, swerex__sandbox_alive_rows,
-                             SWEREX__SYS_COUNT(swerex__sandbox_alive_rows),
-                             SWEREX__SANDBOX_STOP_TIME, "the limit of is_alive",
+  return swerex__modal_start(modal, swerex__box_alive_rows,
+                             SWEREX__SYS_COUNT(swerex__box_alive_rows), SWEREX__SANDBOX_STOP_TIME,
+                             "the limit of is_alive",
                              swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
 }
 
@@ -30266,7 +30430,7 @@ static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swere
   swerex__sandbox_free_files(modal);
   swerex__log(&deployment->logger, SWEREX_LOG_INFO, "Starting runtime at %s", modal->address);
   modal->addressing =
-    swerex__modal_start(modal, swerex__sandbox_address_rows, 1, SWEREX__SANDBOX_ADDRESS_TIME,
+    swerex__modal_start(modal, swerex__box_address_rows, 1, SWEREX__SANDBOX_ADDRESS_TIME,
                         "the log's address is not known", NULL, NULL);
   if (modal->addressing != NULL) swerex__loop_hide(modal->addressing);
   memset(&remote, 0, sizeof remote);
@@ -30275,8 +30439,8 @@ static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swere
   remote.timeout = timeout == 0 ? SWEREX__SANDBOX_RUNTIME : timeout;
   swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
   if (deployment->runtime == NULL) return NULL;
-  return swerex__dep_reach(deployment, modal->deadline - swerex__util_now(),
-                           SWEREX__SANDBOX_LOOK, err);
+  return swerex__reach_runtime(deployment, modal->deadline - swerex__util_now(),
+                               SWEREX__SANDBOX_LOOK, err);
 }
 
 /* --- the kind ----------------------------------------------------------------------------- */
@@ -30286,11 +30450,11 @@ static bool swerex__sandbox_check(swerex_deployment *deployment, swerex_error *e
   double lifetime = deployment->config.u.modal.deployment_timeout;
   modal->deployment = deployment;
   swerex__loop_link_init(&modal->runs);
-  if (!swerex__modal_read_kwargs(modal, err)) return false;
-  if (lifetime == 0 || (lifetime >= 1 && lifetime <= SWEREX__SANDBOX_LIFETIME_MAX)) return true;
+  if (!swerex__kwargs_read(modal, err)) return false;
+  if (lifetime == 0 || (lifetime >= 1 && lifetime <= SWEREX__BOX_LIFETIME_MAX)) return true;
   return swerex__err_set(err, SWEREX_E_VALIDATION,
                          "deployment_timeout: Modal ends a sandbox after 1 to %g seconds",
-                         SWEREX__SANDBOX_LIFETIME_MAX);
+                         SWEREX__BOX_LIFETIME_MAX);
 }
 
 static void swerex__sandbox_release(swerex_deployment *deployment) {
@@ -30298,7 +30462,7 @@ static void swerex__sandbox_release(swerex_deployment *deployment) {
   swerex__sandbox_disconnect(modal);
   swerex__sandbox_free_files(modal);
   swerex__pb_free(&modal->doc);
-  if (modal->read) swerex__json_free(&modal->kwargs);
+  if (modal->read) swerex__doc_free(&modal->kwargs);
   swerex__mem_free(modal->needs);
 }
 
@@ -30321,7 +30485,7 @@ static const swerex__dep_kind swerex__sandbox_kind = {"modal",
                                                       swerex__sandbox_is_alive,
                                                       swerex__sandbox_release};
 
-#undef SWEREX__SANDBOX_GROUP
+#undef SWEREX__BOX_GROUP
 
 #endif /* SWEREX__SYS_MODAL */
 
@@ -30373,7 +30537,7 @@ static const swerex__dep_kind swerex__kinds_remote = {
 #ifdef SWEREX_NO_DOCKER
 #define SWEREX__KINDS_DOCKER NULL
 #else
-#define SWEREX__KINDS_DOCKER &swerex__docker_kind
+#define SWEREX__KINDS_DOCKER &swerex__container_kind
 #endif
 
 #ifdef SWEREX_NO_FARGATE
@@ -30432,13 +30596,13 @@ static swerex_deployment *swerex__kinds_make_from_json(swerex_loop *loop, const 
                                                        size_t size, swerex_error *err) {
   swerex_deployment *deployment = NULL;
   swerex_deployment_config config;
-  swerex__json_doc doc;
+  swerex__doc doc;
   memset(&config, 0, sizeof config);
-  if (!swerex__json_parse(&loop->allocator, json, size, &doc, err)) return NULL;
-  if (swerex__model_decode_deployment(&loop->allocator, doc.root, &config, err))
+  if (!swerex__doc_parse(&loop->allocator, json, size, &doc, err)) return NULL;
+  if (swerex__union_decode_deployment(&loop->allocator, doc.root, &config, err))
     deployment = swerex__kinds_make(loop, &config, err);
-  swerex__model_clear_deployment(&config);
-  swerex__json_free(&doc);
+  swerex__union_clear_deployment(&config);
+  swerex__doc_free(&doc);
   return deployment;
 }
 
@@ -30590,7 +30754,7 @@ SWEREX_API bool swerex_to_json(swerex_model model, const void *value, swerex_byt
   const swerex__model *table = swerex__api_model(model, value, err);
   swerex__str out = swerex__str_new(NULL, SIZE_MAX / 2);
   if (table == NULL) return false;
-  if (swerex__model_encode(table, value, &out, err)) return swerex__str_take(&out, json, err);
+  if (swerex__encode_model(table, value, &out, err)) return swerex__str_take(&out, json, err);
   swerex__str_clear(&out);
   return false;
 }
@@ -30598,12 +30762,12 @@ SWEREX_API bool swerex_to_json(swerex_model model, const void *value, swerex_byt
 SWEREX_API bool swerex_from_json(swerex_model model, const char *json, size_t size, void *value,
                                  swerex_error *err) {
   const swerex__model *table = swerex__api_model(model, value, err);
-  swerex__json_doc doc;
+  swerex__doc doc;
   if (table == NULL) return false;
   memset(value, 0, table->size);
-  if (!swerex__json_parse(NULL, json, size > 0 ? size : strlen(json), &doc, err)) return false;
-  bool ok = swerex__model_decode(NULL, table, doc.root, value, err);
-  swerex__json_free(&doc);
+  if (!swerex__doc_parse(NULL, json, size > 0 ? size : strlen(json), &doc, err)) return false;
+  bool ok = swerex__decode_model(NULL, table, doc.root, value, err);
+  swerex__doc_free(&doc);
   return ok;
 }
 
@@ -30886,7 +31050,7 @@ SWEREX_API bool swerex_deployment_is_alive(swerex_deployment *deployment,
 
 SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment *deployment) {
 #ifndef SWEREX_NO_DOCKER
-  if (deployment != NULL && deployment->kind == &swerex__docker_kind && !deployment->idle)
+  if (deployment != NULL && deployment->kind == &swerex__container_kind && !deployment->idle)
     return swerex__docker_of(deployment)->id[0] == '\0' ? NULL
                                                        : swerex__docker_of(deployment)->name;
 #endif
@@ -30910,13 +31074,13 @@ SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployme
 SWEREX_API swerex_future *
 swerex_fargate_teardown_async(swerex_loop *loop, const swerex_fargate_teardown_options *options,
                               swerex_error *err) {
-  return swerex__teardown_start(loop, options, err);
+  return swerex__removal_start(loop, options, err);
 }
 
 SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
                                         const swerex_fargate_teardown_options *options,
                                         swerex_error *err) {
-  return swerex__loop_take(swerex__teardown_start(loop, options, err), NULL, err);
+  return swerex__loop_take(swerex__removal_start(loop, options, err), NULL, err);
 }
 #endif
 
@@ -30924,7 +31088,7 @@ SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
 SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
                                             const swerex_server_options *options,
                                             swerex_error *err) {
-  return swerex__srv_new(loop, options, err);
+  return swerex__serve_new(loop, options, err);
 }
 
 SWEREX_API const char *swerex_server_address(const swerex_server *server) {
@@ -30933,7 +31097,7 @@ SWEREX_API const char *swerex_server_address(const swerex_server *server) {
 
 SWEREX_API bool swerex_server_done(const swerex_server *server) { return server->done; }
 
-SWEREX_API void swerex_server_free(swerex_server *server) { swerex__srv_free(server); }
+SWEREX_API void swerex_server_free(swerex_server *server) { swerex__serve_free(server); }
 #endif
 
 /* --- utilities ---------------------------------------------------------------------------- */

@@ -149,16 +149,17 @@ static void doctor_server(doctor *d, doctor_finding *found) {
 
 #if SWEREX_USE_CURL
 static void doctor_https(doctor *d, doctor_finding *found) {
-  swerex__curl_api api;
+  swerex__lib_api api;
   memset(&api, 0, sizeof api);
-  if (!swerex__curl_load(&api, &d->err)) {
+  if (!swerex__lib_load(&api, &d->err)) {
     doctor_fail(d, found, DOCTOR_ABSENT, "install libcurl4, or what the system's package is called");
     return;
   }
-  api.global_init(SWEREX__CURL__GLOBAL_ALL);
-  swerex__curl_easy *easy = api.easy_init();
-  bool http2 = easy != NULL && api.easy_setopt(easy, (swerex__curl_option)SWEREX__CURL_OPT_HTTP_VERSION,
-                                               (long)SWEREX__CURL__HTTP_VERSION_2TLS) == 0;
+  api.global_init(SWEREX__LIB__GLOBAL_ALL);
+  swerex__lib_easy *easy = api.easy_init();
+  bool http2 =
+    easy != NULL && api.easy_setopt(easy, (swerex__lib_option)SWEREX__LIB_OPT_HTTP_VERSION,
+                                    (long)SWEREX__LIB__HTTP_VERSION_2TLS) == 0;
   if (easy != NULL) api.easy_cleanup(easy);
   if (http2)
     doctor_say(found, "libcurl, with HTTP/2");

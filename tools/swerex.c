@@ -567,18 +567,20 @@ static bool start(job *j) {
 static bool add_target(job *j, batch *all, const char *name, bool (*make)(job *, const char *, swerex_bytes *)) {
   batch_target *target = &all->targets[all->target_count++];
   swerex_bytes json = {NULL, 0};
-  swerex__json_doc doc;
+  swerex__doc doc;
   if (!make(j, name, &json)) return false;
   target->config = json;
   snprintf(target->name, sizeof target->name, "%s", name);
-  if (name[strspn(name, " \t\n")] != '{' || !swerex__json_parse(NULL, json.data, json.size, &doc, NULL)) return true;
+  if (name[strspn(name, " \t\n")] != '{' ||
+      !swerex__doc_parse(NULL, json.data, json.size, &doc, NULL))
+    return true;
   static const char *const keys[] = {"type", "host", "image"};
   for (size_t i = 0; i < SWEREX__SYS_COUNT(keys); i++) {
     const swerex__json *value = swerex__json_get(doc.root, keys[i]);
     if (value != NULL && value->type == SWEREX__JSON_STRING)
       snprintf(target->name, sizeof target->name, "%.*s", (int)value->size, value->string);
   }
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   return true;
 }
 

@@ -40,8 +40,8 @@ verb() {
   put before '  SWEREX__RT_COUNT' '  SWEREX__RT_COUNT_LINES,'
   put behind '{"close", (swerex_model)0, SWEREX_MODEL_CLOSE_RESPONSE}' \
     '  {"count_lines", SWEREX_MODEL_READ_FILE_REQUEST, SWEREX_MODEL_COMMAND_RESPONSE},'
-  put behind '{"POST", "/close", SWEREX__SRV_NONE' \
-    '  {"POST", "/count_lines", SWEREX__SRV_JSON, SWEREX__RT_COUNT_LINES},'
+  put behind '{"POST", "/close", SWEREX__ROUTE_NONE' \
+    '  {"POST", "/count_lines", SWEREX__ROUTE_JSON, SWEREX__RT_COUNT_LINES},'
   put before 'static const swerex__rt_kind swerex__local_kind' \
     'static bool swerex__local_count_lines(swerex_runtime *runtime, const void *request,
                                       swerex_future *future, swerex_error *err) {

@@ -42,7 +42,7 @@ static void join(int listener, swerex_deployment *box) {
   int fd = accept(listener, NULL, NULL);
   if (fd < 0 || pair_count == MOST) return;
   swerex__sys_prepare_fd(fd, true);
-  int other = swerex__docker_open(box, NULL);
+  int other = swerex__container_open(box, NULL);
   if (other < 0) {
     close(fd);
     return;

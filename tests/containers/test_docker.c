@@ -307,7 +307,7 @@ TEST(output_goes_to_the_log_in_pieces_and_delays_nothing) {
   static const char *const after[] = {"sh", "-c", "echo ; echo last words >/proc/1/fd/1", NULL};
   world w = open_box("busybox", ",\"python_standalone_dir\":\"/root\"");
   start_listening(&w);
-  CHECK(swerex__docker_check(w.box, &w.err)); /* again, with an ear to the log */
+  CHECK(swerex__container_check(w.box, &w.err)); /* again, with an ear to the log */
   CHECK(was_heard("python_standalone_dir is not needed here"));
   CHECK(works(&w, swerex_deployment_start(w.box, &w.err)));
   CHECK(runs(&w, flood, "") && runs(&w, after, ""));

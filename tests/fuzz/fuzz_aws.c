@@ -40,7 +40,7 @@ static void try_command_line(const char *text) {
   const char *argv[16];
   char *line = swerex__mem_copy(NULL, text, strlen(text) + 1);
   const char *end = line + strlen(line) + 1;
-  if (swerex__login_split(line, argv, 16))
+  if (swerex__creds_split(line, argv, 16))
     for (size_t i = 0; argv[i] != NULL; i++) require(argv[i] >= line && argv[i] < end);
   swerex__mem_free(line);
 }
@@ -81,11 +81,11 @@ static void try_login(const char *text, size_t size, int status, void (*took)(sw
 
 /** What is sent must be what the service can read. */
 static void check_body(const swerex__aws_row *row, const swerex__str *body) {
-  swerex__json_doc doc;
+  swerex__doc doc;
   require(!body->failed);
   if (swerex__profile_services[row->service].target != NULL) {
-    require(body->size == 0 || swerex__json_parse(NULL, body->data, body->size, &doc, NULL));
-    if (body->size > 0) swerex__json_free(&doc);
+    require(body->size == 0 || swerex__doc_parse(NULL, body->data, body->size, &doc, NULL));
+    if (body->size > 0) swerex__doc_free(&doc);
     return;
   }
   for (size_t i = 0; i < body->size; i++)
@@ -97,8 +97,8 @@ static void check_body(const swerex__aws_row *row, const swerex__str *body) {
 static swerex__aws_verdict judge(void *owner, const swerex__aws_row *row, const char *text,
                                  size_t size, int status, double waited) {
   swerex__aws_run run;
-  swerex__aws_answer answer = {status, status == 200, "", "", "", NULL, waited, false, NULL};
-  swerex__json_doc doc;
+  swerex__answer answer = {status, status == 200, "", "", "", NULL, waited, false, NULL};
+  swerex__doc doc;
   swerex_is_alive_response alive;
   swerex_error err = SWEREX_ERROR_INIT;
   char code[128] = "";
@@ -119,7 +119,7 @@ static swerex__aws_verdict judge(void *owner, const swerex__aws_row *row, const 
   if (row->took != NULL && (readable || !answer.ok))
     verdict = row->took(owner, row, &answer, &err);
   if (readable && answer.ok) swerex__aws_page(row, answer.root);
-  if (readable) swerex__json_free(&doc);
+  if (readable) swerex__doc_free(&doc);
   swerex__mem_free(alive.message.data);
   swerex__err_clear(&err);
   swerex__str_clear(&run.call.answer);
@@ -183,9 +183,9 @@ static void try_teardown(lines *answers) {
   teardown.execution_role_prefix = role;
   run_rows(&teardown, swerex__teardown_look_rows, SWEREX__SYS_COUNT(swerex__teardown_look_rows),
            answers);
-  require(swerex__teardown_confirm(&teardown) || true);
-  run_rows(&teardown, swerex__teardown_remove_rows,
-           SWEREX__SYS_COUNT(swerex__teardown_remove_rows), answers);
+  require(swerex__removal_confirm(&teardown) || true);
+  run_rows(&teardown, swerex__removal_remove_rows,
+           SWEREX__SYS_COUNT(swerex__removal_remove_rows), answers);
   swerex__err_clear(&teardown.failure);
   swerex__mem_free(teardown.items);
 }
@@ -216,7 +216,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   switch (kind) {
     case 0: try_profile(text, size); break;
     case 1: try_command_line(text); break;
-    case 2: try_login(text, size, 200, swerex__login_on_keys); break;
+    case 2: try_login(text, size, 200, swerex__creds_on_keys); break;
     case 3: try_login(text, size, 200, swerex__login_on_role); break;
     case 4: try_login(text, size, 403, swerex__login_on_role); break;
     case 5: try_teardown(&answers); break;

@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   bool sure = swerex__bash_is_sure(text, size);
   if (swerex__bash_is_blank(text, size) && swerex__bash_is_plain(text, size) && !sure) abort();
   if (sure && memchr(text, '\0', size) != NULL) abort();
-  if (sure && swerex__bash_count_escapes(text, size) % 2 == 1) {
+  if (sure && swerex__word_count_escapes(text, size) % 2 == 1) {
     const char *line = text + size; /* only a comment may end like this */
     while (line > text && line[-1] != '\n') line--;
     if (memchr(line, '#', (size_t)(text + size - line)) == NULL) abort();

@@ -90,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   char *host = swerex__mem_copy(NULL, text, size - 1), path[64];
   if (swerex__web_parse_url(NULL, host, 0, &url, NULL)) swerex__web_clear_url(&url);
   swerex__http_text target = {text, size - 1};
-  swerex__srv_path(target, path, sizeof path);
+  swerex__route_path(target, path, sizeof path);
   swerex__mem_free(host);
   return 0;
 }

@@ -18,8 +18,8 @@ static bool feed(swerex__re *re, const char *piece, size_t size, swerex__re_matc
   char *exact = (char *)malloc(size > 0 ? size : 1);
   require(exact != NULL);
   if (size > 0) memcpy(exact, piece, size);
-  uint64_t pending = swerex__re_pending(re);
-  bool found = swerex__re_feed(re, exact, size, match);
+  uint64_t pending = swerex__match_pending(re);
+  bool found = swerex__match_feed(re, exact, size, match);
   require(!found || (match->start >= pending && match->end >= match->start));
   free(exact);
   return found;
@@ -35,14 +35,14 @@ static void run(swerex__re *re, swerex__re *other, const char *stream, size_t si
     n = (cut >> 24) % 7;
     if (n > size - at) n = size - at;
     found = feed(re, stream + at, n, &match);
-    swerex__re_reset(other);
+    swerex__match_reset(other);
     require(found == feed(other, stream, at + n, &expected));
     if (!found) continue;
     require(match.pattern == expected.pattern && match.pattern < patterns);
     require(match.start == expected.start && match.end == expected.end);
     require(match.end <= at + n);
   }
-  swerex__re_reset(re);
+  swerex__match_reset(re);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -60,17 +60,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   patterns[count] = NULL;
   at += at < size;
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__re *re = swerex__re_new(NULL, patterns, &err);
+  swerex__re *re = swerex__match_new(NULL, patterns, &err);
   if (re == NULL) {
     require(err.code == SWEREX_E_PATTERN && strstr(err.message, " at position ") != NULL);
     swerex__err_clear(&err);
     return 0;
   }
-  swerex__re *other = swerex__re_new(NULL, patterns, NULL);
+  swerex__re *other = swerex__match_new(NULL, patterns, NULL);
   require(other != NULL);
   uint32_t cut = at < size ? (uint8_t)text[at] : 0;
   for (uint32_t i = 0; i < 2; i++) run(re, other, text + at, size - at, cut + i, count);
-  swerex__re_free(other);
-  swerex__re_free(re);
+  swerex__match_free(other);
+  swerex__match_free(re);
   return 0;
 }

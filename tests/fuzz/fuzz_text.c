@@ -43,23 +43,23 @@ static void try_decode(unsigned choice, const char *text, size_t size) {
 
 /** Filter in chunks of at most `most` bytes, of lengths that depend on the text. */
 static void filter(swerex__str *to, bool terminal, const char *text, size_t size, size_t most) {
-  static swerex__text_filter f;
-  swerex__text_filter_init(&f, terminal);
+  static swerex__term_filter f;
+  swerex__term_filter_init(&f, terminal);
   for (size_t at = 0; at < size;) {
     size_t length = 1 + ((unsigned char)text[at] * 7u + at) % most;
     if (length > size - at) length = size - at;
-    swerex__text_filter_feed(&f, text + at, length, collect, to);
+    swerex__term_filter_feed(&f, text + at, length, collect, to);
     at += length;
   }
-  swerex__text_filter_finish(&f, collect, to);
+  swerex__term_filter_finish(&f, collect, to);
 }
 
 static void try_filter(bool terminal, const char *text, size_t size) {
   swerex__str whole = swerex__str_new(NULL, (size_t)1 << 26);
-  static swerex__text_filter f;
-  swerex__text_filter_init(&f, terminal);
-  swerex__text_filter_feed(&f, text, size, collect, &whole);
-  swerex__text_filter_finish(&f, collect, &whole);
+  static swerex__term_filter f;
+  swerex__term_filter_init(&f, terminal);
+  swerex__term_filter_feed(&f, text, size, collect, &whole);
+  swerex__term_filter_finish(&f, collect, &whole);
   for (size_t most = 1; most <= 64; most = most * 4 - 1) {
     swerex__str pieces = swerex__str_new(NULL, (size_t)1 << 26);
     filter(&pieces, terminal, text, size, most);
@@ -79,27 +79,27 @@ static void try_filter(bool terminal, const char *text, size_t size) {
 }
 
 static void try_keep(size_t max, const char *text, size_t size) {
-  swerex__text_keep k;
+  swerex__term_keep k;
   swerex_bytes out = {NULL, 0};
-  swerex__text_keep_init(&k, NULL, max);
+  swerex__term_keep_init(&k, NULL, max);
   for (size_t at = 0; at < size;) {
     size_t length = 1 + (unsigned char)text[at] % 29u;
     if (length > size - at) length = size - at;
-    swerex__text_keep_add(&k, text + at, length);
+    swerex__term_keep_add(&k, text + at, length);
     at += length;
   }
-  require(swerex__text_keep_take(&k, &out, NULL));
+  require(swerex__term_keep_take(&k, &out, NULL));
   if (size <= max) {
     require(out.size == size && (size == 0 || memcmp(out.data, text, size) == 0));
   } else {
     const char *note = strstr(out.data, "\n[... ");
-    require(out.size <= max + SWEREX__TEXT_MARKER && (note != NULL || strlen(out.data) < out.size));
+    require(out.size <= max + SWEREX__TERM_MARKER && (note != NULL || strlen(out.data) < out.size));
     size_t tail = max / 2 > 3 ? max / 2 - 3 : 0;
     require(memcmp(out.data + out.size - tail, text + size - tail, tail) == 0);
     require(memcmp(out.data, text, tail) == 0);
   }
   swerex__mem_free(out.data);
-  swerex__text_keep_clear(&k);
+  swerex__term_keep_clear(&k);
 }
 
 static void try_notation(const char *text, size_t size) {

@@ -48,7 +48,7 @@ static swerex__str write_tree(const swerex__json *root) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  swerex__json_doc doc, again;
+  swerex__doc doc, again;
   swerex_error err = SWEREX_ERROR_INIT;
   char *exact = (char *)malloc(size); /* without a byte behind it */
   if (size > 0) memcpy(exact, data, size);
@@ -65,10 +65,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   require(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
   swerex__str json = swerex__str_new(NULL, (size_t)1 << 26);
   swerex__json_add_node(&json, doc.root);
-  swerex__json_free(&again);
-  swerex__json_free(&doc);
-  require(swerex__json_parse(NULL, json.data, json.size, &doc, NULL));
-  swerex__json_free(&doc);
+  swerex__doc_free(&again);
+  swerex__doc_free(&doc);
+  require(swerex__doc_parse(NULL, json.data, json.size, &doc, NULL));
+  swerex__doc_free(&doc);
   swerex__str_clear(&json);
   swerex__str_clear(&first);
   swerex__str_clear(&second);

@@ -17,7 +17,7 @@ static int drop(const char *path, const struct stat *info, int kind, struct FTW 
 
 /** Unpack into folder/in; whatever happens, folder has no other entry. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  swerex__zip_limits limits = {1 << 22, 1000, 0};
+  swerex__unzip_limits limits = {1 << 22, 1000, 0};
   char target[80], path[96];
   swerex_error err = SWEREX_ERROR_INIT;
   if (folder[0] == '\0') {
@@ -27,12 +27,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   int fd = swerex__sys_open_scratch(path, sizeof path);
   if (fd < 0 || !swerex__sys_fill_scratch(fd, (const char *)data, size)) abort();
   snprintf(target, sizeof target, "%s/in", folder);
-  swerex__zip_unpack *unpack = swerex__zip_unpack_new(NULL, fd, target, &limits, &err);
+  swerex__unzip *unpack = swerex__unzip_new(NULL, fd, target, &limits, &err);
   if (unpack != NULL) {
     swerex__fs_progress progress = SWEREX__FS_MORE;
-    while (progress == SWEREX__FS_MORE) progress = swerex__zip_unpack_step(unpack, &err);
+    while (progress == SWEREX__FS_MORE) progress = swerex__unzip_step(unpack, &err);
     if (progress == SWEREX__FS_FAILED && err.message == NULL) abort();
-    swerex__zip_unpack_free(unpack);
+    swerex__unzip_free(unpack);
   } else if (err.message == NULL) {
     abort();
   }

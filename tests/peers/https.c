@@ -551,14 +551,14 @@ static void multiplex(const char *host) {
 /** SIGPIPE is held back in libcurl, and only there. */
 static void signals(const char *host) {
 #if SWEREX_USE_CURL
-  swerex__curl_guard guard, inner;
+  swerex__lib_guard guard, inner;
   sigset_t mask;
-  swerex__curl_enter(&guard);
+  swerex__lib_enter(&guard);
   pthread_kill(pthread_self(), SIGPIPE);
-  swerex__curl_enter(&inner);
+  swerex__lib_enter(&inner);
   pthread_kill(pthread_self(), SIGPIPE);
-  swerex__curl_leave(&inner);
-  swerex__curl_leave(&guard);
+  swerex__lib_leave(&inner);
+  swerex__lib_leave(&guard);
   pthread_sigmask(SIG_BLOCK, NULL, &mask);
   CHECK(sigismember(&mask, SIGPIPE) == 0);
 #endif

@@ -754,7 +754,7 @@ static void on_join_done(void *owner, int status, swerex_error *error) {
 
 /** A stream has its time for each message, however many come: a build may take hours. */
 TEST(stream_that_goes_on) {
-  static const swerex__grpc_method method = {
+  static const swerex__rpc_method method = {
     "ImageJoinStreaming", &swerex__modalpb_join_request_message, &swerex__modalpb_join_reply_message,
     true, 1.2, 0};
   world w;
@@ -769,7 +769,7 @@ TEST(stream_that_goes_on) {
     memset(&request, 0, sizeof request);
     memset(&j, 0, sizeof j);
     request.image_id = swerex__pb_str(images[i]);
-    swerex__grpc_call *call = swerex__grpc_call_new(&modal->grpc, &method, &request, &w.err);
+    swerex__rpc_call *call = swerex__rpc_call_new(&modal->grpc, &method, &request, &w.err);
     CHECK(call != NULL);
     call->on_message = on_join_message;
     call->done = on_join_done;

@@ -152,7 +152,7 @@ TEST(times) {
 /** Read XML and write it as JSON; an error as it is. */
 static const char *as_json(const char *xml) {
   static char shown[512];
-  swerex__json_doc doc;
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
   if (!swerex__xml_parse(NULL, xml, strlen(xml), &doc, &err)) {
     snprintf(shown, sizeof shown, "%s", err.message);
@@ -163,7 +163,7 @@ static const char *as_json(const char *xml) {
   swerex__json_add_node(&out, doc.root);
   snprintf(shown, sizeof shown, "%s", out.data);
   swerex__str_clear(&out);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   return shown;
 }
 
@@ -363,7 +363,7 @@ TEST(bad_configurations) {
     int cpu, memory, disk;
     snprintf(json, sizeof json, "{\"type\":\"fargate\",\"fargate_args\":{%s}}", good[i].args);
     swerex_deployment *box = swerex_get_deployment_json(loop, json, 0, &err);
-    CHECK(box != NULL && swerex__task_read_sizes(box, &cpu, &memory, &disk, &err));
+    CHECK(box != NULL && swerex__ecs_read_sizes(box, &cpu, &memory, &disk, &err));
     CHECK_INT(cpu, good[i].cpu);
     CHECK_INT(memory, good[i].memory);
   }
@@ -394,7 +394,7 @@ TEST(how_long_a_task_lives) {
     config.u.fargate.container_timeout = rows[i].seconds;
     swerex_deployment *box = swerex_get_deployment(loop, &config, NULL);
     CHECK(box != NULL);
-    if (box != NULL) swerex__task_write_command(box, &out);
+    if (box != NULL) swerex__ecs_write_command(box, &out);
     CHECK(out.data != NULL && strstr(out.data, rows[i].part) != NULL);
     swerex__str_clear(&out);
   }
@@ -420,12 +420,12 @@ TEST(overrides_that_are_too_long) {
 static swerex__aws_verdict judge(swerex_deployment *box, const swerex__aws_row *row,
                                  const char *json, double waited, void *response,
                                  swerex_error *err) {
-  swerex__json_doc doc;
-  swerex__aws_answer answer = {200, true, "", "", "", NULL, waited, false, response};
-  CHECK(swerex__json_parse(NULL, json, strlen(json), &doc, NULL));
+  swerex__doc doc;
+  swerex__answer answer = {200, true, "", "", "", NULL, waited, false, response};
+  CHECK(swerex__doc_parse(NULL, json, strlen(json), &doc, NULL));
   answer.root = doc.root;
   swerex__aws_verdict verdict = row->took(box, row, &answer, err);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   return verdict;
 }
 

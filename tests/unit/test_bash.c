@@ -1,4 +1,4 @@
-/* [bash]: what is accepted as surely complete, compared with bash itself; quoting. */
+/* [word], [bash]: what is accepted as surely complete, compared with bash itself; quoting. */
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 #include "test.h"
@@ -177,11 +177,11 @@ TEST(bash_classes_match_their_description) {
       bool expected = strchr(sets[i], c) != NULL;
       if (i == 0 || i == 2 || i == 5 || i == 6) expected = expected || digit || letter;
       if (i == 1) expected = digit;
-      CHECK_INT(swerex__bash_is(c, 1 << i), expected);
+      CHECK_INT(swerex__word_is(c, 1 << i), expected);
     }
   }
-  CHECK(!swerex__bash_is(0, 0xFF));
-  CHECK(!swerex__bash_is(-1, 0xFF));
+  CHECK(!swerex__word_is(0, 0xFF));
+  CHECK(!swerex__word_is(-1, 0xFF));
 }
 
 TEST(bash_agent_commands_are_sure) {
@@ -251,7 +251,7 @@ TEST(bash_nesting_and_here_documents_are_limited) {
       for (int k = 0; k < depth; k++) strcat(text, pairs[i][1]);
       bool sure = bash_sure(text);
       CHECK(depth > 5 || sure);
-      CHECK(depth <= SWEREX__BASH_DEPTH || !sure);
+      CHECK(depth <= SWEREX__WORD_DEPTH || !sure);
     }
   }
   CHECK(bash_sure("a <<A <<A <<A <<A <<A <<A <<A <<A\nA\nA\nA\nA\nA\nA\nA\nA\n"));

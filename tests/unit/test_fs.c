@@ -1,5 +1,5 @@
-/* [fs]: reading, replacing and copying against Python's answers, odd files, and refusals of the
- * system at every call. As root some cases run in a child that is nobody. */
+/* [fs], [copy]: reading, replacing and copying against Python's answers, odd files, and refusals
+ * of the system at every call. As root some cases run in a child that is nobody. */
 #define SWEREX_IMPLEMENTATION
 #ifndef _XOPEN_SOURCE
 #define _XOPEN_SOURCE 700
@@ -303,13 +303,13 @@ static const char *copy_all(const char *source, const char *target) {
   static char message[1024];
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__fs_progress progress = SWEREX__FS_FAILED;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, source, target, &err);
+  swerex__copy *copy = swerex__copy_new(NULL, source, target, &err);
   for (steps = 0; copy != NULL; steps++) {
-    progress = swerex__fs_copy_step(copy, &err);
+    progress = swerex__copy_step(copy, &err);
     if (progress != SWEREX__FS_MORE) break;
   }
-  if (progress == SWEREX__FS_DONE) CHECK_INT(swerex__fs_copy_step(copy, &err), SWEREX__FS_DONE);
-  swerex__fs_copy_free(copy);
+  if (progress == SWEREX__FS_DONE) CHECK_INT(swerex__copy_step(copy, &err), SWEREX__FS_DONE);
+  swerex__copy_free(copy);
   CHECK((progress == SWEREX__FS_DONE) == (err.code == SWEREX_E_OK));
   snprintf(message, sizeof message, "%s", progress == SWEREX__FS_DONE ? "ok" : err.message);
   swerex__err_clear(&err);
@@ -814,11 +814,11 @@ TEST(copy_of_a_large_file_takes_steps) {
   sh("head -c 5000000 /dev/urandom >s");
   put("t", "old");
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, "s", "t", &err);
-  CHECK(copy != NULL && swerex__fs_copy_step(copy, &err) == SWEREX__FS_MORE);
+  swerex__copy *copy = swerex__copy_new(NULL, "s", "t", &err);
+  CHECK(copy != NULL && swerex__copy_step(copy, &err) == SWEREX__FS_MORE);
   CHECK_INT(leftovers(), 1);
   CHECK_STR(get("t"), "old");
-  swerex__fs_copy_free(copy);
+  swerex__copy_free(copy);
   CHECK_INT(leftovers(), 0);
   CHECK_STR(get("t"), "old");
   CHECK_STR(copy_all("s", "t"), "ok");
@@ -920,10 +920,10 @@ TEST(copy_of_what_may_not_be_read) {
 /** Tell whether a folder may not be copied below itself. Only begins: the source may be "/". */
 static bool is_refused(const char *source, const char *target) {
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, source, target, &err);
+  swerex__copy *copy = swerex__copy_new(NULL, source, target, &err);
   bool refused = copy == NULL && err.sys_errno == EINVAL &&
                  strstr(err.message, "(a folder cannot be copied into itself)") != NULL;
-  swerex__fs_copy_free(copy);
+  swerex__copy_free(copy);
   swerex__err_clear(&err);
   return refused;
 }
@@ -991,14 +991,14 @@ TEST(copy_is_private_until_it_is_done) {
   umask(0);
   sh("mkdir s && head -c 3000000 /dev/zero >s/f && chmod 755 s s/f");
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, "s", "t", &err);
-  CHECK(copy != NULL && swerex__fs_copy_step(copy, &err) == SWEREX__FS_MORE);
+  swerex__copy *copy = swerex__copy_new(NULL, "s", "t", &err);
+  CHECK(copy != NULL && swerex__copy_step(copy, &err) == SWEREX__FS_MORE);
   CHECK_INT(mode_of("t"), 0700);
   CHECK_INT(mode_of("t/f"), 0600);
-  while (swerex__fs_copy_step(copy, &err) == SWEREX__FS_MORE) continue;
+  while (swerex__copy_step(copy, &err) == SWEREX__FS_MORE) continue;
   CHECK_INT(mode_of("t"), 0755);
   CHECK_INT(mode_of("t/f"), 0755);
-  swerex__fs_copy_free(copy);
+  swerex__copy_free(copy);
   drop_box();
 }
 
@@ -1060,16 +1060,16 @@ TEST(copy_ends_at_any_time) {
   for (int stop = 0; stop < 12; stop++) {
     swerex_error err = SWEREX_ERROR_INIT;
     char command[64];
-    swerex__fs_copy *copy = swerex__fs_copy_new(NULL, "s", "t", &err);
+    swerex__copy *copy = swerex__copy_new(NULL, "s", "t", &err);
     CHECK(copy != NULL);
-    for (int i = 0; i < stop; i++) CHECK(swerex__fs_copy_step(copy, &err) != SWEREX__FS_FAILED);
-    swerex__fs_copy_free(copy);
+    for (int i = 0; i < stop; i++) CHECK(swerex__copy_step(copy, &err) != SWEREX__FS_FAILED);
+    swerex__copy_free(copy);
     snprintf(command, sizeof command, "for f in $(find t -type f); do cmp $f s/${f#t/}; done");
     sh(command); /* only whole files */
     CHECK_INT(open_files(), files_before);
     sh("rm -rf t");
   }
-  swerex__fs_copy_free(NULL);
+  swerex__copy_free(NULL);
   drop_box();
 }
 
@@ -1077,12 +1077,12 @@ TEST(copy_stops_where_the_target_shows_up_in_the_source) {
   make_box();
   sh("mkdir -p s/d");
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, "s", "t", &err);
+  swerex__copy *copy = swerex__copy_new(NULL, "s", "t", &err);
   CHECK(copy != NULL && rename("t", "s/d/t") == 0); /* as a mount would show it */
-  while (swerex__fs_copy_step(copy, &err) == SWEREX__FS_MORE) continue;
+  while (swerex__copy_step(copy, &err) == SWEREX__FS_MORE) continue;
   CHECK_STR(err.message,
             "[Errno 22] Invalid argument: 's/d/t' (a folder cannot be copied into itself)");
-  swerex__fs_copy_free(copy);
+  swerex__copy_free(copy);
   swerex__err_clear(&err);
   drop_box();
 }
@@ -1128,9 +1128,9 @@ static bool do_write_link(swerex_error *err) {
 
 static bool do_copy(const char *source, const char *target, swerex_error *err) {
   swerex__fs_progress progress = SWEREX__FS_FAILED;
-  swerex__fs_copy *copy = swerex__fs_copy_new(NULL, source, target, err);
-  while (copy != NULL && (progress = swerex__fs_copy_step(copy, err)) == SWEREX__FS_MORE) continue;
-  swerex__fs_copy_free(copy);
+  swerex__copy *copy = swerex__copy_new(NULL, source, target, err);
+  while (copy != NULL && (progress = swerex__copy_step(copy, err)) == SWEREX__FS_MORE) continue;
+  swerex__copy_free(copy);
   return progress == SWEREX__FS_DONE;
 }
 

@@ -273,7 +273,7 @@ TEST(paths) {
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     char path[64];
     swerex__http_text target = {rows[i].text, strlen(rows[i].text)};
-    bool ok = swerex__srv_path(target, path, sizeof path);
+    bool ok = swerex__route_path(target, path, sizeof path);
     CHECK(ok == (rows[i].expected != NULL));
     if (ok) CHECK_STR(path, rows[i].expected == NULL ? "" : rows[i].expected);
   }

@@ -1,4 +1,5 @@
-/* [json]: the reader against the grammar and Python's error texts, the writer, memory failures. */
+/* [json], [doc]: the reader against the grammar and Python's error texts, the writer, memory
+ * failures. */
 #define SWEREX_IMPLEMENTATION
 #include <stddef.h>
 void *counting_malloc(size_t size);
@@ -34,7 +35,7 @@ void counting_free(void *block) {
 }
 
 /** Write a document, or the place of its fault. */
-static swerex__str shown(const swerex__json_doc *doc, bool ok) {
+static swerex__str shown(const swerex__doc *doc, bool ok) {
   swerex__str s = swerex__str_new(NULL, (size_t)1 << 26);
   if (ok)
     swerex__json_add_node(&s, doc->root);
@@ -45,22 +46,22 @@ static swerex__str shown(const swerex__json_doc *doc, bool ok) {
 }
 
 /** Read a text in place, which must give the same. */
-static void check_in_place(char *exact, size_t size, const swerex__json_doc *doc, bool ok) {
-  swerex__json_doc other;
+static void check_in_place(char *exact, size_t size, const swerex__doc *doc, bool ok) {
+  swerex__doc other;
   swerex__str want = shown(doc, ok);
-  CHECK_INT(swerex__json_parse_in_place(NULL, exact, size, &other, NULL), ok);
+  CHECK_INT(swerex__doc_parse_in_place(NULL, exact, size, &other, NULL), ok);
   swerex__str got = shown(&other, ok);
   CHECK(got.size == want.size && memcmp(got.data, want.data, got.size) == 0);
-  swerex__json_free(&other);
+  swerex__doc_free(&other);
   swerex__str_clear(&want);
   swerex__str_clear(&got);
 }
 
 /** Read a text from a block of its exact size, so that a read beyond it is noticed. */
-static bool parse(const char *text, size_t size, swerex__json_doc *doc, swerex_error *err) {
+static bool parse(const char *text, size_t size, swerex__doc *doc, swerex_error *err) {
   char *exact = (char *)malloc(size > 0 ? size : 1);
   if (size > 0) memcpy(exact, text, size);
-  bool ok = swerex__json_parse(NULL, exact, size, doc, err);
+  bool ok = swerex__doc_parse(NULL, exact, size, doc, err);
   if (ok || doc->fault.reason != NULL) check_in_place(exact, size, doc, ok);
   free(exact);
   return ok;
@@ -69,7 +70,7 @@ static bool parse(const char *text, size_t size, swerex__json_doc *doc, swerex_e
 /** Read a text and write it again; or give the error's message. Valid until the next call. */
 static const char *again(const char *text, size_t size) {
   static char result[4096];
-  swerex__json_doc doc;
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__str s = swerex__str_new(NULL, sizeof result - 1);
   if (parse(text, size, &doc, &err)) {
@@ -82,7 +83,7 @@ static const char *again(const char *text, size_t size) {
   }
   memcpy(result, s.data, s.size + 1);
   swerex__str_clear(&s);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__err_clear(&err);
   return result;
 }
@@ -194,7 +195,7 @@ TEST(errors) {
 }
 
 TEST(fault_places) {
-  swerex__json_doc doc;
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
   CHECK(!parse("{\"\xC3\xA9\":\n \\}", 10, &doc, &err));
   CHECK_INT(doc.fault.byte, 8);
@@ -208,16 +209,16 @@ TEST(fault_places) {
                             "\"ctx\":{\"error\":\"Invalid \\\\escape\"}}]}");
   swerex__err_clear(&err);
   CHECK(!parse("]", 1, &doc, NULL));
-  CHECK(!swerex__json_parse(NULL, NULL, 0, &doc, NULL));
+  CHECK(!swerex__doc_parse(NULL, NULL, 0, &doc, NULL));
 }
 
 TEST(strings_hold_any_byte) {
-  swerex__json_doc doc;
+  swerex__doc doc;
   CHECK(parse("\"a\\u0000\\udcff\\udc80b\"", 22, &doc, NULL));
   CHECK_MEM(doc.root->string, doc.root->size, "a\0\xFF\x80"
                                               "b");
   CHECK_INT(doc.root->string[doc.root->size], 0);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__str s = swerex__str_new(NULL, 1000);
   swerex__json_add_string(&s, "a\0\xFF\x80\xE2\x82\"\x1F\x7F\n/", 11);
   CHECK_STR(s.data, "\"a\\u0000\\udcff\\udc80\\udce2\\udc82\\\"\\u001f\x7F\\n/\"");
@@ -229,14 +230,14 @@ TEST(strings_hold_any_byte) {
 
 TEST(every_byte_comes_back) {
   char text[512];
-  swerex__json_doc doc;
+  swerex__doc doc;
   for (size_t i = 0; i < sizeof text; i++) text[i] = (char)(i * 7 + i / 256);
   for (size_t size = 0; size < sizeof text; size++) {
     swerex__str s = swerex__str_new(NULL, 10000);
     swerex__json_add_string(&s, text, size);
     CHECK(parse(s.data, s.size, &doc, NULL));
     CHECK(doc.root->size == size && memcmp(doc.root->string, text, size) == 0);
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
     swerex__str_clear(&s);
   }
 }
@@ -244,7 +245,7 @@ TEST(every_byte_comes_back) {
 TEST(nodes) {
   const char *text = "{\"n\":3,\"x\":2.5,\"l\":[1,2,3],\"s\":\"v\","
                      "\"t\":true,\"big\":1e30,\"o\":{}}";
-  swerex__json_doc doc;
+  swerex__doc doc;
   CHECK(parse(text, strlen(text), &doc, NULL));
   CHECK_INT(doc.root->size, 7);
   CHECK_INT(swerex__json_get(doc.root, "n")->integer, 3);
@@ -261,13 +262,13 @@ TEST(nodes) {
   CHECK(swerex__json_get(doc.root, "none") == NULL);
   CHECK(swerex__json_get(swerex__json_get(doc.root, "l"), "n") == NULL);
   CHECK(swerex__json_get(NULL, "n") == NULL);
-  swerex__json_free(&doc);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
+  swerex__doc_free(&doc);
 }
 
 TEST(last_of_many_duplicates_wins) {
   swerex__str s = swerex__str_new(NULL, 1 << 20);
-  swerex__json_doc doc;
+  swerex__doc doc;
   char key[16];
   swerex__str_putc(&s, '{');
   for (int i = 0; i < 5000; i++) {
@@ -280,19 +281,19 @@ TEST(last_of_many_duplicates_wins) {
   CHECK_INT(doc.root->size, 1000);
   CHECK_INT(swerex__json_get(doc.root, "k0")->integer, 4000);
   CHECK_INT(swerex__json_get(doc.root, "k999")->integer, 4999);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__str_clear(&s);
 }
 
 TEST(depth) {
   static char text[2 * SWEREX_MAX_JSON_DEPTH + 2];
-  swerex__json_doc doc;
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
   size_t depth = SWEREX_MAX_JSON_DEPTH;
   memset(text, '[', depth);
   memset(text + depth, ']', depth);
   CHECK(parse(text, 2 * depth, &doc, &err));
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   memset(text, '[', depth + 1);
   memset(text + depth + 1, ']', depth + 1);
   CHECK(!parse(text, 2 * depth + 2, &doc, &err));
@@ -337,22 +338,22 @@ TEST(memory_failures) {
   long before = live;
   bool ok = false;
   for (long n = 0; !ok && n < 1000; n++) {
-    swerex__json_doc doc;
+    swerex__doc doc;
     swerex_error err = SWEREX_ERROR_INIT;
     budget = n;
-    ok = swerex__json_parse(NULL, text, sizeof text - 1, &doc, &err);
+    ok = swerex__doc_parse(NULL, text, sizeof text - 1, &doc, &err);
     budget = -1;
     if (!ok) CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
     swerex__err_clear(&err);
     CHECK_INT(live, before);
   }
   CHECK(ok);
   for (long n = 0; n < 10; n++) {
-    swerex__json_doc doc;
+    swerex__doc doc;
     swerex_error err = SWEREX_ERROR_INIT;
     budget = n;
-    CHECK(!swerex__json_parse(NULL, "[1,\"a\\x", 8, &doc, &err));
+    CHECK(!swerex__doc_parse(NULL, "[1,\"a\\x", 8, &doc, &err));
     budget = -1;
     CHECK(err.code == SWEREX_E_NO_MEMORY || err.code == SWEREX_E_JSON);
     swerex__err_clear(&err);

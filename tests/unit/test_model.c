@@ -1,4 +1,5 @@
-/* [valid] and [model]: structs to JSON and back, pydantic's errors, copies, memory failures. */
+/* [valid], [model], [encode], [decode], [union]: structs to JSON and back, pydantic's errors,
+ * copies, memory failures. */
 #define SWEREX_IMPLEMENTATION
 #include <stddef.h>
 void *counting_malloc(size_t size);
@@ -52,10 +53,10 @@ typedef union any_model {
 static char shown[200000];
 
 static bool decode(swerex_model id, const char *json, void *value, swerex_error *err) {
-  swerex__json_doc doc;
-  bool ok = swerex__json_parse(NULL, json, strlen(json), &doc, err) &&
-            swerex__model_decode(NULL, swerex__model_of(id), doc.root, value, err);
-  swerex__json_free(&doc);
+  swerex__doc doc;
+  bool ok = swerex__doc_parse(NULL, json, strlen(json), &doc, err) &&
+            swerex__decode_model(NULL, swerex__model_of(id), doc.root, value, err);
+  swerex__doc_free(&doc);
   return ok;
 }
 
@@ -63,7 +64,7 @@ static bool decode(swerex_model id, const char *json, void *value, swerex_error 
 static const char *encode(swerex_model id, const void *value) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__str s = swerex__str_new(NULL, sizeof shown - 1);
-  bool ok = swerex__model_encode(swerex__model_of(id), value, &s, &err);
+  bool ok = swerex__encode_model(swerex__model_of(id), value, &s, &err);
   snprintf(shown, sizeof shown, "%s", ok ? s.data : err.message);
   swerex__str_clear(&s);
   swerex__err_clear(&err);
@@ -393,11 +394,11 @@ TEST(copy_keeps_what_json_has_not) {
 TEST(models_without_a_number) {
   swerex_is_alive_request request = {2.5};
   swerex__str s = swerex__str_new(NULL, 1000);
-  CHECK(swerex__model_encode(&swerex__model_is_alive_request, &request, &s, NULL));
+  CHECK(swerex__encode_model(&swerex__model_is_alive_request, &request, &s, NULL));
   CHECK_STR(s.data, "{\"timeout\":2.5}");
   swerex__str_clear(&s);
   swerex_close_request none = {0}, copy;
-  CHECK(swerex__model_encode(&swerex__model_close_request, &none, &s, NULL));
+  CHECK(swerex__encode_model(&swerex__model_close_request, &none, &s, NULL));
   CHECK_STR(s.data, "{}");
   swerex__str_clear(&s);
   CHECK(swerex__model_copy(NULL, &swerex__model_close_request, &none, &copy, NULL));
@@ -406,56 +407,57 @@ TEST(models_without_a_number) {
 }
 
 /** The tag of the variant that is selected, or the message. */
-static const char *chosen(const swerex__model_union *all, const char *json) {
-  swerex__json_doc doc;
+static const char *chosen(const swerex__union *all, const char *json) {
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
-  CHECK(swerex__json_parse(NULL, json, strlen(json), &doc, NULL));
-  const swerex__model_variant *variant = swerex__model_select(NULL, all, doc.root, &err);
+  CHECK(swerex__doc_parse(NULL, json, strlen(json), &doc, NULL));
+  const swerex__union_variant *variant = swerex__union_select(NULL, all, doc.root, &err);
   snprintf(shown, sizeof shown, "%s", variant != NULL ? variant->tag : err.message);
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__err_clear(&err);
   return shown;
 }
 
 TEST(unions) {
-  CHECK_STR(chosen(&swerex__model_actions, "{}"), "bash");
-  CHECK_STR(chosen(&swerex__model_actions, "{\"action_type\":\"bash\"}"), "bash");
-  CHECK_STR(chosen(&swerex__model_actions, "{\"action_type\":\"bash_interrupt\"}"),
+  CHECK_STR(chosen(&swerex__union_actions, "{}"), "bash");
+  CHECK_STR(chosen(&swerex__union_actions, "{\"action_type\":\"bash\"}"), "bash");
+  CHECK_STR(chosen(&swerex__union_actions, "{\"action_type\":\"bash_interrupt\"}"),
             "bash_interrupt");
-  CHECK_STR(chosen(&swerex__model_actions, "{\"action_type\":5}"),
+  CHECK_STR(chosen(&swerex__union_actions, "{\"action_type\":5}"),
             "action_type: Input tag '5' found using 'action_type' does not match any of the "
             "expected tags: 'bash', 'bash_interrupt'");
-  CHECK_STR(chosen(&swerex__model_deployments, "{}"),
+  CHECK_STR(chosen(&swerex__union_deployments, "{}"),
             "type: Unable to extract tag using discriminator 'type'");
   static const char told[] = "type: Input tag 'x?'' found using 'type' does not match any of the expected tags: "
                              "'local', 'dummy', 'remote'";
-  CHECK(strncmp(chosen(&swerex__model_deployments, "{\"type\":\"x\\u0000'\"}"), told, sizeof told - 1) == 0);
-  CHECK_STR(chosen(&swerex__model_deployments, "[]"),
+  CHECK(strncmp(chosen(&swerex__union_deployments, "{\"type\":\"x\\u0000'\"}"), told,
+                sizeof told - 1) == 0);
+  CHECK_STR(chosen(&swerex__union_deployments, "[]"),
             "DeploymentConfig: Input should be a valid dictionary or object to extract fields "
             "from");
 }
 
 /** Read a deployment's JSON, copy it, and say what came of it. */
 static const char *deploy(const char *json) {
-  swerex__json_doc doc;
+  swerex__doc doc;
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_deployment_config config, copy;
-  CHECK(swerex__json_parse(NULL, json, strlen(json), &doc, NULL));
-  if (!swerex__model_decode_deployment(NULL, doc.root, &config, &err)) {
+  CHECK(swerex__doc_parse(NULL, json, strlen(json), &doc, NULL));
+  if (!swerex__union_decode_deployment(NULL, doc.root, &config, &err)) {
     snprintf(shown, sizeof shown, "%s", err.message);
     CHECK(config.type == 0);
   } else {
-    CHECK(swerex__model_copy_deployment(NULL, &config, &copy, &err));
-    swerex__model_clear_deployment(&config);
+    CHECK(swerex__union_copy_deployment(NULL, &config, &copy, &err));
+    swerex__union_clear_deployment(&config);
     if (copy.type == SWEREX_DEPLOYMENT_LOCAL)
       snprintf(shown, sizeof shown, "local %zu", copy.u.local.max_file);
     else
       snprintf(shown, sizeof shown, "dummy %s",
                copy.u.dummy.outputs == NULL ? "none" : copy.u.dummy.outputs[0]);
-    swerex__model_clear_deployment(&copy);
+    swerex__union_clear_deployment(&copy);
     CHECK(copy.type == 0);
   }
-  swerex__json_free(&doc);
+  swerex__doc_free(&doc);
   swerex__err_clear(&err);
   return shown;
 }
@@ -469,10 +471,10 @@ TEST(deployments) {
   swerex_deployment_config config, copy;
   swerex_error err = SWEREX_ERROR_INIT;
   memset(&config, 0, sizeof config);
-  CHECK(!swerex__model_copy_deployment(NULL, &config, &copy, &err));
+  CHECK(!swerex__union_copy_deployment(NULL, &config, &copy, &err));
   CHECK_STR(err.message, "type: there is no deployment type 0");
   swerex__err_clear(&err);
-  swerex__model_clear_deployment(&config);
+  swerex__union_clear_deployment(&config);
 }
 
 TEST(memory_failures) {
@@ -487,14 +489,14 @@ TEST(memory_failures) {
   long before = live;
   for (size_t i = 0; i < SWEREX__SYS_COUNT(cases); i++) {
     const swerex__model *model = swerex__model_of(cases[i].id);
-    swerex__json_doc doc;
+    swerex__doc doc;
     swerex_error err = SWEREX_ERROR_INIT;
     bool done = false;
-    CHECK(swerex__json_parse(NULL, cases[i].json, strlen(cases[i].json), &doc, NULL));
+    CHECK(swerex__doc_parse(NULL, cases[i].json, strlen(cases[i].json), &doc, NULL));
     for (long n = 0; !done && n < 1000; n++) {
       any_model value, copy;
       budget = n;
-      bool ok = swerex__model_decode(NULL, model, doc.root, &value, &err);
+      bool ok = swerex__decode_model(NULL, model, doc.root, &value, &err);
       if (ok && (ok = swerex__model_copy(NULL, model, &value, &copy, &err)))
         swerex__model_clear(model, &copy);
       budget = -1;
@@ -504,7 +506,7 @@ TEST(memory_failures) {
       swerex__err_clear(&err);
     }
     CHECK(done);
-    swerex__json_free(&doc);
+    swerex__doc_free(&doc);
     CHECK_INT(live, before);
   }
 }

@@ -1,4 +1,5 @@
-/* [re]: matching against what Python's re finds, errors in its words, bounds, memory failures. */
+/* [re], [pattern], [match]: matching against what Python's re finds, errors in its words, bounds,
+ * memory failures. */
 #define SWEREX_IMPLEMENTATION
 #include <stddef.h>
 void *counting_malloc(size_t size);
@@ -49,7 +50,7 @@ static bool feed(swerex__re *re, const char *text, size_t size, swerex__re_match
   char *exact = (char *)malloc(size > 0 ? size : 1);
   long before = calls;
   if (size > 0) memcpy(exact, text, size);
-  bool found = swerex__re_feed(re, exact, size, match);
+  bool found = swerex__match_feed(re, exact, size, match);
   CHECK_INT(calls, before);
   free(exact);
   return found;
@@ -57,7 +58,7 @@ static bool feed(swerex__re *re, const char *text, size_t size, swerex__re_match
 
 static swerex__re *make(const char *const *patterns) {
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__re *re = swerex__re_new(NULL, patterns, &err);
+  swerex__re *re = swerex__match_new(NULL, patterns, &err);
   if (re == NULL) printf("# %s\n", err.message);
   CHECK(re != NULL);
   swerex__err_clear(&err);
@@ -78,7 +79,7 @@ static const char *search(const char *const *patterns, const char *text, size_t 
   swerex__re_match match;
   swerex__re *re = make(patterns);
   bool found = re != NULL && feed(re, text, size, &match);
-  swerex__re_free(re);
+  swerex__match_free(re);
   return show(found, &match);
 }
 
@@ -97,7 +98,7 @@ static void check_pieces(const match_case *row, uint32_t seed) {
       size_t size = 1;
       if (seed > 0) size = (seed = seed * 1664525 + 1013904223) >> 16 & 3;
       if (size > row->size - at) size = row->size - at;
-      uint64_t pending = swerex__re_pending(re);
+      uint64_t pending = swerex__match_pending(re);
       CHECK(pending <= at);
       found = feed(re, row->text + at, size, &match);
       at += size;
@@ -107,9 +108,9 @@ static void check_pieces(const match_case *row, uint32_t seed) {
       CHECK_STR(show(found, &match), expected);
     } while (at < row->size && !found);
     if (seed == 0) CHECK_STR(show(found, &match), row->bytewise);
-    swerex__re_reset(re);
+    swerex__match_reset(re);
   }
-  swerex__re_free(re);
+  swerex__match_free(re);
 }
 
 static void check_cases(const match_case *cases, size_t count) {
@@ -376,9 +377,9 @@ static const char *refuse(const char *pattern) {
   static char text[512];
   const char *list[] = {"ok", pattern, NULL};
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex__re *re = swerex__re_new(NULL, list, &err);
+  swerex__re *re = swerex__match_new(NULL, list, &err);
   CHECK(re == NULL);
-  swerex__re_free(re);
+  swerex__match_free(re);
   if (re == NULL) CHECK_INT(err.code, SWEREX_E_PATTERN);
   snprintf(text, sizeof text, "%s", re == NULL ? err.message : "no error");
   swerex__err_clear(&err);
@@ -587,8 +588,8 @@ TEST(linear) {
     swerex__re_match match;
     swerex__re *re = make(lists[i]);
     for (size_t k = 0; k < 10; k++) CHECK(!feed(re, text, sizeof text, &match));
-    CHECK(swerex__re_pending(re) == 0);
-    swerex__re_free(re);
+    CHECK(swerex__match_pending(re) == 0);
+    swerex__match_free(re);
   }
 }
 
@@ -597,19 +598,19 @@ TEST(pending) {
   swerex__re_match match;
   swerex__re *re = make(list);
   CHECK(!feed(re, TEXT("xxab"), &match));
-  CHECK_INT(swerex__re_pending(re), 2);
+  CHECK_INT(swerex__match_pending(re), 2);
   CHECK(!feed(re, TEXT("cc"), &match));
-  CHECK_INT(swerex__re_pending(re), 2);
+  CHECK_INT(swerex__match_pending(re), 2);
   CHECK(!feed(re, TEXT("x"), &match));
-  CHECK_INT(swerex__re_pending(re), 7);
+  CHECK_INT(swerex__match_pending(re), 7);
   CHECK(!feed(re, TEXT("y\xE2\x9D"), &match));
-  CHECK_INT(swerex__re_pending(re), 8);
+  CHECK_INT(swerex__match_pending(re), 8);
   CHECK(!feed(re, TEXT(""), &match));
   CHECK(!feed(re, TEXT("\xAF"), &match));
-  CHECK_INT(swerex__re_pending(re), 8);
+  CHECK_INT(swerex__match_pending(re), 8);
   CHECK(feed(re, TEXT(" x"), &match));
   CHECK_STR(show(true, &match), "1 8-13");
-  swerex__re_free(re);
+  swerex__match_free(re);
 }
 
 TEST(lists) {
@@ -618,20 +619,20 @@ TEST(lists) {
   swerex__re *re = make(NULL);
   CHECK(!feed(re, TEXT("abc"), &match));
   CHECK(!feed(re, TEXT(""), &match));
-  CHECK_INT(swerex__re_pending(re), 3);
-  swerex__re_reset(re);
-  CHECK_INT(swerex__re_pending(re), 0);
-  swerex__re_free(re);
+  CHECK_INT(swerex__match_pending(re), 3);
+  swerex__match_reset(re);
+  CHECK_INT(swerex__match_pending(re), 0);
+  swerex__match_free(re);
   CHECK_STR(search(none, TEXT("abc")), "none");
   CHECK_INT(match.start, 7);
-  swerex__re_free(NULL);
+  swerex__match_free(NULL);
   const char *bad[] = {"a", "(", "[", NULL};
   swerex_error err = SWEREX_ERROR_INIT;
-  CHECK(swerex__re_new(NULL, bad, &err) == NULL);
+  CHECK(swerex__match_new(NULL, bad, &err) == NULL);
   CHECK_STR(err.message, "expect pattern '(': missing ), unterminated subpattern at position 0; "
                          "escape it to match it literally");
   swerex__err_clear(&err);
-  CHECK(swerex__re_new(NULL, bad, NULL) == NULL);
+  CHECK(swerex__match_new(NULL, bad, NULL) == NULL);
   CHECK_INT(live, 0);
 }
 
@@ -656,7 +657,7 @@ TEST(long_stream) {
   CHECK(re->round < 100);
   CHECK(feed(re, TEXT("cd"), &match));
   CHECK(match.start == ((uint64_t)1 << 40) + 13 && match.end == match.start + 4);
-  swerex__re_free(re);
+  swerex__match_free(re);
 }
 
 TEST(memory_failures) {
@@ -670,12 +671,12 @@ TEST(memory_failures) {
     for (long n = 0; !done && n < 1000; n++) {
       swerex_error err = SWEREX_ERROR_INIT;
       budget = n;
-      swerex__re *re = swerex__re_new(NULL, lists[i], &err);
+      swerex__re *re = swerex__match_new(NULL, lists[i], &err);
       budget = -1;
       done = re != NULL || err.code == SWEREX_E_PATTERN;
       if (!done) CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
       if (err.code == SWEREX_E_PATTERN && err.block_ == NULL) done = false;
-      swerex__re_free(re);
+      swerex__match_free(re);
       swerex__err_clear(&err);
       CHECK_INT(live, 0);
     }

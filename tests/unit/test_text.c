@@ -1,5 +1,5 @@
-/* [text]: decoding against what Python answers, the output filter however its input is split, and
- * the capped keep against a slow one. */
+/* [text], [term]: decoding against what Python answers, the output filter however its input is
+ * split, and the capped keep against a slow one. */
 #define SWEREX_IMPLEMENTATION
 #include <stddef.h>
 void *counting_malloc(size_t size);
@@ -295,22 +295,22 @@ static void collect(void *user, const char *text, size_t size) {
 /** Filter data in chunks of one size, or of random ones up to `most`. */
 static void filter(collector *to, bool terminal, const char *data, size_t size, size_t most,
                    bool random) {
-  swerex__text_filter f;
-  swerex__text_filter_init(&f, terminal);
+  swerex__term_filter f;
+  swerex__term_filter_init(&f, terminal);
   to->size = to->calls = 0;
   while (size > 0) {
     size_t length = random ? dice(most + 1) : most;
     if (length > size) length = size;
     char *exact = (char *)malloc(length > 0 ? length : 1);
     memcpy(exact, data, length);
-    swerex__text_filter_feed(&f, exact, length, collect, to);
+    swerex__term_filter_feed(&f, exact, length, collect, to);
     free(exact);
     data += length;
     size -= length;
   }
-  swerex__text_filter_finish(&f, collect, to);
+  swerex__term_filter_finish(&f, collect, to);
   size_t before = to->size;
-  swerex__text_filter_finish(&f, collect, to);
+  swerex__term_filter_finish(&f, collect, to);
   CHECK_INT(to->size, before);
 }
 
@@ -404,9 +404,9 @@ TEST(what_is_incomplete_at_the_end_stays) {
 }
 
 TEST(strings_are_bounded) {
-  static char data[3 * SWEREX__TEXT_SEQUENCE];
+  static char data[3 * SWEREX__TERM_SEQUENCE];
   for (size_t extra = 0; extra < 3; extra++) {
-    size_t size = SWEREX__TEXT_SEQUENCE - 1 + extra;
+    size_t size = SWEREX__TERM_SEQUENCE - 1 + extra;
     memset(data, 'x', sizeof data);
     memcpy(data, "\x1b]0;", 4);
     data[size] = '\a';
@@ -465,17 +465,17 @@ static void keep_slowly(swerex__str *s, const char *text, size_t size, size_t ma
   swerex__str_add(s, text + tail, size - tail);
 }
 
-static void check_keep(swerex__text_keep *k, const char *text, size_t size, size_t max) {
+static void check_keep(swerex__term_keep *k, const char *text, size_t size, size_t max) {
   swerex__str expected = swerex__str_new(NULL, 1 << 20);
   swerex_bytes out = {NULL, 0};
   for (size_t at = 0; at < size;) {
     size_t length = dice(dice(4) == 0 ? size + 1 : 9);
     if (length > size - at) length = size - at;
-    swerex__text_keep_add(k, text + at, length);
+    swerex__term_keep_add(k, text + at, length);
     at += length;
   }
   CHECK(!k->failed);
-  CHECK(swerex__text_keep_take(k, &out, NULL));
+  CHECK(swerex__term_keep_take(k, &out, NULL));
   keep_slowly(&expected, text, size, max);
   CHECK(out.size == expected.size && out.data[out.size] == '\0');
   CHECK(memcmp(out.data, expected.size > 0 ? expected.data : "", out.size) == 0);
@@ -488,9 +488,9 @@ TEST(output_is_kept_up_to_the_cap) {
   static const char *const parts[] = {"a", "bc", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\xA6\x96"};
   char text[2100];
   for (int i = 0; i < 4000; i++) {
-    swerex__text_keep k;
+    swerex__term_keep k;
     size_t max = dice(dice(2) == 0 ? 40 : 1500);
-    swerex__text_keep_init(&k, NULL, max);
+    swerex__term_keep_init(&k, NULL, max);
     for (int again = 0; again < 2; again++) { /* a keep can be used again */
       size_t size = 0, wanted = dice(dice(2) == 0 ? 100 : 2000);
       while (size < wanted) {
@@ -500,48 +500,48 @@ TEST(output_is_kept_up_to_the_cap) {
       }
       check_keep(&k, text, size, max);
     }
-    swerex__text_keep_clear(&k);
+    swerex__term_keep_clear(&k);
   }
   CHECK_INT(live, 0);
 }
 
 TEST(the_cap_is_exact) {
-  swerex__text_keep k;
+  swerex__term_keep k;
   swerex_bytes out = {NULL, 0};
-  swerex__text_keep_init(&k, NULL, 10);
-  swerex__text_keep_add(&k, "0123456789", 10);
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  swerex__term_keep_init(&k, NULL, 10);
+  swerex__term_keep_add(&k, "0123456789", 10);
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK_STR(out.data, "0123456789");
   swerex__mem_free(out.data);
-  swerex__text_keep_add(&k, "0123456789", 10);
-  swerex__text_keep_add(&k, "a", 1);
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  swerex__term_keep_add(&k, "0123456789", 10);
+  swerex__term_keep_add(&k, "a", 1);
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK_STR(out.data, "01234\n[... 1 bytes left out ...]\n6789a");
   swerex__mem_free(out.data);
-  for (int i = 0; i < 1000; i++) swerex__text_keep_add(&k, "0123456789", 10);
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  for (int i = 0; i < 1000; i++) swerex__term_keep_add(&k, "0123456789", 10);
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK_STR(out.data, "01234\n[... 9990 bytes left out ...]\n56789");
   swerex__mem_free(out.data);
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK_STR(out.data, "");
   swerex__mem_free(out.data);
-  swerex__text_keep_init(&k, NULL, 0);
-  swerex__text_keep_add(&k, "abc", 3);
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  swerex__term_keep_init(&k, NULL, 0);
+  swerex__term_keep_add(&k, "abc", 3);
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK_STR(out.data, "\n[... 3 bytes left out ...]\n");
   swerex__mem_free(out.data);
 }
 
 TEST(what_fits_is_handed_over_without_a_copy) {
-  swerex__text_keep k;
+  swerex__term_keep k;
   swerex_bytes out = {NULL, 0};
-  swerex__text_keep_init(&k, NULL, (size_t)-1);
+  swerex__term_keep_init(&k, NULL, (size_t)-1);
   made = 0;
-  for (int i = 0; i < 100000; i++) swerex__text_keep_add(&k, "0123456789", 10);
+  for (int i = 0; i < 100000; i++) swerex__term_keep_add(&k, "0123456789", 10);
   CHECK(made < 16);
   const char *block = k.data;
   long before = made;
-  CHECK(swerex__text_keep_take(&k, &out, NULL));
+  CHECK(swerex__term_keep_take(&k, &out, NULL));
   CHECK(out.data == block && made == before);
   CHECK_INT(out.size, 1000000);
   swerex__mem_free(out.data);
@@ -550,19 +550,19 @@ TEST(what_fits_is_handed_over_without_a_copy) {
 TEST(keeping_without_memory_leaks_nothing) {
   bool ok = false;
   for (long n = 0; !ok && n < 30; n++) {
-    swerex__text_keep k;
+    swerex__term_keep k;
     swerex_bytes out = {NULL, 0};
     swerex_error err = SWEREX_ERROR_INIT;
-    swerex__text_keep_init(&k, NULL, 3000);
+    swerex__term_keep_init(&k, NULL, 3000);
     budget = n;
-    for (int i = 0; i < 1000; i++) swerex__text_keep_add(&k, "0123456789", 10);
-    ok = swerex__text_keep_take(&k, &out, &err);
+    for (int i = 0; i < 1000; i++) swerex__term_keep_add(&k, "0123456789", 10);
+    ok = swerex__term_keep_take(&k, &out, &err);
     budget = -1;
     CHECK_INT(err.code, ok ? SWEREX_E_OK : SWEREX_E_NO_MEMORY);
     CHECK(!k.failed && k.data == NULL);
-    swerex__text_keep_add(&k, "again", 5);
+    swerex__term_keep_add(&k, "again", 5);
     swerex__mem_free(out.data);
-    CHECK(swerex__text_keep_take(&k, &out, &err));
+    CHECK(swerex__term_keep_take(&k, &out, &err));
     CHECK_STR(out.data, "again");
     swerex__mem_free(out.data);
     swerex__err_clear(&err);

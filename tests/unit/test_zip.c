@@ -375,19 +375,19 @@ static bool pack(const char *folder, size_t step, swerex__str *out, swerex_error
   return ok;
 }
 
-static bool unpack_fd(int fd, const char *target, const swerex__zip_limits *limits,
+static bool unpack_fd(int fd, const char *target, const swerex__unzip_limits *limits,
                       swerex_error *err) {
   swerex__err_clear(err);
-  swerex__zip_unpack *u = swerex__zip_unpack_new(NULL, fd, target, limits, err);
+  swerex__unzip *u = swerex__unzip_new(NULL, fd, target, limits, err);
   swerex__fs_progress progress = u == NULL ? SWEREX__FS_FAILED : SWEREX__FS_MORE;
-  while (progress == SWEREX__FS_MORE) progress = swerex__zip_unpack_step(u, err);
-  swerex__zip_unpack_free(u);
+  while (progress == SWEREX__FS_MORE) progress = swerex__unzip_step(u, err);
+  swerex__unzip_free(u);
   CHECK((progress == SWEREX__FS_FAILED) == (err->code != SWEREX_E_OK));
   return progress == SWEREX__FS_DONE;
 }
 
 static bool unpack(const char *data, size_t size, const char *target,
-                   const swerex__zip_limits *limits, swerex_error *err) {
+                   const swerex__unzip_limits *limits, swerex_error *err) {
   put("archive.zip", data, size, 0600);
   int fd = open(in("archive.zip"), O_RDONLY);
   bool ok = unpack_fd(fd, target, limits, err);
@@ -697,9 +697,9 @@ TEST(hostile_archives_are_refused_before_anything_is_written) {
 }
 
 TEST(limits_and_sums_hold) {
-  static const swerex__zip_limits small = {1000, 0, 0}, few = {0, 2, 0}, dense = {0, 0, 10};
+  static const swerex__unzip_limits small = {1000, 0, 0}, few = {0, 2, 0}, dense = {0, 0, 10};
   static const struct {
-    const swerex__zip_limits *limits;
+    const swerex__unzip_limits *limits;
     const char *change, *words;
   } rows[] = {{&small, "", "more than 1000 bytes"},
               {&few, "", "more than 2 entries"},

@@ -19,11 +19,12 @@ static struct pair {
 } pairs[MOST];
 static int pair_count;
 
-/** Move what can be read from one end to the other; false: the connection is over. */
+/** Move what can be read from one end to the other, -1: to nobody; false: the end is over. */
 static bool copy(int from, int to) {
   char bytes[65536];
   ssize_t n = read(from, bytes, sizeof bytes);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+  if (to < 0) return n > 0;
   for (ssize_t at = 0, put; at < n; at += put) {
     put = send(to, bytes + at, (size_t)(n - at), MSG_NOSIGNAL);
     if (put < 0 && errno == EAGAIN) {
@@ -70,9 +71,11 @@ static bool turn(swerex_loop *loop, int listener, swerex_deployment *box) {
     for (int k = 0; k < 2 && pairs[i].ends[0] >= 0; k++) {
       int *ends = pairs[i].ends;
       if (fds[3 + 2 * i + k].revents == 0 || copy(ends[k], ends[1 - k])) continue;
+      if (ends[1] >= 0) close(ends[1]);
+      ends[1] = -1;
+      if (k == 1) continue; /* to close the other now, unread, would take the answer back */
       close(ends[0]);
-      close(ends[1]);
-      ends[0] = ends[1] = -1;
+      ends[0] = -1;
     }
   for (int i = pair_count - 1; i >= 0; i--)
     if (pairs[i].ends[0] < 0) pairs[i] = pairs[--pair_count];

@@ -605,7 +605,8 @@ SWEREX_API void swerex_future_free(swerex_future *future);
 
 /**
  * Have `then` called, from swerex_loop_run, when the call finishes (never from inside this or the
- * _async call). It may take the future and start other calls, and must not wait for one.
+ * _async call). It may take the future and start other calls, and must not wait for one. NULL is
+ * not allowed: it is a call that could not be made, and whose error is known already.
  */
 SWEREX_API void swerex_future_then(swerex_future *future,
                                    void (*then)(swerex_future *future, void *user_data),

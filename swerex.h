@@ -21391,6 +21391,7 @@ static void swerex__container_on_output(void *user_data, swerex_stream stream, c
 /** Say that the container has ended, with its last output. */
 static void swerex__container_set_ended(const swerex_deployment *deployment, swerex_error *error) {
   const swerex__docker *docker = swerex__docker_of(deployment);
+  bool ours = docker->binary[0] != '\0' || swerex__docker_config(deployment)->exec_shell != NULL;
   char what[200];
   const char *said = docker->output.data == NULL ? "" : docker->output.data;
   bool refused = strncmp(said, "Error", 5) == 0 || /* the engine's own words */
@@ -21398,7 +21399,7 @@ static void swerex__container_set_ended(const swerex_deployment *deployment, swe
   snprintf(what, sizeof what, refused ? "container %.100s could not be started"
                                       : "container %.100s ended with exit code %d%s",
            docker->name, docker->exit_code,
-           docker->binary[0] != '\0' ? "" : " (no static swerex-remote was here to put into it)");
+           ours ? "" : " (no static swerex-remote was here to put into it)");
   swerex__engine_fail(error, SWEREX_E_DEPLOYMENT_STARTUP, what, &docker->output);
 }
 

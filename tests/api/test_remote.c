@@ -744,15 +744,15 @@ TEST(answers_that_are_none) {
 }
 
 static void hear_output(void *user_data, swerex_stream stream, const char *text, size_t size) {
-  char *heard = (char *)user_data;
-  if (strlen(heard) + size < 90)
-    sprintf(heard + strlen(heard), "%s%.*s", stream == SWEREX_STDOUT ? "" : "!", (int)size, text);
+  char *told = (char *)user_data;
+  if (strlen(told) + size < 90)
+    sprintf(told + strlen(told), "%s%.*s", stream == SWEREX_STDOUT ? "" : "!", (int)size, text);
 }
 
 /** A server that does not stream gives the output at the end; a stream may end too early. */
 TEST(output_without_a_stream) {
   static const struct {
-    const char *answer, *heard, *said;
+    const char *answer, *told, *said;
   } rows[] = {
     {"HTTP/1.1 200 OK\r\n\r\n{\"stdout\":\"a\",\"stderr\":\"b\",\"exit_code\":0}", "a!b", NULL},
     {"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"stdout\":\"a\"}\n", "a",
@@ -761,12 +761,12 @@ TEST(output_without_a_stream) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_remote_config config;
   swerex_command command;
-  char heard[100];
+  char told[100];
   memset(&config, 0, sizeof config);
   memset(&command, 0, sizeof command);
   command.command = "true";
   command.watch.on_output = hear_output;
-  command.watch.user_data = heard;
+  command.watch.user_data = told;
   config.auth_token = "";
   config.num_retries = -1;
   config.request_timeout = 10;
@@ -774,11 +774,11 @@ TEST(output_without_a_stream) {
     fake f = start_fake(rows[i].answer, strlen(rows[i].answer));
     swerex_loop *loop = swerex_loop_new(NULL, &err);
     config.port = f.port;
-    heard[0] = '\0';
+    told[0] = '\0';
     swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
     bool ok = swerex_execute(runtime, &command, NULL, &err);
     CHECK(ok == (rows[i].said == NULL) && (ok || has(err.message, rows[i].said)));
-    CHECK_STR(heard, rows[i].heard);
+    CHECK_STR(told, rows[i].told);
     swerex_loop_free(loop);
     kill(f.pid, SIGKILL);
     waitpid(f.pid, NULL, 0);

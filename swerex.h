@@ -11481,6 +11481,7 @@ struct swerex__sess {
   bool armoured;                   /* a DEBUG trap was mentioned once */
   bool prompt_lost;                /* the prompt did not come once: do not wait for it */
   bool prompt_twice;               /* the line feed behind a Ctrl-Z gives another prompt */
+  bool interrupted;                /* a Ctrl-C may reach the shell, which says a line feed then */
   bool querying;                   /* the query line was typed */
   bool queried;                    /* the last end mark came by it */
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
@@ -12075,6 +12076,9 @@ static bool swerex__talk_prompt_seen(const swerex__sess *sess) {
 /** Give an action what came between two commands: late output of background jobs. */
 static void swerex__talk_give_carry(swerex__sess *sess, swerex__sess_action *action) {
   swerex__shell_clean_carry(&sess->in);
+  while (sess->interrupted && sess->in.size > 0 &&
+         (sess->in.data[0] == '\r' || sess->in.data[0] == '\n'))
+    swerex__sess_drop_in(sess, 1);
   if (sess->in.size > 0) swerex__sess_emit(action, sess->in.data, sess->in.size);
   swerex__sess_drop_in(sess, sess->in.size);
   sess->scanned = 0;
@@ -12086,7 +12090,8 @@ static swerex__shell_form swerex__talk_form(swerex__sess *sess, const swerex__se
   bool edits = swerex__shell_edits_lines(text);
   if (edits || strstr(text, "DEBUG") != NULL || strstr(text, "exec") != NULL)
     sess->armoured = true; /* traps may run before a command, or the shell's stdin be another */
-  form.armoured = sess->armoured || sess->prompt_lost || strpbrk(sess->flags, "xv") != NULL;
+  form.armoured = sess->armoured || sess->prompt_lost || sess->interrupted ||
+                  strpbrk(sess->flags, "xv") != NULL;
   form.history = strchr(sess->flags, 'H') != NULL;
   form.plain = edits && form.complete && !form.history && !sess->shell.posix &&
                swerex__shell_is_typable(text, strlen(text));
@@ -12136,7 +12141,7 @@ static void swerex__talk_type(swerex__sess_action *action) {
     sess->querying = sess->queried = sess->quiet_once = sess->prompt_is_text = false;
     action->drop_prompt = (!seen && !sess->prompt_lost) || sess->prompt_twice;
     sess->prompt_lost = !seen;
-    sess->prompt_twice = false;
+    sess->prompt_twice = sess->interrupted = false;
     action->await_begin = form.armoured && !sess->shell.posix;
     swerex__talk_begin_collecting(action);
   }
@@ -12355,6 +12360,7 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
   swerex__str_drop(&sess->out, sess->out.size); /* what was meant for the interrupted */
   if (action->tries < action->interrupt.n_retry) {
     swerex__pty_interrupt(sess->master.fd, sess->pid);
+    sess->interrupted = true;
   } else if (action->tries > action->interrupt.n_retry) {
     swerex__str message = swerex__sess_message(sess);
     swerex__str_printf(&message,

@@ -421,6 +421,25 @@ TEST(interrupt_right_at_the_start) {
   world_close(&w);
 }
 
+/** A Ctrl-C that reaches the shell at its prompt makes it say a line feed, which is no output. */
+TEST(interrupt_that_comes_late) {
+  world w = world_with_session();
+  swerex_bash_observation seen = {0};
+  swerex_bash_action action = {.command = "echo $$"};
+  CHECK(swerex_run_in_session(w.runtime, &action, &seen, &w.err));
+  pid_t shell = (pid_t)atol(seen.output.data);
+  swerex_bash_observation_clear(&seen);
+  for (int i = 0; i < 20; i++) {
+    CHECK(!run_for(&w, "sleep 100", 0.05));
+    CHECK(interrupt(&w));
+    CHECK(kill(shell, SIGINT) == 0);
+    if (i % 2 == 0) usleep(20000); /* the shell has said it, or is about to */
+    CHECK(gives(&w, "echo ok", 0, "ok\n"));
+    CHECK(gives(&w, "echo ok; false", 1, "ok\n"));
+  }
+  world_close(&w);
+}
+
 TEST(interrupt_of_the_stubborn) {
   world w = world_with_session();
   CHECK(!run_for(&w, "sh -c 'trap \"\" INT; sleep 30'", 0.1));

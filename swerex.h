@@ -237,7 +237,7 @@
  *                                                                 docker container removal kinds
  */
 
-#ifdef SWEREX_IMPLEMENTATION
+#if defined(SWEREX_IMPLEMENTATION)
 #if defined(__GLIBC__) && !(defined(__USE_XOPEN2K8) && defined(__USE_XOPEN) && defined(__USE_MISC))
 #error "An earlier #include has hidden parts of POSIX: put SWEREX_IMPLEMENTATION and swerex.h first"
 #endif

@@ -102,7 +102,8 @@ grep -rnE 'TODO|FIXME|XXX[^X]' swerex.h tools examples tests --include='*.[ch]' 
   grep -v 'tools/check.sh\|XXXXXX\|uXXXX\|test_bash.c' | rule "left open"
 
 awk '/^SWEREX_API/ && !impl { if (previous !~ /\*\/$/ && previous !~ /^SWEREX_API/) print FNR ": no comment above: " $0 }
-  /^#ifdef SWEREX_IMPLEMENTATION/ { impl = 1 } { previous = $0 }' "$header" | rule "documentation"
+  /^#ifdef SWEREX_IMPLEMENTATION/ { impl++ } { previous = $0 }
+  END { if (impl != 1) print "the implementation begins " impl + 0 " times" }' "$header" | rule "documentation"
 
 awk '/^\/\* =+$/ { getline; if (match($0, /\[[a-z]+\]/)) section = substr($0, RSTART + 1, RLENGTH - 2) }
   /^#.*(__linux__|__APPLE__|__FreeBSD__|__OpenBSD__|__NetBSD__)/ && section !~ /^(sys|poll|keeper|)$/ {

@@ -703,6 +703,23 @@ static fake start_fake(const char *answer, size_t size) {
   return f;
 }
 
+/** Have a server that gives this answer run a command, once. */
+static bool run_at_fake(const char *answer, const swerex_command *command, swerex_error *err) {
+  fake f = start_fake(answer, strlen(answer));
+  swerex_loop *loop = swerex_loop_new(NULL, err);
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
+  config.auth_token = "";
+  config.num_retries = -1;
+  config.request_timeout = 10;
+  config.port = f.port;
+  bool ok = swerex_execute(swerex_remote_runtime_new(loop, &config, err), command, NULL, err);
+  swerex_loop_free(loop);
+  kill(f.pid, SIGKILL);
+  waitpid(f.pid, NULL, 0);
+  return ok;
+}
+
 TEST(answers_that_are_none) {
   static const struct {
     const char *answer, *said;
@@ -720,33 +737,15 @@ TEST(answers_that_are_none) {
     {"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", "Message: none", 500},
     {"HTTP/1.1 511 X\r\n\r\n{\"swerexception\":3}", "", 511}};
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex_remote_config config;
   swerex_command command;
-  memset(&config, 0, sizeof config);
   memset(&command, 0, sizeof command);
   command.command = "true";
-  config.auth_token = "";
-  config.num_retries = -1;
-  config.request_timeout = 10;
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-    fake f = start_fake(rows[i].answer, strlen(rows[i].answer));
-    swerex_loop *loop = swerex_loop_new(NULL, &err);
-    config.port = f.port;
-    swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
-    CHECK(!swerex_execute(runtime, &command, NULL, &err));
+    CHECK(!run_at_fake(rows[i].answer, &command, &err));
     CHECK(has(err.message, rows[i].said) && err.code != SWEREX_E_TIMEOUT);
     CHECK_INT(err.http_status, rows[i].status);
-    swerex_loop_free(loop);
-    kill(f.pid, SIGKILL);
-    waitpid(f.pid, NULL, 0);
   }
   swerex_error_clear(&err);
-}
-
-static void hear_output(void *user_data, swerex_stream stream, const char *text, size_t size) {
-  char *told = (char *)user_data;
-  if (strlen(told) + size < 90)
-    sprintf(told + strlen(told), "%s%.*s", stream == SWEREX_STDOUT ? "" : "!", (int)size, text);
 }
 
 /** A server that does not stream gives the output at the end; a stream may end too early. */
@@ -759,29 +758,17 @@ TEST(output_without_a_stream) {
      "ended without an answer"},
     {"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{\"stdout\":\n", "", "cannot be read"}};
   swerex_error err = SWEREX_ERROR_INIT;
-  swerex_remote_config config;
   swerex_command command;
-  char told[100];
-  memset(&config, 0, sizeof config);
+  heard seen;
   memset(&command, 0, sizeof command);
   command.command = "true";
-  command.watch.on_output = hear_output;
-  command.watch.user_data = told;
-  config.auth_token = "";
-  config.num_retries = -1;
-  config.request_timeout = 10;
+  command.watch.on_output = collect;
+  command.watch.user_data = &seen;
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-    fake f = start_fake(rows[i].answer, strlen(rows[i].answer));
-    swerex_loop *loop = swerex_loop_new(NULL, &err);
-    config.port = f.port;
-    told[0] = '\0';
-    swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
-    bool ok = swerex_execute(runtime, &command, NULL, &err);
+    memset(&seen, 0, sizeof seen);
+    bool ok = run_at_fake(rows[i].answer, &command, &err);
     CHECK(ok == (rows[i].said == NULL) && (ok || has(err.message, rows[i].said)));
-    CHECK_STR(told, rows[i].told);
-    swerex_loop_free(loop);
-    kill(f.pid, SIGKILL);
-    waitpid(f.pid, NULL, 0);
+    CHECK_STR(seen.data, rows[i].told);
   }
   swerex_error_clear(&err);
 }

@@ -3189,45 +3189,41 @@ static bool swerex__doc_report(const swerex__doc_fault *fault, swerex_error *err
   return false;
 }
 
-static bool swerex__doc_parse_with(swerex__doc_reader *reader, const char *text, size_t size,
-                                   swerex_error *err) {
-  memset(reader->doc, 0, sizeof *reader->doc);
-  reader->text = text != NULL ? text : "";
-  reader->size = size;
-  reader->line = 1;
-  if (size >= 3 && memcmp(reader->text, "\xEF\xBB\xBF", 3) == 0)
-    swerex__doc_fail(reader, "Unexpected UTF-8 byte order mark", 0);
+static bool swerex__doc_read(const swerex_allocator *allocator, const char *text, size_t size,
+                             bool in_place, swerex__doc *doc, swerex_error *err) {
+  swerex__doc_reader reader;
+  memset(&reader, 0, sizeof reader);
+  memset(doc, 0, sizeof *doc);
+  reader.allocator = allocator;
+  reader.text = text != NULL ? text : "";
+  reader.size = size;
+  reader.in_place = in_place;
+  reader.doc = doc;
+  reader.line = 1;
+  if (size >= 3 && memcmp(reader.text, "\xEF\xBB\xBF", 3) == 0)
+    swerex__doc_fail(&reader, "Unexpected UTF-8 byte order mark", 0);
   else
-    swerex__doc_read_value(reader);
-  if (!reader->failed && swerex__doc_peek(reader) >= 0)
-    swerex__doc_fail(reader, "Extra data", reader->at);
-  swerex__mem_free(reader->open);
-  if (!reader->failed) return true;
-  swerex__doc_free(reader->doc);
-  if (reader->fault.reason == NULL) return swerex__err_memory(err);
-  reader->doc->fault = reader->fault;
-  return swerex__doc_report(&reader->fault, err);
+    swerex__doc_read_value(&reader);
+  if (!reader.failed && swerex__doc_peek(&reader) >= 0)
+    swerex__doc_fail(&reader, "Extra data", reader.at);
+  swerex__mem_free(reader.open);
+  if (!reader.failed) return true;
+  swerex__doc_free(doc);
+  if (reader.fault.reason == NULL) return swerex__err_memory(err);
+  doc->fault = reader.fault;
+  return swerex__doc_report(&doc->fault, err);
 }
 
 /** Read a text into a document, which is then to be freed; it is empty after a failure. */
 static bool swerex__doc_parse(const swerex_allocator *allocator, const char *text, size_t size,
                               swerex__doc *doc, swerex_error *err) {
-  swerex__doc_reader reader;
-  memset(&reader, 0, sizeof reader);
-  reader.allocator = allocator;
-  reader.doc = doc;
-  return swerex__doc_parse_with(&reader, text, size, err);
+  return swerex__doc_read(allocator, text, size, false, doc, err);
 }
 
 /** The same, with the strings in the text itself, which is used up and must outlive doc. */
 static bool swerex__doc_parse_in_place(const swerex_allocator *allocator, char *text, size_t size,
                                        swerex__doc *doc, swerex_error *err) {
-  swerex__doc_reader reader;
-  memset(&reader, 0, sizeof reader);
-  reader.allocator = allocator;
-  reader.doc = doc;
-  reader.in_place = true;
-  return swerex__doc_parse_with(&reader, text, size, err);
+  return swerex__doc_read(allocator, text, size, true, doc, err);
 }
 
 /* =============================================================================================
@@ -7263,8 +7259,7 @@ typedef struct swerex__keeper_report {
   int32_t stage;
 } swerex__keeper_report;
 
-/** What to start; long ones are a file that we write and the keeper maps. Strings stand behind the
- * table. */
+/** What to start: a table, and the strings behind it. A long one is a file that the keeper maps. */
 typedef struct swerex__keeper_plan {
   uint32_t argv, envp, paths; /* where each list starts in the table */
   uint32_t entries;           /* in the table, each an offset in the file; 0 ends a list */
@@ -7378,8 +7373,7 @@ static size_t swerex__keeper_add_children(pid_t parent, pid_t *list, size_t coun
 }
 #endif
 
-/** Send SIGKILL to the descendants of a process, with `session` only to those in that one; true:
- * there were some. */
+/** Send SIGKILL to a process's descendants, in `session` if it is not 0; true: there were some. */
 static bool swerex__keeper_kill_tree(pid_t root, pid_t session) {
   pid_t list[1024];
   bool found = false;

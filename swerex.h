@@ -20642,8 +20642,8 @@ typedef struct swerex__engine_advice {
 static const swerex__engine_advice swerex__engine_advices[] = {
   {"permission denied while trying to connect",
    "this user may not use the engine's socket: add it to the group docker, or use sudo or podman"},
-  {"dial unix", "is the engine running? Start it, or set DOCKER_HOST"},
-  {"Cannot connect to", "is the engine running? Start it, or set DOCKER_HOST"},
+  {"dial unix", "start the engine, or set DOCKER_HOST"},
+  {"Cannot connect to", "start the engine, or set DOCKER_HOST"},
   {"port is already allocated", "choose another port, or leave it out for a free one"},
   {"address already in use", "choose another port, or leave it out for a free one"},
   {"is already in use by", "remove that container, or leave --name out"},

@@ -254,7 +254,7 @@ TEST(engines_that_do_not_answer) {
   setenv("DOCKER_HOST", "unix:///nonexistent", 1);
   world w = open_box("busybox", "");
   CHECK(!swerex_deployment_start(w.box, &w.err));
-  CHECK(says(&w, "is the engine running?"));
+  CHECK(says(&w, "start the engine"));
   close_box(&w);
   unsetenv("DOCKER_HOST");
   if (host != NULL) setenv("DOCKER_HOST", host, 1);

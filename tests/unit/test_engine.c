@@ -51,7 +51,7 @@ TEST(what_engines_say_is_passed_on) {
   static const struct {
     const char *script, *more, *words;
   } rows[] = {
-    {"echo 'Cannot connect to the daemon' >&2; exit 1", "", "is the engine running?"},
+    {"echo 'Cannot connect to the daemon' >&2; exit 1", "", "start the engine"},
     {"echo 'permission denied while trying to connect' >&2; exit 1", "", "add it to the group docker"},
     {"case $1 in pull) echo 'toomanyrequests' >&2; exit 1;; image) echo 'No such image' >&2; exit 1;; esac",
      "", "toomanyrequests"},

@@ -8,7 +8,10 @@ mkdir -p build
 CC=${CC:-cc}
 WARN="-Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wundef -Wcast-qual -Wwrite-strings"
 WARN_C="$WARN -Wstrict-prototypes -Wmissing-prototypes -Wvla"
-SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+SANITIZE="-fsanitize=address,undefined" # with messages, or, in half of gcc's time, with a trap
+MESSAGES="$SANITIZE -fno-sanitize-recover=undefined"
+TRAP="$SANITIZE -fsanitize-undefined-trap-on-error"
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}handle_sigill=1" # which says the line of a trap
 passed=0 failed=0 skipped=0
 
 say() { printf '%s\n' "$*"; }
@@ -39,7 +42,7 @@ skip() { # NAME REASON
 check() { # NAME COMMAND...
   local name=$1 log
   shift
-  log=build/check.$$.log
+  log=build/check.$BASHPID.log
   "$@" >"$log" 2>&1
   count "$name" $? "$log"
 }
@@ -60,21 +63,22 @@ add() { # NAME STATUS LOG
   if [ "$5" -gt 0 ] || [ "$2" -ne 0 ]; then
     say "FAILED: $1: $line (status $2)"
     [ "$5" -gt 0 ] || failed=$((failed + 1))
-    grep -vE '^(ok|#   is|#   not) ' "$3" | tail -n 40
+    grep -avE '^(ok|#   is|#   not) ' "$3" | tail -n 40
   fi
 }
 
-# Call a function with each of some words, two at a time, the first ones first. (Ctrl-C shall reach
+# Call a function with each of some words, some at a time, the first ones first. (Ctrl-C shall reach
 # what they start: the shell would have it ignored.)
-each() { # FUNCTION WORD...
-  local call=$1 word worker claims
-  shift
+each() { # WORKERS FUNCTION WORD...
+  local workers=$1 call=$2 word claims
+  shift 2
   claims=$(mktemp -d build/each.XXXXXX)
-  for worker in 1 2; do
+  while [ "$workers" -gt 0 ]; do
+    workers=$((workers - 1))
     (
       trap - INT QUIT
       for word; do
-        mkdir "$claims/$(basename "$word")" 2>/dev/null || continue # the other one has it
+        mkdir "$claims/${word//\//-}" 2>/dev/null || continue # another one has it
         $call "$word"
       done
     ) &
@@ -83,55 +87,114 @@ each() { # FUNCTION WORD...
   rm -rf "$claims"
 }
 
-# Build and run one test program: NAME.cc has the words of the compiler, NAME.log its own, and
-# NAME.status how it ended.
-program() { # FILE
-  local name
-  name=build/$label-$(basename "$1" .c)
-  rm -f "$name" "$name.status"
-  $compiler -std=c99 -g $flags -I.. -I. -Iapi -o "$name" "$1" $objects -lpthread >"$name.cc" 2>&1 || return
-  "$name" >"$name.log" 2>&1 </dev/null
-  echo $? >"$name.status"
+# Run a part of a suite, a function with a word if it wants one, and note what it says and counts.
+part() { # FUNCTION[:WORD]
+  local name=build/part-${1//\//-}
+  passed=0 failed=0 skipped=0
+  rm -f "$name.sum"
+  "${1%%:*}" "${1#*:}" >"$name.log" 2>&1 </dev/null
+  echo "$passed $failed $skipped" >"$name.sum"
 }
 
-# Build and run test programs, those that take longest first, each with an object if there is one.
-programs() { # LABEL COMPILER FLAGS OBJECT FILE...
-  local label=$1 compiler=$2 flags=$3 objects=$4 file name
-  shift 4
-  say "- $label"
-  each program $(printf '%s\n' "$@" | grep -E 'faults|session') $(printf '%s\n' "$@" | grep -vE 'faults|session')
-  for file; do
-    name=build/$label-$(basename "$file" .c)
-    if [ -f "$name.status" ]; then
-      add "$label $(basename "$file" .c)" "$(cat "$name.status")" "$name.log"
-    else
-      count "$label: $file does not compile" 1 "$name.cc"
-    fi
+# Run the parts of a suite beside each other, one more than there are processors, as half of them
+# mostly wait; then say what they said, and add up.
+parts() { # FUNCTION[:WORD]...
+  local name sum
+  each $(($(getconf _NPROCESSORS_ONLN) + 1)) part "$@"
+  for name; do
+    cat "build/part-${name//\//-}.log"
+    sum=($(cat "build/part-${name//\//-}.sum")) || sum=(0 1 0)
+    passed=$((passed + sum[0])) failed=$((failed + sum[1])) skipped=$((skipped + sum[2]))
   done
+}
+
+# Wait for what another part makes, which stands before this one.
+await() { # NAME
+  until [ -f "build/$1.done" ]; do sleep 0.1; done
+}
+
+# Build and run one test program, with the words of $compiler and $flags.
+program() { # NAME FILE WORDS...
+  local test=$1 name=build/$label-$1 file=$2
+  shift 2
+  if ! $compiler -std=c99 -g "$@" -I.. -I. -Iapi -o "$name" "$file" $object -lpthread >"$name.log" 2>&1; then
+    count "$label: $file does not compile" 1 "$name.log"
+    return
+  fi
+  "$name" >"$name.log" 2>&1
+  add "$label: $test" $? "$name.log"
+}
+
+# The tests of a section, with the implementation in them. As the public functions are static, a
+# compiler leaves out all that a test does not reach; gcc only where it optimizes.
+unit() { # NAME
+  local object=
+  program "$1" "unit/$1.c" -DSWEREX_STATIC -Wno-unused-function $flags
+}
+
+# The tests that reach all of the implementation, in one program: each would compile it again.
+whole() {
+  local object= name
+  {
+    printf '#define TEST_MAIN()\n'
+    for name in $WHOLE; do printf '#include "unit/%s.c"\n' "$name"; done
+    printf 'int main(int argc, char **argv) { return test_main(argc, argv); }\n'
+  } >"build/$label-whole.c"
+  program whole "build/$label-whole.c" -DSWEREX_STATIC -Wno-unused-function $flags
+}
+WHOLE="test_aws test_dep test_engine test_errors"
+
+# The implementation alone, which the tests of the public functions share.
+object() {
+  check "$label: the implementation compiles" $compiler -std=c99 -g $WARN_C $flags -O0 -I.. -c -o "build/$label.o" \
+    compile/implementation.c
+  touch "build/$label.done"
+}
+
+# The tests of some public functions.
+api() { # NAME
+  local object=build/$label.o
+  await "$label"
+  program "$1" "api/$1.c" $WARN_C $flags -O0
+}
+
+# The words for parts of some test files.
+parts_of() { # FILE...
+  printf '%s\n' "$@" | sed 's|/|:|; s|\.c$||'
+}
+
+# All tests of sections. (That of faults, which forks some thousand times, is one of `others`.)
+unit_parts() {
+  echo whole unit:test_zip
+  parts_of unit/test_*.c | grep -vwE "test_zip|test_faults|${WHOLE// /|}"
+}
+
+units() { # LABEL COMPILER FLAGS [PART...]
+  local label=$1 compiler=$2 flags=$3
+  shift 3
+  say "- unit tests, $label"
+  parts ${@:-$(unit_parts)}
+}
+
+# All tests of public functions.
+api_parts() {
+  echo api:test_session
+  parts_of api/test_*.c | grep -vw test_session
+}
+
+apis() { # LABEL COMPILER FLAGS [PART...]
+  local label=$1 compiler=$2 flags=$3
+  shift 3
+  say "- tests of the public functions, $label"
+  rm -f "build/$label.done"
+  parts object ${@:-$(api_parts)}
 }
 
 sanitizers() { # COMPILER
   printf 'int main(void) { return 0; }\n' >build/probe.c
-  if $1 $SANITIZE -o build/probe build/probe.c >/dev/null 2>&1 && build/probe; then
-    say "$SANITIZE"
+  if $1 $TRAP -o build/probe build/probe.c >/dev/null 2>&1 && build/probe; then
+    say "$TRAP"
   fi
-}
-
-# The tests of the sections, each of which includes the implementation. With the public functions
-# static, a compiler leaves out all that a test does not reach; gcc only where it optimizes.
-units() { # LABEL COMPILER FLAGS FILE...
-  local label=$1 compiler=$2 flags=$3
-  shift 3
-  programs "$label" "$compiler" "-DSWEREX_STATIC -Wno-unused-function $flags" "" "$@"
-}
-
-# The tests of the public functions, linked with one object of the implementation.
-apis() { # LABEL COMPILER FLAGS FILE...
-  local label=$1 compiler=$2 flags=$3
-  shift 3
-  check "$label: the implementation compiles" $compiler -std=c99 -g $flags -I.. -c -o "build/$label.o" \
-    compile/implementation.c
-  programs "$label" "$compiler" "$flags" "build/$label.o" "$@"
 }
 
 # Build with a Makefile, which must not make the compiler say a word.
@@ -140,32 +203,47 @@ silently() { # MAKE'S ARGUMENTS...
   [ "${PIPESTATUS[0]}" -eq 0 ] && ! [ -s build/make.log ]
 }
 
-# Everything that a user would build from this folder.
-users() {
-  local file
-  say "- examples and tools"
-  for file in ../examples/*.c ../tools/*.c; do
-    check "compiles: $file" $CC -std=c99 $WARN_C -I.. -fsyntax-only "$file"
-  done
-  check "make -C ../examples" silently -B -C ../examples
-  check "make -C ../tools" silently -B -C ../tools
-  bash compile/readme.sh "$CC" >build/readme.log 2>&1 </dev/null
-  add "compile/readme.sh" $? build/readme.log
-  rm -f build/*.sh.status
-  each command_line cli/*.sh
-  for file in cli/*.sh; do
-    add "$file" "$(cat "build/$(basename "$file").status" || echo 1)" "build/$(basename "$file").log"
-  done
+# The programs of ../tools.
+tools() {
+  mkdir -p build/tools
+  check "../tools/swerex.c compiles" $CC -std=c99 $WARN_C -O0 -DSWEREX_USE_CURL=2 -I.. -o build/tools/swerex \
+    ../tools/swerex.c -lpthread -ldl
+  check "../tools/swerex-remote.c compiles" $CC -std=c99 $WARN_C -O0 -I.. -o build/tools/swerex-remote \
+    ../tools/swerex-remote.c -lpthread
+  touch build/tools.done
 }
 
-# Run one test of the command line.
-command_line() { # FILE
-  bash "$1" ../tools/build/swerex >"build/$(basename "$1").log" 2>&1 </dev/null
-  echo $? >"build/$(basename "$1").status"
+# A test of the command line.
+cli() { # FILE
+  await tools
+  bash "cli/$1" build/tools/swerex >"build/$1.log" 2>&1
+  add "cli/$1" $? "build/$1.log"
+}
+
+# What the README and the examples promise.
+examples() {
+  await "$label"
+  bash compile/examples.sh "build/$label.o" "$compiler $WARN_C $flags" >build/examples.log 2>&1
+  add "compile/examples.sh" $? build/examples.log
+}
+
+readme() {
+  bash compile/readme.sh "$CC" >build/readme.log 2>&1
+  add "compile/readme.sh" $? build/readme.log
+}
+
+# What make builds for a user.
+users() {
+  say "- examples and tools by make"
+  check "make -C ../examples" silently -B -C ../examples
+  check "make -C ../tools" silently -B -C ../tools
+  rm -rf build/usr
+  check "make -C ../tools install" silently -C ../tools install PREFIX="$PWD/build/usr"
+  check "the installed programs" build/usr/bin/swerex run 'true'
+  check "the installed completion" grep -q '^complete .* swerex$' build/usr/share/bash-completion/completions/swerex
 }
 
 rules() {
-  say "- the rules"
   sh ../tools/check.sh >build/rules.log 2>&1
   add "tools/check.sh" $? build/rules.log
 }
@@ -193,7 +271,7 @@ fuzzer() { # FILE
   echo $? >"build/$name.status"
 }
 
-# Run each fuzzer for a time.
+# Run each 2 fuzzer for a time.
 fuzz() { # SECONDS
   local file name each_seconds=$1
   if ! have clang || ! sanitize_fuzzer; then
@@ -201,7 +279,7 @@ fuzz() { # SECONDS
     return
   fi
   say "- fuzzers, $1 s each"
-  each fuzzer fuzz/fuzz_*.c
+  each 2 fuzzer fuzz/fuzz_*.c
   for file in fuzz/fuzz_*.c; do
     name=$(basename "$file" .c)
     count "$name" "$(cat "build/$name.status" || echo 1)" "build/$name.log"
@@ -237,10 +315,10 @@ analyze() {
     return
   fi
   # Threads: the wake of a loop, and the thread that looks names up.
-  apis tsan clang "-O0 -w -fsanitize=thread" api/test_{loop,remote}.c
+  apis tsan clang "-w -fsanitize=thread" api:test_{loop,remote}
   # Memory that nobody has set: what reads texts of others. (Not zip: clang 14 does not know that
   # fstat sets something.)
-  units msan clang "-O1 -w -fsanitize=memory" unit/test_{util,json,text,http,model,re,bash,fs}.c
+  units msan clang "-O1 -w -fsanitize=memory" unit:test_{util,json,text,http,model,re,bash,fs}
 }
 
 # The recogniser of complete commands against the judgement of bash.
@@ -577,7 +655,7 @@ boxes() {
   check "hold builds" $CC -std=c99 -O1 -w -I.. -o build/hold containers/hold.c
   pairs="docker-debian docker-musl docker-busybox docker-empty"
   container_engine podman && pairs="$pairs podman-musl"
-  each client_suites $pairs
+  each 2 client_suites $pairs
   for pair in $pairs; do count_suites "$pair"; done
   build/peers/bin/python containers/python_docker.py "$SWEREX_REMOTE_BINARY-x86_64" swerex-test/musl \
     >build/containers.log 2>&1
@@ -636,29 +714,29 @@ statics() {
 }
 
 fast() {
-  local flags
+  local label=cc compiler=$CC flags
   flags=$(sanitizers "$CC")
   [ -n "$flags" ] || skip "sanitizers" "$CC has none; the tests run without"
-  rules
-  units unit-cc "$CC" "-Og $flags" unit/test_*.c
-  apis api-cc "$CC" "-O0 $WARN_C $flags" api/test_*.c
-  apis api-cc-poll "$CC" "-O0 $WARN_C $flags -DSWEREX_POLLER=SWEREX_POLLER_POLL" api/test_*.c
-  users
+  flags="-Og $flags"
+  rm -f build/$label.done build/tools.done
+  parts object tools $(api_parts) $(unit_parts) cli:{command_line,doctor,batch,completion}.sh examples readme rules
 }
 
 # The tests of fast with another compiler, another C library, and by valgrind.
 others() {
   if have clang; then
-    units unit-clang clang "-O0 $SANITIZE" unit/test_*.c
-    apis api-clang clang "-O0 $WARN_C $SANITIZE" api/test_*.c
+    units clang clang "-O0 $MESSAGES" unit:test_faults $(unit_parts)
+    apis clang clang "$MESSAGES"
   else
     skip "clang" "not here"
   fi
   if have musl-gcc; then
-    apis api-musl musl-gcc "-O0 $WARN_C -static" api/test_*.c
+    apis musl musl-gcc -static
   else
     skip "musl" "musl-gcc is not here"
   fi
+  apis poll "$CC" "$(sanitizers "$CC") -DSWEREX_POLLER=SWEREX_POLLER_POLL"
+  users
   if have valgrind; then
     say "- valgrind"
     check "valgrind: the test builds" $CC -std=c99 -g -O1 -w -I.. -I. -Iapi -o build/valgrind-test_loop \

@@ -151,7 +151,9 @@ static int test_main(int argc, char **argv) {
   return failed > 0;
 }
 
+#ifndef TEST_MAIN /* where several files are one program */
 #define TEST_MAIN()                                                                                \
   int main(int argc, char **argv) { return test_main(argc, argv); }
+#endif
 
 #endif

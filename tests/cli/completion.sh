@@ -97,7 +97,4 @@ for command in exec run shell batch read write upload doctor docker-reap fargate
 done
 [ "$(complete -p swerex)" = "complete -F _swerex swerex" ] && passed=$((passed + 1)) || fails "registered"
 
-make -s -C "$here/../../tools" install PREFIX="$folder/usr" >log 2>&1 || fails "make install: $(cat log)"
-[ -r usr/share/bash-completion/completions/swerex ] && passed=$((passed + 1)) || fails "installed"
-
 finish

@@ -81,14 +81,14 @@ TEST(system_errors_in_pythons_words) {
 
 /* --- runtimes --- */
 
-static void quiet(void *user_data, const swerex_log_record *record) {
+static void no_log(void *user_data, const swerex_log_record *record) {
   (void)user_data, (void)record;
 }
 
 static swerex_loop *quiet_loop(void) {
   swerex_loop_options options;
   memset(&options, 0, sizeof options);
-  options.logger.write = quiet;
+  options.logger.write = no_log;
   setenv("HOME", "/nonexistent", 1);
   return swerex_loop_new(&options, NULL);
 }

@@ -13634,8 +13634,10 @@ static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int 
   int number = pthread_create(&thread, &attributes, swerex__sock_run_job, job);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
-  *ready = ends[0];
-  if (number == 0) return job;
+  if (number == 0) {
+    *ready = ends[0];
+    return job;
+  }
   swerex__sys_close(&ends[0]);
   swerex__sys_close(&ends[1]);
   pthread_mutex_destroy(&job->lock);

@@ -36,6 +36,14 @@ static int fault_reset(int fd) {
   return -1;
 }
 
+static int closed_twice; /* by the host: another thread may have had that number by then */
+
+static int fault_close(int fd) {
+  int status = close(fd);
+  if (status != 0 && errno == EBADF && getpid() == fault_host) closed_twice++;
+  return status;
+}
+
 static void *fault_realloc(void *block, size_t size) {
   if (memory_at >= 0 && memory_count++ == memory_at) return NULL;
   void *fresh = realloc(block, size);
@@ -60,6 +68,7 @@ static int far_getaddrinfo(const char *host, const char *service, const struct a
 #define SWEREX_MALLOC(size) fault_realloc(NULL, size)
 #define SWEREX_REALLOC(block, size) fault_realloc(block, size)
 #define SWEREX_FREE(block) fault_free(block)
+#define close(fd) fault_close(fd)
 #define open(...) (fault("open") ? -1 : open(__VA_ARGS__))
 #define fork() (fault("fork") ? -1 : fork())
 #define pipe(ends) (fault("pipe") ? -1 : pipe(ends))
@@ -93,6 +102,7 @@ static int far_getaddrinfo(const char *host, const char *service, const struct a
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
+#undef close
 #undef fcntl
 #undef open
 #undef fork
@@ -310,8 +320,13 @@ static void every_fault(bool (*run)(scenario use), scenario use, long *at, long 
     double start = swerex__util_now();
     *at = n;
     *count = 0;
+    closed_twice = 0;
     bool ok = run(use);
     settle(live);
+    if (closed_twice > 0) {
+      printf("# fault %ld, %s: a descriptor was closed twice\n", n, fault_name);
+      test_faults++;
+    }
     if (test_count_fds() != fds || memory_live != live) {
       printf("# fault %ld, %s: %d descriptors and %ld blocks too many\n", n, fault_name, test_count_fds() - fds, memory_live - live);
       test_faults++;

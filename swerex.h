@@ -13521,14 +13521,23 @@ static bool swerex__sock_prepare(int *fd) {
   return false;
 }
 
-/** Fill a local socket's address; false: the path is too long. */
+/** Make a socket, prepared; -1 with errno set. */
+static int swerex__sock_new(int family, int type, int protocol) {
+#ifdef SOCK_CLOEXEC
+  type |= SOCK_CLOEXEC; /* at once: other threads may fork */
+#endif
+  int fd = socket(family, type, protocol);
+  return swerex__sock_prepare(&fd) ? fd : -1;
+}
+
+/** Fill a local socket's address; false: the path is too long, or is none. */
 static bool swerex__sock_local_target(const char *path, swerex__sock_target *target,
                                       swerex_error *err) {
   struct sockaddr_un *local = &target->address.local;
   memset(target, 0, sizeof *target);
   local->sun_family = AF_UNIX;
-  if (strlen(path) >= sizeof local->sun_path)
-    return swerex__err_system(err, ENAMETOOLONG, path);
+  if (path[0] == '\0' || strlen(path) >= sizeof local->sun_path)
+    return swerex__err_system(err, path[0] == '\0' ? ENOENT : ENAMETOOLONG, path);
   memcpy(local->sun_path, path, strlen(path) + 1);
   target->size = (socklen_t)sizeof *local;
 #ifdef SWEREX__SYS_ABSTRACT
@@ -13689,8 +13698,8 @@ static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
   while (dial->next < dial->count) {
     const swerex__sock_target *target = &dial->targets[dial->next++];
     swerex__poll_drop(&dial->loop->poll, &dial->watch);
-    dial->watch.fd = socket(target->address.any.sa_family, SOCK_STREAM, 0);
-    bool begun = swerex__sock_prepare(&dial->watch.fd) &&
+    dial->watch.fd = swerex__sock_new(target->address.any.sa_family, SOCK_STREAM, 0);
+    bool begun = dial->watch.fd >= 0 &&
                  (connect(dial->watch.fd, &target->address.any, target->size) == 0 ||
                   errno == EINPROGRESS) &&
                  swerex__poll_set(&dial->loop->poll, &dial->watch, SWEREX__POLL_WRITE);
@@ -13790,15 +13799,22 @@ static swerex__sock_dial *swerex__sock_dial_new(swerex_loop *loop, const char *h
 
 /* --- listening ---------------------------------------------------------------------------- */
 
-/** Bind a socket and listen; -1 with errno set. */
+/** Bind a socket and listen; -1 with errno set. The file of a local one is for our user only. */
 static int swerex__sock_listen_at(const swerex__sock_target *target) {
-  int on = 1, fd = socket(target->address.any.sa_family, SOCK_STREAM, 0);
-  if (!swerex__sock_prepare(&fd)) return -1;
-  if (target->address.any.sa_family != AF_UNIX)
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(fd, &target->address.any, target->size) == 0 && listen(fd, SWEREX__SOCK_BACKLOG) == 0)
+  int on = 1, fd = swerex__sock_new(target->address.any.sa_family, SOCK_STREAM, 0);
+  bool local = target->address.any.sa_family == AF_UNIX;
+  const char *file = local && target->address.local.sun_path[0] != '\0'
+                       ? target->address.local.sun_path
+                       : NULL;
+  if (fd < 0) return -1;
+  if (!local) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  bool bound = bind(fd, &target->address.any, target->size) == 0;
+  if (bound && (file == NULL || chmod(file, 0600) == 0) && listen(fd, SWEREX__SOCK_BACKLOG) == 0)
     return fd;
+  int number = errno;
+  if (bound && file != NULL) unlink(file);
   swerex__sys_close(&fd);
+  errno = number;
   return -1;
 }
 
@@ -13830,18 +13846,19 @@ static int swerex__sock_listen(const char *host, int port, int *bound, bool *loo
   return fd;
 }
 
-/** Listen on a local socket that only our user can reach; a dead one at the path is replaced. */
+/** Listen on a local socket; one at the path that nobody listens on any more is replaced. */
 static int swerex__sock_listen_local(const char *path, swerex_error *err) {
   swerex__sock_target target;
+  struct stat info;
   if (!swerex__sock_local_target(path, &target, err)) return -1;
-  int probe = socket(AF_UNIX, SOCK_STREAM, 0);
-  bool taken = probe >= 0 && connect(probe, &target.address.any, target.size) == 0;
-  bool dead = !taken && errno == ECONNREFUSED && path[0] != '@';
+  int probe = swerex__sock_new(AF_UNIX, SOCK_STREAM, 0);
+  bool taken = probe >= 0 && (connect(probe, &target.address.any, target.size) == 0 ||
+                              errno == EAGAIN); /* its queue is full */
+  bool dead = !taken && errno == ECONNREFUSED && target.address.local.sun_path[0] != '\0';
   swerex__sys_close(&probe);
-  if (dead) unlink(path);
+  if (dead && stat(path, &info) == 0 && S_ISSOCK(info.st_mode)) unlink(path); /* no other file */
   if (taken) errno = EADDRINUSE;
   int fd = taken ? -1 : swerex__sock_listen_at(&target);
-  if (fd >= 0 && path[0] != '@' && chmod(path, 0600) != 0) swerex__sys_close(&fd);
   if (fd < 0) swerex__err_system(err, errno, path);
   return fd;
 }
@@ -16882,10 +16899,9 @@ static size_t swerex__curl_on_header(char *line, size_t unit, size_t count, void
 
 static int swerex__curl_open_socket(void *user, swerex__lib_purpose purpose,
                                     swerex__lib_address *address) {
-  int fd = socket(address->family, address->socktype, address->protocol);
   (void)user;
   (void)purpose;
-  return swerex__sock_prepare(&fd) ? fd : -1;
+  return swerex__sock_new(address->family, address->socktype, address->protocol);
 }
 
 /* --- driving libcurl ---------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* The HTTP parser, multipart forms and addresses: what is read, and what is refused. */
+/* The HTTP parser, multipart forms, addresses and sockets: what is read, and what is refused. */
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
@@ -278,5 +278,63 @@ TEST(paths) {
     if (ok) CHECK_STR(path, rows[i].expected == NULL ? "" : rows[i].expected);
   }
 }
+
+/* --- local sockets --- */
+
+static char socket_path[64];
+
+/** Listen for up to `queue` connections that nobody accepts, and fill the queue. */
+static int fill_queue(int queue, int clients[16]) {
+  swerex__sock_target target;
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0), count = 0;
+  snprintf(socket_path, sizeof socket_path, "/tmp/swerex-http-%ld", (long)getpid());
+  unlink(socket_path);
+  CHECK(swerex__sock_local_target(socket_path, &target, NULL));
+  CHECK(bind(listener, &target.address.any, target.size) == 0 && listen(listener, queue) == 0);
+  for (; count < 16; count++) {
+    clients[count] = swerex__sock_new(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(clients[count], &target.address.any, target.size) != 0) break;
+  }
+  for (int i = count; i < 16; i++) clients[i] = i == count ? clients[i] : -1;
+  return listener;
+}
+
+static void empty_queue(int listener, int clients[16]) {
+  for (int i = 0; i < 16; i++) swerex__sys_close(&clients[i]);
+  close(listener);
+  unlink(socket_path);
+}
+
+TEST(a_file_at_the_path_of_a_local_socket_stays) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  struct stat info;
+  snprintf(socket_path, sizeof socket_path, "/tmp/swerex-http-%ld", (long)getpid());
+  int fd = open(socket_path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  CHECK(write(fd, "precious", 8) == 8);
+  close(fd);
+  CHECK(swerex__sock_listen_local(socket_path, &err) == -1 && err.sys_errno == EADDRINUSE);
+  CHECK(stat(socket_path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 8);
+  unlink(socket_path);
+  fd = swerex__sock_listen_local(socket_path, &err);
+  CHECK(fd >= 0 && stat(socket_path, &info) == 0 && (info.st_mode & 0777) == 0600);
+  swerex__sys_close(&fd);
+  fd = swerex__sock_listen_local(socket_path, &err); /* in the place of a dead one */
+  CHECK(fd >= 0);
+  swerex__sys_close(&fd);
+  unlink(socket_path);
+  CHECK(swerex__sock_listen_local("", &err) == -1 && err.sys_errno == ENOENT);
+  swerex_error_clear(&err);
+}
+
+#ifdef __linux__ /* elsewhere a full queue looks like nobody */
+TEST(a_local_socket_whose_queue_is_full_is_taken) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  int clients[16], listener = fill_queue(0, clients);
+  CHECK(swerex__sock_listen_local(socket_path, &err) == -1 && err.sys_errno == EADDRINUSE);
+  CHECK(access(socket_path, F_OK) == 0);
+  empty_queue(listener, clients);
+  swerex_error_clear(&err);
+}
+#endif
 
 TEST_MAIN()

@@ -13488,6 +13488,8 @@ static swerex__dummy *swerex__dummy_of(swerex_runtime *runtime, swerex_error *er
  * that shares nothing with us but its own small job. A stream is a nonblocking connection with
  * what waits to be sent; its owner hears of input, of room, and of the end. */
 
+#define SWEREX__SOCK_AGAIN 0.01 /* seconds to the next try where a local server's queue is full */
+
 enum {
   SWEREX__SOCK_ADDRESSES = 16, /* tried per name */
   SWEREX__SOCK_HOST_MAX = 255,
@@ -13561,7 +13563,7 @@ static size_t swerex__sock_collect(const struct addrinfo *list, swerex__sock_tar
   return count;
 }
 
-/** Look a name up, with getaddrinfo's flags; returns its status. */
+/** Look a name up, with getaddrinfo's flags; returns its status, for EAI_SYSTEM with errno. */
 static int swerex__sock_lookup(const char *host, int port, int flags, swerex__sock_target *targets,
                                size_t *count) {
   struct addrinfo hints, *list = NULL;
@@ -13573,7 +13575,14 @@ static int swerex__sock_lookup(const char *host, int port, int flags, swerex__so
   int status = getaddrinfo(host, service, &hints, &list);
   *count = status == 0 ? swerex__sock_collect(list, targets) : 0;
   if (status == 0) freeaddrinfo(list);
-  return status;
+  return status == 0 && *count == 0 ? EAI_FAMILY : status;
+}
+
+/** Report a lookup that failed: getaddrinfo's status, and errno. Returns false. */
+static bool swerex__sock_fail_lookup(const char *name, int status, int number, swerex_error *err) {
+  if (status == EAI_MEMORY) return swerex__err_memory(err);
+  if (status == EAI_SYSTEM) return swerex__err_system(err, number, name);
+  return swerex__err_set(err, SWEREX_E_OS, "%s: %s", name, gai_strerror(status));
 }
 
 /** Look up what needs no resolver: numbers, and localhost. */
@@ -13596,7 +13605,7 @@ typedef struct swerex__sock_job {
   int users;
   int wake; /* the thread's end of a pipe */
   char host[SWEREX__SOCK_HOST_MAX + 1];
-  int port, status;
+  int port, status, number; /* number: errno */
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
   size_t count;
 } swerex__sock_job;
@@ -13613,12 +13622,15 @@ static void swerex__sock_leave_job(swerex__sock_job *job) {
 static void *swerex__sock_run_job(void *argument) {
   swerex__sock_job *job = (swerex__sock_job *)argument;
   job->status = swerex__sock_lookup(job->host, job->port, 0, job->targets, &job->count);
-  swerex__sys_close(&job->wake); /* the other end becomes readable: done */
+  job->number = errno;
+  ssize_t n = write(job->wake, "", 1); /* its end alone may stay open, in a child of the host */
+  (void)n;
+  swerex__sys_close(&job->wake);
   swerex__sock_leave_job(job);
   return NULL;
 }
 
-/** Start a lookup; *ready receives a descriptor that ends when it is done. */
+/** Start a lookup; *ready receives a descriptor that becomes readable when it is done. */
 static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int *ready,
                                                 swerex_error *err) {
   pthread_attr_t attributes;
@@ -13665,7 +13677,8 @@ struct swerex__sock_dial {
   char *name;                /* in messages */
   swerex__sock_job *job;     /* NULL: the addresses are known */
   swerex__poll_watch watch;  /* the lookup's end, then the socket */
-  swerex__loop_timer timer;
+  swerex__loop_timer timer;  /* of the patience */
+  swerex__loop_timer again;  /* for the next try */
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
   size_t count, next;
   int number;                /* errno of the last try */
@@ -13678,6 +13691,7 @@ struct swerex__sock_dial {
 static void swerex__sock_dial_free(swerex__sock_dial *dial) {
   if (dial == NULL) return;
   swerex__loop_disarm(dial->loop, &dial->timer);
+  swerex__loop_disarm(dial->loop, &dial->again);
   swerex__poll_drop(&dial->loop->poll, &dial->watch);
   if (dial->job != NULL) swerex__sock_leave_job(dial->job);
   swerex__mem_free(dial->name);
@@ -13693,7 +13707,7 @@ static void swerex__sock_dial_end(swerex__sock_dial *dial, int fd, swerex_error 
   swerex__err_clear(error);
 }
 
-/** Start on the next address; false: none is left. */
+/** Start on the next address, or have the same one tried again soon; false: none is left. */
 static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
   while (dial->next < dial->count) {
     const swerex__sock_target *target = &dial->targets[dial->next++];
@@ -13705,6 +13719,11 @@ static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
                  swerex__poll_set(&dial->loop->poll, &dial->watch, SWEREX__POLL_WRITE);
     if (begun) return true;
     dial->number = errno;
+    if (errno == EAGAIN && target->address.any.sa_family == AF_UNIX) {
+      dial->next--; /* a queue that is full: TCP itself would try again */
+      swerex__loop_arm(dial->loop, &dial->again, SWEREX__SOCK_AGAIN, dial->again.fire, dial);
+      return true;
+    }
   }
   return false;
 }
@@ -13730,11 +13749,12 @@ static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {
     swerex__sock_job *job = dial->job;
     dial->job = NULL;
     int status = job->status;
+    number = job->number;
     dial->count = job->count;
     memcpy(dial->targets, job->targets, sizeof dial->targets);
     swerex__sock_leave_job(job);
     if (status != 0) {
-      swerex__err_set(&error, SWEREX_E_OS, "%s: %s", dial->name, gai_strerror(status));
+      swerex__sock_fail_lookup(dial->name, status, number, &error);
       swerex__sock_dial_end(dial, -1, &error);
       return;
     }
@@ -13757,6 +13777,11 @@ static void swerex__sock_dial_on_start(swerex__loop_timer *timer) {
   if (!looked_up && !swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
 }
 
+static void swerex__sock_dial_on_again(swerex__loop_timer *timer) {
+  swerex__sock_dial *dial = (swerex__sock_dial *)timer->owner;
+  if (!swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
+}
+
 /**
  * Begin to connect, within `patience` seconds. host: a name, a number, or "unix:/path".
  * `done` is called from the loop, never from here.
@@ -13777,6 +13802,7 @@ static swerex__sock_dial *swerex__sock_dial_new(swerex_loop *loop, const char *h
   dial->watch.fd = -1;
   dial->watch.ready = swerex__sock_dial_on_ready;
   dial->watch.owner = dial;
+  dial->again.fire = swerex__sock_dial_on_again;
   dial->done = done;
   dial->owner = owner;
   dial->patience = patience;
@@ -13823,12 +13849,12 @@ static int swerex__sock_listen(const char *host, int port, int *bound, bool *loo
                                swerex_error *err) {
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
   swerex__sock_address *address = &targets[0].address;
-  size_t count = swerex__sock_lookup_known(host, port, targets);
-  int status = count > 0 ? 0 : swerex__sock_lookup(host, port, AI_PASSIVE, targets, &count);
   char name[SWEREX__SOCK_HOST_MAX + 16];
   snprintf(name, sizeof name, "%s:%d", host, port);
-  if (status != 0 || count == 0) {
-    swerex__err_set(err, SWEREX_E_OS, "%s: %s", name, gai_strerror(status));
+  size_t count = swerex__sock_lookup_known(host, port, targets);
+  int status = count > 0 ? 0 : swerex__sock_lookup(host, port, AI_PASSIVE, targets, &count);
+  if (status != 0) {
+    swerex__sock_fail_lookup(name, status, errno, err);
     return -1;
   }
   *loopback = address->any.sa_family == AF_INET6

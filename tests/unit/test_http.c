@@ -1,4 +1,25 @@
 /* The HTTP parser, multipart forms, addresses and sockets: what is read, and what is refused. */
+#define _XOPEN_SOURCE 700
+#define _DEFAULT_SOURCE 1
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+
+/** A name whose lookup ends when we say so. */
+#define SLOW_NAME "slow.test"
+
+static int slow_gate[2];
+
+static int slow_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                            struct addrinfo **list) {
+  char c;
+  if (strcmp(host, SLOW_NAME) != 0) return getaddrinfo(host, service, hints, list);
+  if (hints->ai_flags != 0 || read(slow_gate[0], &c, 1) != 1) return EAI_NONAME;
+  return getaddrinfo("127.0.0.1", service, hints, list);
+}
+
+#define getaddrinfo slow_getaddrinfo
+
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 
@@ -279,6 +300,64 @@ TEST(paths) {
   }
 }
 
+/* --- connecting --- */
+
+typedef struct dialled {
+  int fd, number; /* errno; -1 until it has ended */
+} dialled;
+
+static void on_dialled(void *owner, int fd, swerex_error *error) {
+  dialled *d = (dialled *)owner;
+  d->fd = fd;
+  d->number = error->sys_errno;
+}
+
+static swerex__sock_dial *dial(swerex_loop *loop, const char *host, int port, double patience, dialled *d) {
+  d->fd = d->number = -1;
+  return swerex__sock_dial_new(loop, host, port, patience, host, on_dialled, d, NULL);
+}
+
+/** Run the loop until a dial has ended, for a few seconds at most. */
+static void finish(swerex_loop *loop, const dialled *d) {
+  for (double end = swerex__util_now() + 5; d->number < 0 && swerex__util_now() < end;)
+    CHECK(swerex_loop_run(loop, 0.05, NULL));
+}
+
+TEST(a_lookup_ends_though_the_host_has_forked) {
+  dialled d;
+  int port;
+  bool loopback;
+  int listener = swerex__sock_listen("127.0.0.1", 0, &port, &loopback, NULL);
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  CHECK(pipe(slow_gate) == 0 && dial(loop, SLOW_NAME, port, 2, &d) != NULL);
+  pid_t pid = fork(); /* it has all our descriptors, as long as it lives */
+  if (pid == 0) {
+    pause();
+    _exit(0);
+  }
+  CHECK(write(slow_gate[1], "", 1) == 1);
+  finish(loop, &d);
+  CHECK(d.fd >= 0 && d.number == 0);
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+  swerex__sys_close(&d.fd);
+  close(listener);
+  close(slow_gate[0]);
+  close(slow_gate[1]);
+  swerex_loop_free(loop);
+}
+
+TEST(lookups_that_fail_say_why) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex__sock_fail_lookup("a:1", EAI_NONAME, 0, &err);
+  CHECK(err.code == SWEREX_E_OS && strncmp(err.message, "a:1: ", 5) == 0);
+  swerex__sock_fail_lookup("a:1", EAI_SYSTEM, EMFILE, &err);
+  CHECK_STR(err.message, "[Errno 24] Too many open files: 'a:1'");
+  swerex__sock_fail_lookup("a:1", EAI_MEMORY, 0, &err);
+  CHECK(err.code == SWEREX_E_NO_MEMORY);
+  swerex_error_clear(&err);
+}
+
 /* --- local sockets --- */
 
 static char socket_path[64];
@@ -334,6 +413,26 @@ TEST(a_local_socket_whose_queue_is_full_is_taken) {
   CHECK(access(socket_path, F_OK) == 0);
   empty_queue(listener, clients);
   swerex_error_clear(&err);
+}
+
+TEST(a_local_server_whose_queue_is_full_is_waited_for) {
+  dialled d;
+  char host[80];
+  int clients[16], listener = fill_queue(0, clients);
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  snprintf(host, sizeof host, "unix:%s", socket_path);
+  CHECK(dial(loop, host, 0, 0.05, &d) != NULL);
+  finish(loop, &d);
+  CHECK_INT(d.number, ETIMEDOUT);
+  CHECK(dial(loop, host, 0, 5, &d) != NULL);
+  CHECK(swerex_loop_run(loop, 0, NULL) && d.number < 0);
+  close(accept(listener, NULL, NULL)); /* room for one */
+  finish(loop, &d);
+  CHECK(d.fd >= 0 && d.number == 0);
+  swerex__sys_close(&d.fd);
+  swerex__sock_dial_free(dial(loop, host, 0, 5, &d)); /* given up by its owner */
+  empty_queue(listener, clients);
+  swerex_loop_free(loop);
 }
 #endif
 

@@ -14082,7 +14082,7 @@ typedef struct swerex__http {
   swerex__str tail; /* the present line between chunks, or of the trailer */
   size_t line;      /* where the present line starts in the head */
   size_t blank, trailer; /* blank lines before the head; bytes of the trailer so far */
-  swerex__http_text method, target, reason;
+  swerex__http_text method, target;
   int status, minor; /* of HTTP/1.minor */
   swerex__http_header headers[SWEREX__HTTP_HEADERS];
   size_t count;
@@ -14229,8 +14229,6 @@ static bool swerex__http_status_line(swerex__http *http, swerex__http_text line)
     swerex__http_fail(http, 502, "the answer does not start as HTTP does");
     return false;
   }
-  http->reason.data = line.data + (line.size > 12 ? 13 : 12);
-  http->reason.size = (size_t)(line.data + line.size - http->reason.data);
   return true;
 }
 
@@ -14267,16 +14265,24 @@ static size_t swerex__http_times(const swerex__http *http, const char *name) {
   return times;
 }
 
+/** Tell whether the Connection headers, which are one list, have an element. */
+static bool swerex__http_connection(const swerex__http *http, const char *element) {
+  for (size_t i = 0; i < http->count; i++)
+    if (swerex__http_is(http->headers[i].name, "connection") &&
+        swerex__http_lists(http->headers[i].value, element))
+      return true;
+  return false;
+}
+
 /** Find out how long the body is, and what becomes of the connection. */
 static bool swerex__http_frame(swerex__http *http) {
   swerex__http_text coding = swerex__http_find(http, "transfer-encoding");
   swerex__http_text length = swerex__http_find(http, "content-length");
-  swerex__http_text connection = swerex__http_find(http, "connection");
   swerex__http_text expect = swerex__http_find(http, "expect");
   http->chunked = coding.data != NULL;
   http->sized = length.data != NULL;
-  http->keep_alive = http->minor > 0 ? !swerex__http_lists(connection, "close")
-                                     : swerex__http_lists(connection, "keep-alive");
+  http->keep_alive = http->minor > 0 ? !swerex__http_connection(http, "close")
+                                     : swerex__http_connection(http, "keep-alive");
   http->expects = expect.data != NULL && swerex__http_is(expect, "100-continue");
   if (!http->response && http->minor > 0 && swerex__http_times(http, "host") != 1)
     swerex__http_fail(http, 400, "there must be one Host header");
@@ -14314,8 +14320,11 @@ static bool swerex__http_read_head(swerex__http *http) {
   return swerex__http_frame(http);
 }
 
-/** Add bytes to `text` up to the end of the line at `line`; false: it is not complete yet. */
-static bool swerex__http_take_line(swerex__http *http, swerex__str *text, size_t line,
+/**
+ * Add bytes to `text` up to the end of the line at `line`; false: it is not complete yet, or not a
+ * line. `fault` is the status for one that is too long.
+ */
+static bool swerex__http_take_line(swerex__http *http, swerex__str *text, size_t line, int fault,
                                    const char **data, size_t *size) {
   const char *feed = (const char *)memchr(*data, '\n', *size);
   size_t count = feed == NULL ? *size : (size_t)(feed - *data) + 1;
@@ -14323,7 +14332,7 @@ static bool swerex__http_take_line(swerex__http *http, swerex__str *text, size_t
   *data += count;
   *size -= count;
   if (text->failed) {
-    swerex__http_fail(http, line == 0 ? 414 : 431, "a line, or the head as a whole, is too long");
+    swerex__http_fail(http, fault, "a line, or the head as a whole, is too long");
   } else if (feed != NULL) {
     if (text->size - line >= 2 && text->data[text->size - 2] == '\r' &&
         memchr(text->data + line, '\r', text->size - line - 2) == NULL)
@@ -14336,7 +14345,8 @@ static bool swerex__http_take_line(swerex__http *http, swerex__str *text, size_t
 static swerex__http_event swerex__http_in_head(swerex__http *http, const char **data,
                                                size_t *size) {
   while (*size > 0) {
-    if (!swerex__http_take_line(http, &http->head, http->line, data, size)) break;
+    int fault = http->line == 0 ? 414 : 431;
+    if (!swerex__http_take_line(http, &http->head, http->line, fault, data, size)) break;
     bool blank = http->head.size - http->line == 2;
     if (blank && http->line == 0) {
       http->head.size = 0;
@@ -14408,7 +14418,8 @@ static bool swerex__http_chunk_end(swerex__http *http) {
 /** Read a line between chunks. MORE: go on. */
 static swerex__http_event swerex__http_in_chunks(swerex__http *http, const char **data,
                                                  size_t *size) {
-  if (!swerex__http_take_line(http, &http->tail, 0, data, size))
+  int fault = http->state == SWEREX__HTTP_IN_TRAILER ? 431 : 400;
+  if (!swerex__http_take_line(http, &http->tail, 0, fault, data, size))
     return http->state == SWEREX__HTTP_FAILED ? SWEREX__HTTP_BROKEN : SWEREX__HTTP_MORE;
   if (http->state == SWEREX__HTTP_IN_CHUNK_SIZE) {
     if (!swerex__http_chunk_size(http)) return SWEREX__HTTP_BROKEN;

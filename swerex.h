@@ -14525,7 +14525,7 @@ typedef struct swerex__multi {
   char file[SWEREX__MULTI_FILE];      /* its filename; "": it is a field */
   size_t parts;
   const char *why;
-  /** Receives content; with size 0 when a part begins, and `last` when it ends. */
+  /** Receives content; with size 0 when a part begins, and `last` when it ends. False: give up. */
   bool (*content)(void *owner, const char *data, size_t size, bool last);
   void *owner;
 } swerex__multi;
@@ -14650,7 +14650,7 @@ static bool swerex__multi_read_headers(swerex__multi *multi, size_t end) {
 static bool swerex__multi_hand_on(swerex__multi *multi, size_t size, bool last) {
   bool ok = multi->content(multi->owner, multi->rest.data, size, last);
   swerex__str_drop(&multi->rest, size);
-  return ok || swerex__multi_fail(multi, NULL);
+  return ok || swerex__multi_fail(multi, multi->why);
 }
 
 /** Do one step with what is there; false: more is needed, or it failed. */
@@ -14698,14 +14698,14 @@ static bool swerex__multi_step(swerex__multi *multi) {
   }
 }
 
-/** Read a piece of the form. False: see `why`, which is NULL where the receiver refused. */
+/** Read a piece of the form. False: see `why`, which a receiver that refuses may set, or not. */
 static bool swerex__multi_read(swerex__multi *multi, const char *data, size_t size) {
   while (size > 0 && multi->state != SWEREX__MULTI_FAILED) {
     size_t count = size < SWEREX__SOCK_CHUNK ? size : SWEREX__SOCK_CHUNK;
     swerex__str_add(&multi->rest, data, count);
     data += count;
     size -= count;
-    if (multi->rest.failed) return swerex__multi_fail(multi, "a part's headers are too long");
+    if (multi->rest.failed) return swerex__multi_fail(multi, "out of memory"); /* never full */
     while (swerex__multi_step(multi)) continue;
   }
   return multi->state != SWEREX__MULTI_FAILED;

@@ -246,6 +246,29 @@ TEST(forms) {
   CHECK_FORM(FORM, "--AB\r\nContent-Disposition: form-data; name=\"q\\\"\\\\\"\r\n\r\n1\r\n--AB--", "1<q\"\\|> complete");
 }
 
+TEST(forms_that_are_refused_say_why) {
+  static const struct {
+    const char *start;
+    int more; /* letters that follow */
+    const char *why;
+  } rows[] = {
+    {"--AB\r\nContent-Disposition: form-data; name=a\r\n\r\n", SWEREX__FORM_FIELD_MAX + 1, "a field is too long"},
+    {"--AB\r\nX: ", SWEREX__MULTI_HEAD + 1, "a part's headers are too long"},
+    {"--AB\r\nX\r\n\r\n", 0, "a part's header is malformed"},
+    {"--AB\r\nContent-Disposition: form-data\r\n\r\n", 0, "a part has no name that can be read"},
+    {"--ABC\r\n", 0, "a boundary does not end its line"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex__http_text type = {FORM, sizeof FORM - 1};
+    swerex__form *form = swerex__form_new(NULL, type);
+    bool ok = swerex__multi_read(&form->multi, rows[i].start, strlen(rows[i].start));
+    for (int k = 0; ok && k < rows[i].more; k++) ok = swerex__multi_read(&form->multi, "x", 1);
+    CHECK(!ok);
+    CHECK_STR(form->multi.why, rows[i].why);
+    swerex__form_free(form);
+  }
+}
+
 /* --- addresses --- */
 
 TEST(addresses) {

@@ -15949,13 +15949,18 @@ typedef struct swerex__unzip {
   swerex__unzip_limits limits;
   uint64_t archive, shift, directory; /* sizes; where the directory starts */
   swerex__unzip_entry *entries;
-  size_t count, room, next;
-  char *names; /* of all entries */
+  size_t count, room;
+  size_t next;     /* the entry to begin */
+  size_t finished; /* entries, from the last one, whose folder has its mode */
+  char *names;     /* of all entries */
   int out;     /* the file that is being written; -1: none */
-  uint64_t at, left, made;
+  uint64_t at, left, made; /* of its entry: the next byte, bytes to read, bytes written */
   uint32_t sum;
+  size_t filled, used;     /* of `packed` */
+  size_t moved;            /* bytes taken and written in this step */
   swerex__deflate_crc crc;
   swerex__inflate inflate;
+  unsigned char packed[SWEREX__ZIP_CHUNK], plain[SWEREX__ZIP_CHUNK];
 } swerex__unzip;
 
 /** Open the folder that an entry is in, making what is missing; *name is the entry's last part. */
@@ -16394,6 +16399,7 @@ static bool swerex__unzip_begin(swerex__unzip *unpack, swerex__unzip_entry *entr
   if (!ok || unpack->out < 0) return ok;
   unpack->sum = 0;
   unpack->made = 0;
+  unpack->filled = unpack->used = 0;
   unpack->left = entry->packed;
   swerex__inflate_init(&unpack->inflate);
   return swerex__unzip_find_data(unpack, entry, &unpack->at, err);
@@ -16403,8 +16409,7 @@ static bool swerex__unzip_begin(swerex__unzip *unpack, swerex__unzip_entry *entr
 static bool swerex__unzip_end_file(swerex__unzip *unpack, const swerex__unzip_entry *entry,
                                    swerex_error *err) {
   swerex__unzip_set_mode(unpack->out, entry);
-  bool closed = swerex__fs_close(&unpack->out);
-  if (!closed) return swerex__unzip_fail(unpack, entry, err);
+  if (!swerex__fs_close(&unpack->out)) return swerex__unzip_fail(unpack, entry, err);
   if (unpack->made != entry->size || unpack->sum != entry->sum)
     return swerex__zip_bad(err, "Bad CRC-32 for file '%s'", entry->name);
   return true;
@@ -16417,46 +16422,56 @@ static bool swerex__unzip_write(swerex__unzip *unpack, const swerex__unzip_entry
     return swerex__zip_bad(err, "%s is larger than the archive says", entry->name);
   unpack->sum = swerex__deflate_crc_add(&unpack->crc, unpack->sum, data, size);
   unpack->made += size;
+  unpack->moved += size;
   return swerex__sys_write_all(unpack->out, (const char *)data, size) ||
          swerex__unzip_fail(unpack, entry, err);
 }
 
-/** Move a piece of the present file; its end closes it. */
+/** Have the next packed bytes of the present file at hand; none are left at its end. */
+static bool swerex__unzip_fill(swerex__unzip *unpack, const swerex__unzip_entry *entry,
+                               swerex_error *err) {
+  size_t room = sizeof unpack->packed;
+  if (unpack->used < unpack->filled) return true;
+  unpack->used = 0;
+  unpack->filled = unpack->left < room ? (size_t)unpack->left : room;
+  if (!swerex__unzip_read_at(unpack, unpack->at, unpack->packed, unpack->filled))
+    return swerex__zip_bad(err, "%s is cut off", entry->name);
+  unpack->at += unpack->filled;
+  unpack->left -= unpack->filled;
+  return true;
+}
+
+/** Write a piece of the present file, of 64 KiB at most; its end closes it. */
 static bool swerex__unzip_piece(swerex__unzip *unpack, const swerex__unzip_entry *entry,
                                 swerex_error *err) {
-  unsigned char in[SWEREX__ZIP_CHUNK], out[SWEREX__ZIP_CHUNK];
-  size_t size = unpack->left < sizeof in ? (size_t)unpack->left : sizeof in, at = 0;
-  in[0] = 0; /* for an entry without data, which some compilers take for one not read */
-  swerex__inflate_status status = SWEREX__INFLATE_MORE;
-  if (!swerex__unzip_read_at(unpack, unpack->at, in, size))
-    return swerex__zip_bad(err, "%s is cut off", entry->name);
-  unpack->at += size;
-  unpack->left -= size;
+  if (!swerex__unzip_fill(unpack, entry, err)) return false;
+  const unsigned char *packed = unpack->packed + unpack->used;
+  size_t used = unpack->filled - unpack->used, made = sizeof unpack->plain;
   if (entry->method == 0) {
-    if (!swerex__unzip_write(unpack, entry, in, size, err)) return false;
+    if (!swerex__unzip_write(unpack, entry, packed, used, err)) return false;
+    unpack->used += used;
     return unpack->left > 0 || swerex__unzip_end_file(unpack, entry, err);
   }
-  for (;;) {
-    size_t used = size - at, made = sizeof out;
-    status = swerex__inflate_run(&unpack->inflate, in + at, &used, out, &made);
-    at += used;
-    if (status == SWEREX__INFLATE_BROKEN)
-      return swerex__zip_bad(err, "%s: its compressed data is malformed", entry->name);
-    if (!swerex__unzip_write(unpack, entry, out, made, err)) return false;
-    if (status == SWEREX__INFLATE_DONE) return swerex__unzip_end_file(unpack, entry, err);
-    if (made < sizeof out && at == size) break;
-  }
-  if (unpack->left == 0)
+  swerex__inflate_status status =
+    swerex__inflate_run(&unpack->inflate, packed, &used, unpack->plain, &made);
+  unpack->used += used;
+  unpack->moved += used;
+  if (status == SWEREX__INFLATE_BROKEN)
+    return swerex__zip_bad(err, "%s: its compressed data is malformed", entry->name);
+  if (!swerex__unzip_write(unpack, entry, unpack->plain, made, err)) return false;
+  if (status == SWEREX__INFLATE_DONE) return swerex__unzip_end_file(unpack, entry, err);
+  if (made < sizeof unpack->plain && unpack->left == 0)
     return swerex__zip_bad(err, "%s: its compressed data is cut off", entry->name);
   return true;
 }
 
-/** Give the folders their modes and times, innermost last written: nothing goes into them now. */
-static void swerex__unzip_finish(swerex__unzip *unpack) {
-  for (size_t i = unpack->count; i-- > 0;) {
-    swerex__unzip_entry *entry = &unpack->entries[i];
+/** Give 64 folders their modes and times, from the last one: nothing goes into them any more. */
+static swerex__fs_progress swerex__unzip_finish(swerex__unzip *unpack) {
+  for (int i = 0; i < SWEREX__ZIP_STEP_ENTRIES && unpack->finished < unpack->count;) {
+    swerex__unzip_entry *entry = &unpack->entries[unpack->count - ++unpack->finished];
     const char *name = NULL;
     if (!entry->folder || entry->name_size == 0) continue;
+    i++;
     int parent = swerex__unzip_open_parent(unpack, entry, &name);
     int fd =
       parent < 0 ? -1 : swerex__fs_open(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -16464,29 +16479,23 @@ static void swerex__unzip_finish(swerex__unzip *unpack) {
     swerex__sys_close(&fd);
     swerex__sys_close(&parent);
   }
+  return unpack->finished < unpack->count ? SWEREX__FS_MORE : SWEREX__FS_DONE;
 }
 
 /** Move about a MiB, or 64 entries. After a failure the archive can only be freed. */
 static swerex__fs_progress swerex__unzip_step(swerex__unzip *unpack, swerex_error *err) {
-  uint64_t before = unpack->at;
+  unpack->moved = 0;
   for (int i = 0; i < SWEREX__ZIP_STEP_ENTRIES; i++) {
-    if (unpack->out < 0 && unpack->next == unpack->count) {
-      swerex__unzip_finish(unpack);
-      return SWEREX__FS_DONE;
-    }
-    swerex__unzip_entry *entry =
-      &unpack->entries[unpack->out < 0 ? unpack->next : unpack->next - 1];
     bool begin = unpack->out < 0;
-    if (begin) unpack->next++;
+    if (begin && unpack->next == unpack->count) return swerex__unzip_finish(unpack);
+    swerex__unzip_entry *entry = &unpack->entries[begin ? unpack->next++ : unpack->next - 1];
     if (begin && !swerex__unzip_begin(unpack, entry, err)) return SWEREX__FS_FAILED;
-    while (unpack->out >= 0) {
-      if (!swerex__unzip_piece(unpack, entry, err)) {
-        swerex__unzip_drop_file(unpack, entry);
-        return SWEREX__FS_FAILED;
-      }
-      if (unpack->at - before > SWEREX__ZIP_STEP_BYTES) break;
+    while (unpack->out >= 0 && unpack->moved <= SWEREX__ZIP_STEP_BYTES) {
+      if (swerex__unzip_piece(unpack, entry, err)) continue;
+      swerex__unzip_drop_file(unpack, entry);
+      return SWEREX__FS_FAILED;
     }
-    if (unpack->out >= 0) break;
+    if (unpack->moved > SWEREX__ZIP_STEP_BYTES) break;
   }
   return SWEREX__FS_MORE;
 }

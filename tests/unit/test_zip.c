@@ -395,6 +395,20 @@ static bool unpack(const char *data, size_t size, const char *target,
   return ok;
 }
 
+/** Count the steps that it takes. */
+static int count_steps(const char *data, size_t size) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  put("archive.zip", data, size, 0600);
+  int fd = open(in("archive.zip"), O_RDONLY), steps = 1;
+  swerex__unzip *u = swerex__unzip_new(NULL, fd, in("out"), NULL, &err);
+  CHECK(u != NULL);
+  for (; u != NULL && swerex__unzip_step(u, &err) == SWEREX__FS_MORE;) steps++;
+  CHECK(err.code == SWEREX_E_OK);
+  swerex__unzip_free(u);
+  close(fd);
+  return steps;
+}
+
 static void check_same(const char *a, const char *b) {
   static const char list[] = "find . -printf '%y %m %T@ %p %l\\n' |"
                              " sed 's/\\.[0-9]* / /; / \\. *$/d' | sort >";
@@ -647,6 +661,28 @@ static void *meagre(void *user_data, void *block, size_t size) {
     return NULL;
   }
   return (*budget)-- > 0 ? realloc(block, size) : NULL;
+}
+
+TEST(steps_are_small) {
+  enum { SIZE = 8 << 20, FOLDERS = 200 };
+  static char names[FOLDERS][8];
+  static item items[FOLDERS];
+  char *dense = (char *)malloc(SIZE + 1);
+  memset(dense, 'x', SIZE);
+  dense[SIZE] = '\0';
+  const item one = {.name = "dense", .data = dense, .method = 8};
+  for (int i = 0; i < FOLDERS; i++) {
+    snprintf(names[i], sizeof names[i], "%d/", i);
+    items[i].name = names[i];
+    items[i].mode = 0040755;
+  }
+  swerex__str data = hand_made(&one, 1), folders = hand_made(items, FOLDERS);
+  enter();
+  CHECK(data.size < 65536 && count_steps(data.data, data.size) >= SIZE >> 20);
+  CHECK(count_steps(folders.data, folders.size) >= 2 * FOLDERS / SWEREX__ZIP_STEP_ENTRIES);
+  swerex__str_clear(&data), swerex__str_clear(&folders);
+  free(dense);
+  leave();
 }
 
 /* --- what is refused, from archives that Python makes --- */

@@ -16061,7 +16061,10 @@ static bool swerex__unzip_find_directory(swerex__unzip *unpack, uint64_t *size, 
     return swerex__zip_bad(err, "Bad offset for central directory");
   unpack->directory = at - *size;
   unpack->shift = unpack->directory - start; /* bytes that stand before the archive */
-  if (*size > SWEREX__ZIP_DIRECTORY_MAX || *count > unpack->limits.entries)
+  if (*size > SWEREX__ZIP_DIRECTORY_MAX)
+    return swerex__zip_bad(err, "the archive's directory has more than %d bytes",
+                           (int)SWEREX__ZIP_DIRECTORY_MAX);
+  if (*count > unpack->limits.entries)
     return swerex__zip_bad(err, "the archive has more than %llu entries",
                            (unsigned long long)unpack->limits.entries);
   return true;
@@ -16197,10 +16200,16 @@ static int swerex__unzip_by_offset(const void *left, const void *right) {
   return a->offset < b->offset ? -1 : a->offset > b->offset;
 }
 
-static int swerex__unzip_by_name(const void *left, const void *right) {
-  const swerex__unzip_entry *a = *(const swerex__unzip_entry *const *)left;
-  const swerex__unzip_entry *b = *(const swerex__unzip_entry *const *)right;
-  return strcmp(a->name, b->name);
+/** Where a character stands in the order of paths: what is below a path follows it at once. */
+static int swerex__unzip_rank(char c) {
+  return c == '\0' ? 0 : c == '/' ? 1 : (unsigned char)c + 1;
+}
+
+static int swerex__unzip_by_path(const void *left, const void *right) {
+  const char *a = (*(const swerex__unzip_entry *const *)left)->name;
+  const char *b = (*(const swerex__unzip_entry *const *)right)->name;
+  while (*a == *b && *a != '\0') a++, b++;
+  return swerex__unzip_rank(*a) - swerex__unzip_rank(*b);
 }
 
 /** Refuse entries that share data: so do bombs. */
@@ -16216,16 +16225,15 @@ static bool swerex__unzip_check_overlap(swerex__unzip *unpack, swerex__unzip_ent
 /** Refuse entries whose path goes through a link of the archive. */
 static bool swerex__unzip_check_links(swerex__unzip *unpack, swerex__unzip_entry **list,
                                       swerex_error *err) {
-  qsort(list, unpack->count, sizeof(void *), swerex__unzip_by_name);
+  const swerex__unzip_entry *link = NULL; /* which the next paths may go through */
+  qsort(list, unpack->count, sizeof(void *), swerex__unzip_by_path);
   for (size_t i = 0; i < unpack->count; i++) {
-    const swerex__unzip_entry *link = list[i];
-    if (!link->link) continue;
-    for (size_t k = i + 1; k < unpack->count; k++) {
-      const char *name = list[k]->name;
-      if (strncmp(name, link->name, link->name_size) != 0) break;
-      if (name[link->name_size] == '/')
-        return swerex__zip_bad(err, "%s: its path goes through a link of the archive", name);
-    }
+    const char *name = list[i]->name;
+    bool starts = link != NULL && strncmp(name, link->name, link->name_size) == 0;
+    if (starts && name[link->name_size] == '/')
+      return swerex__zip_bad(err, "%s: its path goes through a link of the archive", name);
+    if (starts && name[link->name_size] == '\0') continue; /* the same path once more */
+    link = list[i]->link ? list[i] : NULL;
   }
   return true;
 }
@@ -16377,6 +16385,7 @@ static void swerex__unzip_set_mode(int fd, const swerex__unzip_entry *entry) {
 static bool swerex__unzip_begin(swerex__unzip *unpack, swerex__unzip_entry *entry,
                                 swerex_error *err) {
   char target[SWEREX__ZIP_NAME_MAX + 1];
+  struct stat info;
   const char *name = NULL;
   if (entry->link && !swerex__unzip_read_small(unpack, entry, target, err)) return false;
   if (entry->name_size == 0) return true; /* "./": the target itself */
@@ -16384,7 +16393,9 @@ static bool swerex__unzip_begin(swerex__unzip *unpack, swerex__unzip_entry *entr
   if (folder < 0) return swerex__unzip_fail(unpack, entry, err);
   bool ok = true;
   if (entry->folder) {
-    ok = mkdirat(folder, name, 0777) == 0 || errno == EEXIST;
+    ok = mkdirat(folder, name, 0777) == 0 ||
+         (errno == EEXIST && fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+          S_ISDIR(info.st_mode));
   } else {
     ok = unlinkat(folder, name, 0) == 0 || errno == ENOENT;
     if (ok && entry->link) ok = swerex__unzip_make_link(entry, target, folder, name);

@@ -647,9 +647,21 @@ TEST(nothing_is_written_through_what_is_there) {
   leave();
 }
 
-static unsigned mode_of(const char *name) {
+TEST(a_file_in_the_place_of_a_folder_is_named) {
+  const item folder = {.name = "f/"}, known = {.name = "d/", .mode = 0040700};
+  swerex__str one = hand_made(&folder, 1), two = hand_made(&known, 1);
+  swerex_error err = SWEREX_ERROR_INIT;
   struct stat info;
-  return lstat(in(name), &info) == 0 ? (unsigned)info.st_mode & 07777U : 0xFFFFU;
+  enter();
+  CHECK(mkdir(in("out"), 0700) == 0 && mkdir(in("out/d"), 0755) == 0);
+  put("out/f", "old", 3, 0600);
+  CHECK(!unpack(one.data, one.size, in("out"), NULL, &err));
+  CHECK(err.sys_errno == EEXIST && strstr(err.message, "out/f") != NULL);
+  CHECK(unpack(two.data, two.size, in("out"), NULL, &err));
+  CHECK(stat(in("out/d"), &info) == 0 && (info.st_mode & 0777) == 0700);
+  swerex__str_clear(&one), swerex__str_clear(&two);
+  swerex__err_clear(&err);
+  leave();
 }
 
 /* --- memory that runs out --- */
@@ -780,6 +792,8 @@ TEST(directories_that_lie_are_refused) {
   REFUSE("Overlapped entries", {.name = "a", .data = "xxxxxxxx"}, {.name = "b", .data = "x", .offset = 8});
   REFUSE("Bad magic number for file header", {.name = "a", .data = "x"},
          {.name = "l", .data = "xxxxxxxxxxxxxxxxx", .mode = 0120777, .offset = 45});
+  REFUSE("l/x: its path goes through a link", {.name = "l/x"}, {.name = "l-x"},
+         {.name = "l", .data = "d", .mode = 0120777}, {.name = "l"});
   REFUSE("Bad CRC-32 for file 'l'", {.name = "l", .data = "x", .mode = 0120777, .crc = 1});
   REFUSE("Bad CRC-32 for file 'l'", {.name = "l", .data = "x", .mode = 0120777, .method = 8, .size = 2});
   leave();

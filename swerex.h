@@ -15624,6 +15624,13 @@ static bool swerex__zip_pack_fail(const swerex__zip_pack *pack, int number, swer
   return false;
 }
 
+/** Append to the path of the present entry. */
+static bool swerex__zip_pack_extend(swerex__zip_pack *pack, const char *text, swerex_error *err) {
+  bool fits = strlen(text) <= pack->path.max - pack->path.size;
+  swerex__str_puts(&pack->path, text);
+  return !pack->path.failed || swerex__zip_pack_fail(pack, fits ? ENOMEM : ENAMETOOLONG, err);
+}
+
 /** Open a folder and go into it. */
 static bool swerex__zip_pack_enter(swerex__zip_pack *pack, int fd, swerex_error *err) {
   int number = errno;
@@ -15712,6 +15719,8 @@ static void swerex__zip_pack_list(swerex__zip_pack *pack, bool deflated, uint64_
   swerex__str *out = &pack->directory;
   bool big = size >= SWEREX__ZIP_BIG || packed >= SWEREX__ZIP_BIG ||
              pack->start >= SWEREX__ZIP_BIG || (deflated && swerex__zip_is_big(&pack->info));
+  int64_t time = (int64_t)pack->info.st_mtime;
+  bool seconds = time >= INT32_MIN && time <= INT32_MAX; /* later than 2038: DOS's time is all */
   swerex__zip_put(out, 0x02014B50U, 4);
   swerex__zip_put(out, 3U << 8 | (big ? 45U : 20U), 2); /* made by Unix: modes are kept */
   swerex__zip_pack_common(pack, out, deflated, big);
@@ -15719,7 +15728,7 @@ static void swerex__zip_pack_list(swerex__zip_pack *pack, bool deflated, uint64_
   swerex__zip_put(out, big ? SWEREX__ZIP_BIG : packed, 4);
   swerex__zip_put(out, big ? SWEREX__ZIP_BIG : size, 4);
   swerex__zip_put(out, pack->path.size, 2);
-  swerex__zip_put(out, (big ? 28U : 0U) + 9, 2);
+  swerex__zip_put(out, (big ? 28U : 0U) + (seconds ? 9U : 0U), 2);
   swerex__zip_put(out, 0, 6); /* no comment, first disk, no internal attributes */
   swerex__zip_put(out,
                   (uint64_t)pack->info.st_mode << 16 | (S_ISDIR(pack->info.st_mode) ? 16U : 0U), 4);
@@ -15732,10 +15741,12 @@ static void swerex__zip_pack_list(swerex__zip_pack *pack, bool deflated, uint64_
     swerex__zip_put(out, packed, 8);
     swerex__zip_put(out, pack->start, 8);
   }
-  swerex__zip_put(out, 0x5455U, 2); /* the time in seconds, which DOS cannot say */
-  swerex__zip_put(out, 5, 2);
-  swerex__zip_put(out, 1, 1);
-  swerex__zip_put(out, (uint64_t)pack->info.st_mtime, 4);
+  if (seconds) {
+    swerex__zip_put(out, 0x5455U, 2);
+    swerex__zip_put(out, 5, 2);
+    swerex__zip_put(out, 1, 1);
+    swerex__zip_put(out, (uint64_t)time, 4);
+  }
   pack->count++;
 }
 
@@ -15840,10 +15851,11 @@ static bool swerex__zip_pack_entry(swerex__zip_pack *pack, int folder, const cha
     return swerex__err_set(err, SWEREX_E_VALUE, "%s/%s is neither a file nor a folder nor a link",
                            pack->root, pack->path.data);
   int fd = swerex__fs_open(folder, name, O_RDONLY | O_NOFOLLOW | O_DIRECTORY, 0);
-  if (fd >= 0) {
-    swerex__str_putc(&pack->path, '/');
-    if (!pack->path.failed) swerex__zip_pack_small(pack, "", 0);
+  if (fd >= 0 && !swerex__zip_pack_extend(pack, "/", err)) {
+    close(fd);
+    return false;
   }
+  if (fd >= 0) swerex__zip_pack_small(pack, "", 0);
   return swerex__zip_pack_enter(pack, fd, err);
 }
 
@@ -15893,9 +15905,15 @@ static bool swerex__zip_pack_next(swerex__zip_pack *pack, swerex_error *err) {
     return true;
   }
   if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return true;
-  swerex__str_puts(&pack->path, entry->d_name);
-  if (pack->path.failed) return swerex__zip_pack_fail(pack, ENAMETOOLONG, err);
+  if (!swerex__zip_pack_extend(pack, entry->d_name, err)) return false;
   return swerex__zip_pack_entry(pack, dirfd(level->entries), entry->d_name, err);
+}
+
+/** Report an archive that cannot be held. Returns false. */
+static bool swerex__zip_pack_overflow(const swerex__zip_pack *pack, swerex_error *err) {
+  size_t left = pack->directory.max - pack->directory.size; /* less than what an entry may take? */
+  if (pack->out.failed || left > 2 * SWEREX__ZIP_NAME_MAX) return swerex__err_memory(err);
+  return swerex__err_set(err, SWEREX_E_VALUE, "%s has too many files", pack->root);
 }
 
 /** Give the next bytes of the archive; *got 0: its end. */
@@ -15905,8 +15923,7 @@ static bool swerex__zip_pack_read(swerex__zip_pack *pack, char *out, size_t room
     pack->out.size = pack->taken = 0;
     bool ok = pack->fd >= 0 ? swerex__zip_pack_piece(pack, err) : swerex__zip_pack_next(pack, err);
     if (!ok) return false;
-    if (pack->out.failed || pack->directory.failed)
-      return swerex__err_set(err, SWEREX_E_VALUE, "%s has too many files", pack->root);
+    if (pack->out.failed || pack->directory.failed) return swerex__zip_pack_overflow(pack, err);
   }
   size_t size = pack->out.size - pack->taken;
   *got = size < room ? size : room;

@@ -697,6 +697,43 @@ TEST(steps_are_small) {
   leave();
 }
 
+TEST(memory_that_runs_out_is_named) {
+  static char room[1 << 16];
+  swerex_error err = SWEREX_ERROR_INIT;
+  bool ok = false;
+  enter();
+  CHECK(mkdir(in("tree"), 0700) == 0 && mkdir(in("tree/a"), 0700) == 0);
+  put("tree/a/b", "x", 1, 0600);
+  for (long enough = 0; !ok; enough++) {
+    long budget = enough;
+    size_t got = 1;
+    swerex_allocator memory = {meagre, &budget};
+    swerex__zip_pack *p = swerex__zip_pack_new(&memory, in("tree"), &err);
+    for (ok = p != NULL; ok && got > 0;) ok = swerex__zip_pack_read(p, room, sizeof room, &got, &err);
+    swerex__zip_pack_free(p);
+    CHECK(ok ? enough > 4 : err.code == SWEREX_E_NO_MEMORY);
+    if (!ok && err.code != SWEREX_E_NO_MEMORY) printf("# %ld: %s\n", enough, err.message);
+    swerex__err_clear(&err);
+  }
+  leave();
+}
+
+TEST(times_after_2038_come_back) {
+  struct timespec times[2] = {{0, UTIME_NOW}, {(time_t)4102444801, 0}}; /* 2100; DOS has even seconds */
+  struct stat before, after;
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex__str out;
+  enter();
+  CHECK(mkdir(in("tree"), 0700) == 0);
+  put("tree/late", "x", 1, 0600);
+  CHECK(utimensat(AT_FDCWD, in("tree/late"), times, 0) == 0 && stat(in("tree/late"), &before) == 0);
+  CHECK(pack(in("tree"), 4096, &out, &err) && unpack(out.data, out.size, in("out"), NULL, &err));
+  CHECK(stat(in("out/late"), &after) == 0);
+  CHECK_INT(after.st_mtime / 2, before.st_mtime / 2); /* a file system may have cut it */
+  swerex__str_clear(&out);
+  leave();
+}
+
 /* --- what is refused, from archives that Python makes --- */
 
 typedef struct hostile {

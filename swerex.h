@@ -147,7 +147,7 @@
  *   sock    Sockets: names, connecting, listening, streams    uses: sys mem err str poll loop
  *   http    HTTP/1.1: one parser for requests and responses   uses: sys str
  *   multi   multipart/form-data                               uses: str sock http
- *   deflate CRC-32, deflate                                   uses: str
+ *   deflate CRC-32, deflate                                   uses: sys str
  *   inflate Inflate                                           uses: deflate
  *   zip     Zip archives, packed                              uses: sys mem err str text fs deflate
  *   unzip   Zip archives, unpacked                            uses: sys mem err str fs deflate
@@ -14720,7 +14720,7 @@ static bool swerex__multi_complete(const swerex__multi *multi) {
  * [deflate] CRC-32, deflate
  * ========================================================================================== */
 /* RFC 1951, in blocks of 64 KiB with 32 KiB of history: hash chains, one step of lazy matching, and
- * of the three forms of a block the one that is smallest. */
+ * each block in codes of its own, or as it is where that is smaller. */
 
 enum {
   SWEREX__DEFLATE_WINDOW = 32768,
@@ -14740,6 +14740,7 @@ static const uint8_t swerex__deflate_length_bits[] = {0, 0, 0, 0, 0, 0, 0, 0, 1,
 static const uint16_t swerex__deflate_distance_base[] = {
   1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
   193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
+static const uint8_t swerex__deflate_run_bits[] = {2, 3, 7}; /* behind the symbols 16, 17, 18 */
 static const uint8_t swerex__deflate_order[] = {16, 17, 18, 0, 8,  7, 9,  6, 10, 5,
                                                 11, 4,  12, 3, 13, 2, 14, 1, 15};
 
@@ -14891,11 +14892,12 @@ static void swerex__deflate_match(swerex__deflate *d) {
   }
 }
 
-static unsigned swerex__deflate_length_symbol(unsigned length) {
-  unsigned low = 0, high = 28;
+/** Find the last of `count` ascending bases that is not above a value. */
+static unsigned swerex__deflate_search(const uint16_t *base, unsigned count, unsigned value) {
+  unsigned low = 0, high = count - 1;
   while (low < high) {
     unsigned middle = (low + high + 1) / 2;
-    if (swerex__deflate_length_base[middle] <= length)
+    if (base[middle] <= value)
       low = middle;
     else
       high = middle - 1;
@@ -14903,16 +14905,13 @@ static unsigned swerex__deflate_length_symbol(unsigned length) {
   return low;
 }
 
+static unsigned swerex__deflate_length_symbol(unsigned length) {
+  return swerex__deflate_search(swerex__deflate_length_base,
+                                SWEREX__SYS_COUNT(swerex__deflate_length_base), length);
+}
+
 static unsigned swerex__deflate_distance_symbol(unsigned distance) {
-  unsigned low = 0, high = SWEREX__DEFLATE_DISTANCES - 1;
-  while (low < high) {
-    unsigned middle = (low + high + 1) / 2;
-    if (swerex__deflate_distance_base[middle] <= distance)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return low;
+  return swerex__deflate_search(swerex__deflate_distance_base, SWEREX__DEFLATE_DISTANCES, distance);
 }
 
 /** A set of codes to write by. */
@@ -15063,7 +15062,6 @@ static void swerex__deflate_run(swerex__deflate_tree *tree) {
 }
 
 static void swerex__deflate_grow(const swerex__deflate *d, swerex__deflate_tree *tree) {
-  static const uint8_t extra[] = {2, 3, 7};
   memset(tree, 0, sizeof *tree);
   swerex__deflate_count(d, tree);
   swerex__deflate_plan(&tree->literals, 286, SWEREX__DEFLATE_MAX_BITS);
@@ -15082,9 +15080,11 @@ static void swerex__deflate_grow(const swerex__deflate *d, swerex__deflate_tree 
     tree->bits += (size_t)tree->literals.uses[i] * tree->literals.lengths[i];
   for (unsigned i = 0; i < SWEREX__DEFLATE_DISTANCES; i++)
     tree->bits += (size_t)tree->distances.uses[i] * tree->distances.lengths[i];
-  for (unsigned i = 0; i < tree->run_count; i++)
-    tree->bits +=
-      tree->lengths.lengths[tree->runs[i]] + (tree->runs[i] >= 16 ? extra[tree->runs[i] - 16] : 0U);
+  for (unsigned i = 0; i < tree->run_count; i++) {
+    unsigned symbol = tree->runs[i];
+    tree->bits += tree->lengths.lengths[symbol];
+    if (symbol >= 16) tree->bits += swerex__deflate_run_bits[symbol - 16];
+  }
 }
 
 static void swerex__deflate_write(swerex__deflate *d, const swerex__deflate_set *set,
@@ -15095,7 +15095,6 @@ static void swerex__deflate_write(swerex__deflate *d, const swerex__deflate_set 
 /** Write the block with codes of its own. */
 static void swerex__deflate_write_codes(swerex__deflate *d, const swerex__deflate_tree *tree,
                                         bool last) {
-  static const uint8_t extra[] = {2, 3, 7};
   swerex__deflate_put(d, (last ? 1U : 0U) | 2U << 1, 3);
   swerex__deflate_put(d, tree->literal_count - 257, 5);
   swerex__deflate_put(d, tree->distance_count - 1, 5);
@@ -15103,8 +15102,10 @@ static void swerex__deflate_write_codes(swerex__deflate *d, const swerex__deflat
   for (unsigned i = 0; i < tree->order_count; i++)
     swerex__deflate_put(d, tree->lengths.lengths[swerex__deflate_order[i]], 3);
   for (unsigned i = 0; i < tree->run_count; i++) {
-    swerex__deflate_write(d, &tree->lengths, tree->runs[i]);
-    if (tree->runs[i] >= 16) swerex__deflate_put(d, tree->extra[i], extra[tree->runs[i] - 16]);
+    unsigned symbol = tree->runs[i];
+    swerex__deflate_write(d, &tree->lengths, symbol);
+    if (symbol >= 16)
+      swerex__deflate_put(d, tree->extra[i], swerex__deflate_run_bits[symbol - 16]);
   }
   for (size_t i = 0; i < d->symbol_count; i++) {
     const swerex__deflate_symbol *symbol = &d->symbols[i];
@@ -15174,8 +15175,7 @@ static void swerex__deflate_flush(swerex__deflate *d, bool last) {
 static void swerex__deflate_add(swerex__deflate *d, const void *data, size_t size, bool last) {
   const unsigned char *from = (const unsigned char *)data;
   while (size > 0) {
-    size_t room = sizeof d->data - d->start - d->size, count = size < room ? size : room;
-    if (d->size + count > SWEREX__DEFLATE_BLOCK) count = SWEREX__DEFLATE_BLOCK - d->size;
+    size_t room = SWEREX__DEFLATE_BLOCK - d->size, count = size < room ? size : room;
     memcpy(d->data + d->start + d->size, from, count);
     d->size += count;
     from += count;
@@ -15385,7 +15385,7 @@ static swerex__inflate_status swerex__inflate_sizes(swerex__inflate *z) {
 
 /** Read one length, or a run of equal ones. */
 static swerex__inflate_status swerex__inflate_length(swerex__inflate *z) {
-  static const uint8_t bits[] = {2, 3, 7}, base[] = {3, 3, 11};
+  static const uint8_t base[] = {3, 3, 11};
   uint64_t ahead = z->bits;
   unsigned count = z->count, repeat = 1, value;
   int symbol = swerex__inflate_symbol(z, &z->codes[0]);
@@ -15393,7 +15393,7 @@ static swerex__inflate_status swerex__inflate_length(swerex__inflate *z) {
   if (symbol < 0) return swerex__inflate_fail(z);
   value = (unsigned)symbol;
   if (symbol >= 16) {
-    unsigned extra = bits[symbol - 16];
+    unsigned extra = swerex__deflate_run_bits[symbol - 16];
     if (z->count < extra) {
       z->bits = ahead;
       z->count = count;

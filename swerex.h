@@ -16565,6 +16565,7 @@ static swerex__fs_progress swerex__unzip_step(swerex__unzip *unpack, swerex_erro
   X(OPT_CAINFO, 10065)                                                                             \
   X(OPT_CAPATH, 10097)                                                                             \
   X(OPT_PRIVATE, 10103)                                                                            \
+  X(OPT_OPENSOCKETDATA, 10164)                                                                     \
   X(OPT_COPYPOSTFIELDS, 10165)                                                                     \
   X(OPT_WRITEFUNCTION, 20011)                                                                      \
   X(OPT_READFUNCTION, 20012)                                                                       \
@@ -16714,7 +16715,8 @@ static bool swerex__lib_load(swerex__lib_api *api, swerex_error *err) {
 #define SWEREX__LIB_ROW(type, name, arguments)                                                     \
   symbol = dlsym(library, "curl_" #name);                                                          \
   if (symbol == NULL)                                                                              \
-    return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "libcurl has no curl_" #name);               \
+    return swerex__err_set(err, SWEREX_E_UNSUPPORTED,                                              \
+                           "libcurl has no curl_" #name ": install a newer one");                  \
   memcpy(&api->name, &symbol, sizeof symbol);
   SWEREX__LIB_CALLS(SWEREX__LIB_ROW)
 #undef SWEREX__LIB_ROW
@@ -16811,6 +16813,7 @@ typedef struct swerex__curl_job {
   bool added, stopped;
   swerex__lib_code refused; /* the first option that was not taken */
   int status;
+  int number; /* errno of a socket that could not be made; libcurl says only that it failed */
   uint64_t body_sent;
   swerex_error error; /* of read and on_data */
   char words[SWEREX__CURL_WORDS];
@@ -16873,7 +16876,7 @@ static void swerex__curl_describe(swerex__curl_job *job, swerex__lib_code result
     {SWEREX__LIB_E_UNKNOWN_OPTION, SWEREX_E_UNSUPPORTED},
   };
   const swerex__lib_api *api = &job->curl->api;
-  char *url = NULL;
+  char *url = NULL, text[128], why[160] = "";
   swerex_code code = SWEREX_E_OS;
   if ((int)result == SWEREX__LIB_E_OUT_OF_MEMORY) {
     swerex__err_memory(error);
@@ -16881,12 +16884,13 @@ static void swerex__curl_describe(swerex__curl_job *job, swerex__lib_code result
   }
   for (size_t i = 0; i < SWEREX__SYS_COUNT(codes); i++)
     if (codes[i].result == (int)result) code = codes[i].code;
+  if (job->number != 0)
+    snprintf(why, sizeof why, " (%s)", swerex__err_describe(job->number, text, sizeof text));
+  else if ((int)result == SWEREX__LIB_E_PEER_FAILED_VERIFICATION)
+    snprintf(why, sizeof why, " (SSL_CERT_FILE may name the certificates to trust)");
   api->easy_getinfo(job->easy, (swerex__lib_info)SWEREX__LIB_INFO_EFFECTIVE_URL, &url);
   swerex__err_set(error, code, "%s: %s%s", url == NULL ? "https" : url,
-                  job->words[0] != '\0' ? job->words : api->easy_strerror(result),
-                  (int)result == SWEREX__LIB_E_PEER_FAILED_VERIFICATION
-                    ? " (SSL_CERT_FILE may name the certificates to trust)"
-                    : "");
+                  job->words[0] != '\0' ? job->words : api->easy_strerror(result), why);
 }
 
 /** End a call, and free its job. */
@@ -16973,9 +16977,11 @@ static size_t swerex__curl_on_header(char *line, size_t unit, size_t count, void
 
 static int swerex__curl_open_socket(void *user, swerex__lib_purpose purpose,
                                     swerex__lib_address *address) {
-  (void)user;
+  swerex__curl_job *job = (swerex__curl_job *)user;
+  int fd = swerex__sock_new(address->family, address->socktype, address->protocol);
+  if (fd < 0 && errno != EAFNOSUPPORT) job->number = errno; /* without IPv6, IPv4 may do */
   (void)purpose;
-  return swerex__sock_new(address->family, address->socktype, address->protocol);
+  return fd;
 }
 
 /* --- driving libcurl ---------------------------------------------------------------------- */
@@ -17134,11 +17140,13 @@ static swerex__curl *swerex__curl_new(swerex_loop *loop, swerex_error *err) {
     return NULL;
   }
   pthread_mutex_lock(&lock);
-  ok = (int)api->global_init(SWEREX__LIB__GLOBAL_ALL) == SWEREX__LIB_E_OK;
+  swerex__lib_code code = api->global_init(SWEREX__LIB__GLOBAL_ALL);
   pthread_mutex_unlock(&lock);
+  ok = (int)code == SWEREX__LIB_E_OK;
   curl->multi = ok ? api->multi_init() : NULL;
   if (curl->multi == NULL) {
-    swerex__err_set(err, SWEREX_E_OS, "libcurl cannot be prepared");
+    swerex__err_set(err, SWEREX_E_OS, "libcurl cannot be prepared: %s",
+                    ok ? "no memory or no descriptors are left" : api->easy_strerror(code));
     swerex__curl_destroy(curl);
     return NULL;
   }
@@ -17270,6 +17278,7 @@ static void swerex__curl_set_options(swerex__curl_job *job) {
   swerex__curl_set_pointer(job, SWEREX__LIB_OPT_ERRORBUFFER, job->words);
   swerex__curl_set_pointer(job, SWEREX__LIB_OPT_WRITEDATA, job);
   swerex__curl_set_pointer(job, SWEREX__LIB_OPT_HEADERDATA, job);
+  swerex__curl_set_pointer(job, SWEREX__LIB_OPT_OPENSOCKETDATA, job);
   swerex__curl_note(job, api->easy_setopt(job->easy,
                                           (swerex__lib_option)SWEREX__LIB_OPT_WRITEFUNCTION,
                                           swerex__curl_on_write));

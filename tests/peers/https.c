@@ -578,6 +578,25 @@ static void resolving(const char *host) {
   loop = swerex_loop_new(NULL, &err);
 }
 
+/** No descriptor is left for a connection. */
+static void crowded(const char *host) {
+  struct rlimit limit, before;
+  probe p;
+  open_probe(&p, host, "/count");
+  CHECK(swerex__web_start(&p.call, &err));
+  run_probe(&p, 1); /* however it ends, libcurl has what it needs for all calls */
+  int next = dup(0);
+  CHECK(next > 0 && close(next) == 0 && getrlimit(RLIMIT_NOFILE, &before) == 0);
+  limit = before;
+  limit.rlim_cur = (rlim_t)next;
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0 && swerex__web_start(&p.call, &err));
+  run_probe(&p, 2);
+  CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+  printf("%s: %s\n", swerex_code_name(p.error.code), p.error.message);
+  CHECK(p.error.code == SWEREX_E_OS && strstr(p.error.message, "Too many open files") != NULL);
+  close_probe(&p);
+}
+
 static int open_descriptors(void) {
   int count = 0;
   DIR *folder = opendir("/proc/self/fd");
@@ -596,7 +615,7 @@ int main(int argc, char **argv) {
               {"idle", idle},           {"requests", requests}, {"trailers", trailers},
               {"callbacks", callbacks}, {"wrong", wrong},       {"foreign", foreign},
               {"ours", ours},           {"resolving", resolving}, {"signals", signals},
-              {"multiplex", multiplex}};
+              {"multiplex", multiplex}, {"crowded", crowded}};
   int before = open_descriptors();
   bool known = false;
   loop = swerex_loop_new(NULL, &err);

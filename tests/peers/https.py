@@ -284,6 +284,7 @@ def run(build, ports):
         time.sleep(0.3)
         STATE["connections"] = 0
         check(build, name, [name, at("own")])
+    check(build, "crowded", ["crowded", at("own", "127.0.0.1")])
     check(build, "resolving", ["resolving", "https://no.such.name.invalid"])
     refused("untrusted", at("good"), "OS", "SSL certificate problem", {})
     refused("bundle", at("good"), "OS", "/nonexistent", {"SSL_CERT_FILE": "/nonexistent"})

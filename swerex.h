@@ -13736,8 +13736,15 @@ static void swerex__sock_dial_give_up(swerex__sock_dial *dial) {
 
 static void swerex__sock_dial_on_time(swerex__loop_timer *timer) {
   swerex__sock_dial *dial = (swerex__sock_dial *)timer->owner;
-  dial->number = ETIMEDOUT;
-  swerex__sock_dial_give_up(dial);
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (dial->job == NULL) {
+    dial->number = ETIMEDOUT;
+    swerex__sock_dial_give_up(dial);
+    return;
+  }
+  swerex__err_set(&error, SWEREX_E_TIMEOUT, "%s: no name server has answered in time", dial->name);
+  error.sys_errno = ETIMEDOUT;
+  swerex__sock_dial_end(dial, -1, &error);
 }
 
 static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {

@@ -333,12 +333,14 @@ TEST(paths) {
 
 typedef struct dialled {
   int fd, number; /* errno; -1 until it has ended */
+  char message[200];
 } dialled;
 
 static void on_dialled(void *owner, int fd, swerex_error *error) {
   dialled *d = (dialled *)owner;
   d->fd = fd;
   d->number = error->sys_errno;
+  snprintf(d->message, sizeof d->message, "%s", error->message == NULL ? "" : error->message);
 }
 
 static swerex__sock_dial *dial(swerex_loop *loop, const char *host, int port, double patience, dialled *d) {
@@ -350,6 +352,20 @@ static swerex__sock_dial *dial(swerex_loop *loop, const char *host, int port, do
 static void finish(swerex_loop *loop, const dialled *d) {
   for (double end = swerex__util_now() + 5; d->number < 0 && swerex__util_now() < end;)
     CHECK(swerex_loop_run(loop, 0.05, NULL));
+}
+
+TEST(a_lookup_that_takes_too_long_is_named) {
+  dialled d;
+  int fds = test_count_fds();
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  CHECK(pipe(slow_gate) == 0 && dial(loop, SLOW_NAME, 80, 0.02, &d) != NULL);
+  finish(loop, &d);
+  CHECK_INT(d.number, ETIMEDOUT);
+  CHECK_STR(d.message, SLOW_NAME ": no name server has answered in time");
+  swerex_loop_free(loop);
+  close(slow_gate[1]); /* the thread ends, and lets go of its pipe */
+  for (int i = 0; i < 1000 && test_count_fds() > fds + 1; i++) usleep(1000);
+  close(slow_gate[0]);
 }
 
 TEST(a_lookup_ends_though_the_host_has_forked) {

@@ -163,12 +163,13 @@ TEST(responses) {
   check_rows(true, rows, sizeof rows / sizeof *rows);
 }
 
-/** Feed a head with a long part until it is refused. */
+/** Read a message with a long part, which ends in an empty line; returns why it is refused, or 0. */
 static int limit_of(const char *start, const char *part, int times) {
   swerex__str text = swerex__str_new(NULL, 1 << 24), out = swerex__str_new(NULL, 1 << 24);
   int fault = 0;
   swerex__str_puts(&text, start);
   for (int i = 0; i < times; i++) swerex__str_puts(&text, part);
+  swerex__str_puts(&text, "\r\n");
   trace(false, text.data, text.size, text.size, &out);
   const char *broken = strstr(out.data, "broken ");
   if (broken == NULL || sscanf(broken, "broken %d", &fault) != 1) fault = 0;
@@ -180,7 +181,8 @@ static int limit_of(const char *start, const char *part, int times) {
 TEST(limits) {
   CHECK_INT(limit_of("GET /", "x", 70000), 414);
   CHECK_INT(limit_of("GET / HTTP/1.1\r\nX: ", "x", 70000), 431);
-  CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 200), 0);
+  CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 99), 0);
+  CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 100), 431);
   CHECK_INT(limit_of("GET / HTTP/1.1\r\n" HOST, "X: y\r\n", 20000), 431);
   CHECK_INT(limit_of(CHUNKED "1;", "x", 2000), 400);
   CHECK_INT(limit_of(CHUNKED "0\r\nX: ", "x", 2000), 431);
@@ -248,21 +250,24 @@ TEST(forms) {
 
 TEST(forms_that_are_refused_say_why) {
   static const struct {
-    const char *start;
-    int more; /* letters that follow */
+    const char *start, *more;
+    int times; /* that `more` comes */
     const char *why;
   } rows[] = {
-    {"--AB\r\nContent-Disposition: form-data; name=a\r\n\r\n", SWEREX__FORM_FIELD_MAX + 1, "a field is too long"},
-    {"--AB\r\nX: ", SWEREX__MULTI_HEAD + 1, "a part's headers are too long"},
-    {"--AB\r\nX\r\n\r\n", 0, "a part's header is malformed"},
-    {"--AB\r\nContent-Disposition: form-data\r\n\r\n", 0, "a part has no name that can be read"},
-    {"--ABC\r\n", 0, "a boundary does not end its line"},
+    {"--AB\r\nContent-Disposition: form-data; name=a\r\n\r\n", "x", SWEREX__FORM_FIELD_MAX + 1, "a field is too long"},
+    {"--AB\r\nX: ", "x", SWEREX__MULTI_HEAD + 1, "a part's headers are too long"},
+    {"", PART("a", "1"), SWEREX__MULTI_PARTS + 1, "the form has too many parts"},
+    {"--AB\r\nX\r\n\r\n", "", 0, "a part's header is malformed"},
+    {"--AB\r\nContent-Disposition: form-data\r\n\r\n", "", 0, "a part has no name that can be read"},
+    {"--AB", " ", SWEREX__MULTI_PADDING + 1, "a boundary does not end its line"},
+    {"--ABC\r\n", "", 0, "a boundary does not end its line"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     swerex__http_text type = {FORM, sizeof FORM - 1};
     swerex__form *form = swerex__form_new(NULL, type);
     bool ok = swerex__multi_read(&form->multi, rows[i].start, strlen(rows[i].start));
-    for (int k = 0; ok && k < rows[i].more; k++) ok = swerex__multi_read(&form->multi, "x", 1);
+    for (int k = 0; ok && k < rows[i].times; k++)
+      ok = swerex__multi_read(&form->multi, rows[i].more, strlen(rows[i].more));
     CHECK(!ok);
     CHECK_STR(form->multi.why, rows[i].why);
     swerex__form_free(form);

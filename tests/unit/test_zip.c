@@ -815,8 +815,10 @@ TEST(limits_and_sums_hold) {
 }
 
 TEST(directories_that_lie_are_refused) {
-  static char name[60000];
+  static char name[60000], noise[12000];
+  for (size_t i = 0; i + 1 < sizeof noise; i++) noise[i] = (char)(1 + dice(255));
   enter();
+  REFUSE("l: a link that cannot be read", {.name = "l", .data = noise, .mode = 0120777, .method = 8, .size = 9});
   REFUSE("is encrypted", {.name = "a", .data = "x", .flags = 1});
   REFUSE("compression method 12 is not supported", {.name = "a", .data = "x", .method = 12});
   REFUSE("its two sizes differ", {.name = "a", .data = "x", .size = 7});

@@ -15608,6 +15608,7 @@ typedef struct swerex__zip_pack {
   swerex__deflate deflate;
   swerex__str packed; /* deflated, before it goes to out */
   uint64_t packed_size;
+  char data[SWEREX__ZIP_CHUNK]; /* of the present file */
 } swerex__zip_pack;
 
 static void swerex__zip_pack_free(swerex__zip_pack *pack) {
@@ -15776,12 +15777,11 @@ static void swerex__zip_pack_begin(swerex__zip_pack *pack) {
 
 /** Pack the next piece of the present file. */
 static bool swerex__zip_pack_piece(swerex__zip_pack *pack, swerex_error *err) {
-  char data[SWEREX__ZIP_CHUNK];
-  ssize_t n = swerex__fs_read_some(pack->fd, data, sizeof data);
+  ssize_t n = swerex__fs_read_some(pack->fd, pack->data, sizeof pack->data);
   if (n < 0) return swerex__zip_pack_fail(pack, errno, err);
-  pack->sum = swerex__deflate_crc_add(&pack->crc, pack->sum, data, (size_t)n);
+  pack->sum = swerex__deflate_crc_add(&pack->crc, pack->sum, pack->data, (size_t)n);
   pack->size += (uint64_t)n;
-  swerex__deflate_add(&pack->deflate, data, (size_t)n, n == 0);
+  swerex__deflate_add(&pack->deflate, pack->data, (size_t)n, n == 0);
   if (pack->packed.failed) return swerex__err_memory(err);
   swerex__str_add(&pack->out, pack->packed.data, pack->packed.size);
   pack->packed_size += pack->packed.size;

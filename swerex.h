@@ -14141,6 +14141,18 @@ static bool swerex__http_is(swerex__http_text text, const char *name) {
   return i == text.size && name[i] == '\0';
 }
 
+static bool swerex__http_is_blank(char c) { return c == ' ' || c == '\t'; }
+
+/** Take the blanks off both ends. */
+static swerex__http_text swerex__http_trim(swerex__http_text text) {
+  while (text.size > 0 && swerex__http_is_blank(text.data[0])) {
+    text.data++;
+    text.size--;
+  }
+  while (text.size > 0 && swerex__http_is_blank(text.data[text.size - 1])) text.size--;
+  return text;
+}
+
 /** Find a header by its name in lower case; data NULL: not there. */
 static swerex__http_text swerex__http_find(const swerex__http *http, const char *name) {
   static const swerex__http_text none = {NULL, 0};
@@ -14156,13 +14168,7 @@ static bool swerex__http_lists(swerex__http_text list, const char *element) {
     swerex__http_text part = {list.data + at, 0};
     while (at + part.size < list.size && part.data[part.size] != ',') part.size++;
     at += part.size + 1;
-    while (part.size > 0 && (part.data[0] == ' ' || part.data[0] == '\t')) {
-      part.data++;
-      part.size--;
-    }
-    while (part.size > 0 && (part.data[part.size - 1] == ' ' || part.data[part.size - 1] == '\t'))
-      part.size--;
-    if (swerex__http_is(part, element)) return true;
+    if (swerex__http_is(swerex__http_trim(part), element)) return true;
   }
   return false;
 }
@@ -14240,7 +14246,7 @@ static bool swerex__http_status_line(swerex__http *http, swerex__http_text line)
 }
 
 static bool swerex__http_header_line(swerex__http *http, swerex__http_text line) {
-  size_t colon = 0, end = line.size;
+  size_t colon = 0;
   while (colon < line.size && swerex__http_is_token(line.data[colon])) colon++;
   if (colon == 0 || colon == line.size || line.data[colon] != ':') {
     swerex__http_fail(http, 400, "a header line is malformed");
@@ -14250,16 +14256,14 @@ static bool swerex__http_header_line(swerex__http *http, swerex__http_text line)
     swerex__http_fail(http, 431, "there are too many headers");
     return false;
   }
-  size_t start = colon + 1;
-  while (start < end && (line.data[start] == ' ' || line.data[start] == '\t')) start++;
-  while (end > start && (line.data[end - 1] == ' ' || line.data[end - 1] == '\t')) end--;
-  for (size_t i = start; i < end; i++) {
-    unsigned char c = (unsigned char)line.data[i];
+  swerex__http_text rest = {line.data + colon + 1, line.size - colon - 1};
+  swerex__http_header header = {{line.data, colon}, swerex__http_trim(rest)};
+  for (size_t i = 0; i < header.value.size; i++) {
+    unsigned char c = (unsigned char)header.value.data[i];
     if ((c >= 0x20 && c != 0x7F) || c == '\t') continue;
     swerex__http_fail(http, 400, "a header has a control character");
     return false;
   }
-  swerex__http_header header = {{line.data, colon}, {line.data + start, end - start}};
   http->headers[http->count++] = header;
   return true;
 }
@@ -14408,7 +14412,7 @@ static bool swerex__http_chunk_size(swerex__http *http) {
     if (digits >= 15) break;
     http->left = http->left * 16 + (uint64_t)digit;
   }
-  while (at < end && (*at == ' ' || *at == '\t')) at++;
+  while (at < end && swerex__http_is_blank(*at)) at++;
   bool ok = digits > 0 && (at == end || *at == ';');
   for (; at < end; at++) ok = ok && ((unsigned char)*at >= 0x20 || *at == '\t');
   if (!ok) swerex__http_fail(http, 400, "a chunk's size is malformed");
@@ -14543,8 +14547,6 @@ static bool swerex__multi_fail(swerex__multi *multi, const char *why) {
   return false;
 }
 
-static bool swerex__multi_is_space(char c) { return c == ' ' || c == '\t'; }
-
 /** Copy a parameter's value, quoted or not, from *at on; returns its whole length. */
 static size_t swerex__multi_copy_value(swerex__http_text text, size_t *at, char *out,
                                        size_t room) {
@@ -14553,7 +14555,7 @@ static size_t swerex__multi_copy_value(swerex__http_text text, size_t *at, char 
   if (quoted) (*at)++;
   for (; *at < text.size; (*at)++) {
     char c = text.data[*at];
-    if (quoted ? c == '"' : c == ';' || swerex__multi_is_space(c)) break;
+    if (quoted ? c == '"' : c == ';' || swerex__http_is_blank(c)) break;
     if (quoted && c == '\\' && *at + 1 < text.size) c = text.data[++*at];
     if (size + 1 < room) out[size] = c;
     size++;
@@ -14572,7 +14574,7 @@ static bool swerex__multi_parameter(swerex__http_text value, const char *name, c
     out[0] = '\0';
     if (at == value.size) return false;
     at++;
-    while (at < value.size && swerex__multi_is_space(value.data[at])) at++;
+    while (at < value.size && swerex__http_is_blank(value.data[at])) at++;
     swerex__http_text key = {value.data + at, 0};
     while (at < value.size && swerex__http_is_token(value.data[at])) at++;
     key.size = (size_t)(value.data + at - key.data);
@@ -14682,7 +14684,7 @@ static bool swerex__multi_step(swerex__multi *multi) {
       multi->state = SWEREX__MULTI_EPILOGUE;
       return true;
     }
-    while (at < rest->size && (rest->data[at] == ' ' || rest->data[at] == '\t')) at++;
+    while (at < rest->size && swerex__http_is_blank(rest->data[at])) at++;
     if (at > SWEREX__MULTI_PADDING)
       return swerex__multi_fail(multi, "a boundary does not end its line");
     if (rest->size - at < 2) return false;

@@ -14294,7 +14294,8 @@ static bool swerex__http_frame(swerex__http *http) {
   http->sized = length.data != NULL;
   http->keep_alive = http->minor > 0 ? !swerex__http_connection(http, "close")
                                      : swerex__http_connection(http, "keep-alive");
-  http->expects = expect.data != NULL && swerex__http_is(expect, "100-continue");
+  bool asks = !http->response && http->minor > 0 && expect.data != NULL;
+  http->expects = asks && swerex__http_is(expect, "100-continue");
   if (!http->response && http->minor > 0 && swerex__http_times(http, "host") != 1)
     swerex__http_fail(http, 400, "there must be one Host header");
   else if (swerex__http_times(http, "content-length") > 1 ||
@@ -14308,7 +14309,7 @@ static bool swerex__http_frame(swerex__http *http) {
     swerex__http_fail(http, 501, "only the transfer encoding chunked is known");
   else if (http->sized && !swerex__http_number(length, &http->left))
     swerex__http_fail(http, 400, "Content-Length is no number");
-  else if (expect.data != NULL && !http->expects)
+  else if (asks && !http->expects)
     swerex__http_fail(http, 417, "only Expect: 100-continue is known");
   return http->state != SWEREX__HTTP_FAILED;
 }

@@ -40,7 +40,7 @@ static void trace(bool response, const char *text, size_t size, size_t step, swe
       more = event != SWEREX__HTTP_MORE;
       if (event == SWEREX__HTTP_HEAD && response) swerex__str_printf(out, "%d ", http.status);
       if (event == SWEREX__HTTP_HEAD && !response)
-        swerex__str_printf(out, "%.*s ", (int)http.target.size, http.target.data);
+        swerex__str_printf(out, "%.*s %s", (int)http.target.size, http.target.data, http.expects ? "expects " : "");
       if (event == SWEREX__HTTP_BODY) swerex__str_add(out, http.piece, http.piece_size);
       if (event == SWEREX__HTTP_END) {
         swerex__str_printf(out, " end%s ", http.keep_alive ? "" : " close");
@@ -97,6 +97,8 @@ TEST(requests) {
      "/ abc0123456789 end "},
     {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "/  end "},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhel", "/ hel cut"},
+    {"POST / HTTP/1.1\r\n" HOST "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx", "/ expects x end "},
+    {"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx", "/ x end close "},
     {"GET / HTTP/1.1\r\nHost", " cut"},
   };
   check_rows(false, rows, sizeof rows / sizeof *rows);
@@ -148,6 +150,7 @@ TEST(responses) {
   static const row rows[] = {
     {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 hi end "},
     {"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "200  end "},
+    {"HTTP/1.1 200 OK\r\nExpect: x\r\nContent-Length: 2\r\n\r\nhi", "200 hi end "},
     {"HTTP/1.1 200 OK\r\n\r\nall of it", "200 all of it closed"},
     {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", "200 hi end close "},
     {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n", "100  end 204  end "},

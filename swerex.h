@@ -2084,17 +2084,19 @@ static bool swerex__err_move(swerex_error *to, swerex_error *from) {
  * [str] Growing strings
  * ========================================================================================== */
 /* A buffer with a mandatory cap and a sticky failure: append as often as you like, look at
- * `failed` once. After a failure the content is what fitted before. */
+ * `failed` once, and let swerex__str_fault say why. After a failure the content is what fitted
+ * before. */
 
 typedef struct swerex__str {
   const swerex_allocator *allocator;
   char *data; /* NUL behind data[size] once anything was added */
   size_t size, room, max;
   bool failed; /* no memory, or over max */
+  bool full;   /* over max */
 } swerex__str;
 
 static swerex__str swerex__str_new(const swerex_allocator *allocator, size_t max) {
-  swerex__str s = {allocator, NULL, 0, 0, max, false};
+  swerex__str s = {allocator, NULL, 0, 0, max, false, false};
   return s;
 }
 
@@ -2102,15 +2104,13 @@ static void swerex__str_clear(swerex__str *s) {
   swerex__mem_free(s->data);
   s->data = NULL;
   s->size = s->room = 0;
-  s->failed = false;
+  s->failed = s->full = false;
 }
 
 /** Make room for `more` bytes and the NUL; returns where they go, NULL on failure. */
 static char *swerex__str_reserve(swerex__str *s, size_t more) {
-  if (s->failed || more > s->max - s->size) {
-    s->failed = true;
-    return NULL;
-  }
+  if (!s->failed) s->failed = s->full = more > s->max - s->size;
+  if (s->failed) return NULL;
   size_t needed = s->size + more + 1;
   if (needed > s->room) {
     size_t room = s->room < 64 ? 64 : s->room + s->room / 2;
@@ -2148,7 +2148,9 @@ static void swerex__str_printf(swerex__str *s, const char *format, ...) {
   int n = vsnprintf(NULL, 0, format, again);
   va_end(again);
   char *end = n < 0 ? NULL : swerex__str_reserve(s, (size_t)n);
-  if (end != NULL) {
+  if (end == NULL) {
+    s->failed = true; /* also for a text that is too large for printf */
+  } else {
     vsnprintf(end, (size_t)n + 1, format, args);
     s->size += (size_t)n;
   }
@@ -2163,14 +2165,19 @@ static void swerex__str_drop(swerex__str *s, size_t count) {
   s->data[s->size] = '\0';
 }
 
+/** Say why a string has failed. Returns false. */
+static bool swerex__str_fault(const swerex__str *s, swerex_error *err) {
+  if (s->full) return swerex__err_set(err, SWEREX_E_VALUE, "text is larger than %zu bytes", s->max);
+  return swerex__err_memory(err);
+}
+
 /** Give the content away as bytes (never NULL data); false, and nothing is left, on failure. */
 static bool swerex__str_take(swerex__str *s, swerex_bytes *out, swerex_error *err) {
   swerex__str_add(s, "", 0);
   if (s->failed) {
-    bool full = s->data != NULL && s->max - s->size < s->room;
+    swerex__str_fault(s, err);
     swerex__str_clear(s);
-    if (full) return swerex__err_set(err, SWEREX_E_VALUE, "text is larger than %zu bytes", s->max);
-    return swerex__err_memory(err);
+    return false;
   }
   out->data = s->data;
   out->size = s->size;
@@ -2615,7 +2622,8 @@ static void swerex__json_add_string(swerex__str *s, const char *text, size_t siz
   static const char names[] = "\0\0\0\0\0\0\0\0btn\0fr"; /* of \b and what follows it */
   if (text == NULL) text = "";
   size_t wide = 0;
-  swerex__str_reserve(s, size + size / 8); /* one step for most texts: to move a long one is dear */
+  size_t likely = size + size / 8; /* room in one step for most: to move a long text is dear */
+  if (likely < s->max - s->size) swerex__str_reserve(s, likely);
   swerex__str_putc(s, '"');
   for (size_t at = 0; !s->failed;) {
     char *out = swerex__str_reserve(s, size - at + 1); /* and an escape */
@@ -3347,7 +3355,7 @@ static void swerex__valid_add_input(swerex__str *s, const swerex__json *node) {
   swerex__json_add_node(s, node);
   s->max = max;
   if (!s->failed) return;
-  s->failed = false;
+  s->failed = s->full = false;
   s->size = before;
   swerex__str_puts(s, "null");
 }
@@ -4145,7 +4153,7 @@ static bool swerex__encode_model(const swerex__model *model, const void *value, 
     swerex__encode_write(row, value, out);
   }
   swerex__str_putc(out, '}');
-  return !out->failed || swerex__err_memory(err);
+  return !out->failed || swerex__str_fault(out, err);
 }
 
 /* =============================================================================================

@@ -328,6 +328,14 @@ TEST(writer) {
   swerex__json_add_text(&s, "longer than five bytes");
   CHECK(s.failed);
   swerex__str_clear(&s);
+  char text[100];
+  memset(text, 'x', sizeof text);
+  for (size_t max = 101; max <= 102; max++) {
+    s = swerex__str_new(NULL, max);
+    swerex__json_add_string(&s, text, sizeof text);
+    CHECK_INT(s.failed, max < sizeof text + 2); /* only what is over the cap fails */
+    swerex__str_clear(&s);
+  }
 }
 
 TEST(memory_failures) {

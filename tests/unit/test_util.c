@@ -1,4 +1,5 @@
-/* [util]: numbers against Python's repr and float, its string notation, UTF-8, clock, random. */
+/* [str]: caps, and why a string has failed. [util]: numbers against Python's repr and float, its
+ * string notation, UTF-8, clock, random. */
 #define SWEREX_IMPLEMENTATION
 #include <stddef.h>
 void *counting_malloc(size_t size);
@@ -34,6 +35,36 @@ void *counting_realloc(void *block, size_t size) { return spend() ? realloc(bloc
 void counting_free(void *block) {
   live -= block != NULL;
   free(block);
+}
+
+TEST(a_string_says_why_it_failed) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_bytes bytes = {NULL, 0};
+  swerex__str s = swerex__str_new(NULL, 5);
+  swerex__str_puts(&s, "12345");
+  CHECK(swerex__str_take(&s, &bytes, &err));
+  CHECK_MEM(bytes.data, bytes.size, "12345");
+  swerex_bytes_clear(&bytes);
+  swerex__str_puts(&s, "larger");
+  CHECK(!swerex__str_take(&s, &bytes, &err));
+  CHECK_INT(err.code, SWEREX_E_VALUE);
+  CHECK_STR(err.message, "text is larger than 5 bytes");
+  swerex__str_puts(&s, "123");
+  swerex__str_printf(&s, "%d", 456);
+  swerex__str_putc(&s, '4'); /* it would fit */
+  CHECK_MEM(s.data, s.size, "123");
+  CHECK(!swerex__str_take(&s, &bytes, &err));
+  CHECK_STR(err.message, "text is larger than 5 bytes");
+  s = swerex__str_new(NULL, 200);
+  swerex__str_puts(&s, "123");
+  budget = 0;
+  swerex__str_printf(&s, "%190d", 4);
+  budget = -1;
+  CHECK(!swerex__str_take(&s, &bytes, &err));
+  CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
+  CHECK(bytes.data == NULL);
+  swerex_error_clear(&err);
+  CHECK_INT(live, 0);
 }
 
 /** Write a number in Python's notation. Valid until the next call. */

@@ -109,7 +109,7 @@
  *   decode  Structs read from JSON                            uses: mem str json valid model
  *   union   Unions of structs, told apart by a field          uses: sys err str json valid model
  *                                                                 decode
- *   poll    Readiness of descriptors: epoll, kqueue, poll     uses: sys mem
+ *   poll    Readiness of descriptors: epoll, kqueue, poll     uses: sys mem util
  *   loop    Timers, futures, the completion queue             uses: sys mem log err util model poll
  *   rt      Runtimes: one table of verbs                      uses: sys mem err util model encode
  *                                                                 loop
@@ -4635,6 +4635,8 @@ static void swerex__union_clear_deployment(swerex_deployment_config *config) {
 
 enum { SWEREX__POLL_READ = 1, SWEREX__POLL_WRITE = 2, SWEREX__POLL_BATCH = 64 };
 
+#define SWEREX__POLL_LONGEST 1e6 /* seconds of one wait; a longer one ends early */
+
 typedef struct swerex__poll_watch swerex__poll_watch;
 struct swerex__poll_watch {
   int fd;
@@ -4653,6 +4655,7 @@ typedef struct swerex__poll {
   swerex__poll_watch *first;
   struct pollfd *fds; /* poll only: room for all watches */
   size_t room;
+  size_t turn; /* poll only: the place in the list of the next one for the batch */
   swerex__poll_watch *batch[SWEREX__POLL_BATCH]; /* ready, not yet handled */
   size_t ready;
 } swerex__poll;
@@ -4672,7 +4675,7 @@ static size_t swerex__poll_list(const swerex__poll *p, struct pollfd *fds, size_
 /** Milliseconds to wait, rounded up, for a poll call; -1: no limit. */
 SWEREX__SYS_UNUSED static int swerex__poll_milliseconds(double seconds) {
   if (seconds < 0) return -1;
-  if (seconds > 1e6) return 1000000000;
+  if (seconds > SWEREX__POLL_LONGEST) seconds = SWEREX__POLL_LONGEST;
   return (int)(seconds * 1000.0 + 0.999);
 }
 
@@ -4757,12 +4760,10 @@ static bool swerex__poll_apply(swerex__poll *p, swerex__poll_watch *watch, unsig
 
 static void swerex__poll_set_timer(swerex__poll *p, double at) {
   struct kevent change;
-  struct timespec now;
-  p->timer = at;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  double wait = at < 0 ? 0 : at - ((double)now.tv_sec + (double)now.tv_nsec / 1e9);
+  double now = swerex__util_now(), wait = at > now ? at - now : 0;
+  p->timer = wait > SWEREX__POLL_LONGEST ? now + SWEREX__POLL_LONGEST : at; /* when it will fire */
   EV_SET(&change, 1, EVFILT_TIMER, (unsigned short)(at < 0 ? EV_DELETE : EV_ADD | EV_ONESHOT), 0,
-         swerex__poll_milliseconds(wait < 0 ? 0 : wait), NULL);
+         swerex__poll_milliseconds(wait), NULL);
   kevent(p->fd, &change, 1, NULL, 0, NULL); /* deleting a timer that has fired fails: fine */
 }
 
@@ -4770,6 +4771,7 @@ static void swerex__poll_set_timer(swerex__poll *p, double at) {
 static bool swerex__poll_collect(swerex__poll *p, double timeout) {
   struct kevent events[SWEREX__POLL_BATCH];
   struct timespec limit = {0, 0};
+  if (timeout > SWEREX__POLL_LONGEST) timeout = SWEREX__POLL_LONGEST;
   if (timeout > 0) {
     limit.tv_sec = (time_t)timeout;
     limit.tv_nsec = (long)((timeout - (double)limit.tv_sec) * 1e9);
@@ -4787,6 +4789,7 @@ static bool swerex__poll_collect(swerex__poll *p, double timeout) {
 static bool swerex__poll_open(swerex__poll *p) {
   p->fds = (struct pollfd *)swerex__mem_new(p->allocator, 8, sizeof *p->fds);
   p->room = 8;
+  if (p->fds == NULL) errno = ENOMEM;
   return p->fds != NULL;
 }
 
@@ -4821,21 +4824,32 @@ static size_t swerex__poll_list(const swerex__poll *p, struct pollfd *fds, size_
   return n;
 }
 
+/** Fill the batch, from where the one before was full: each watch has its turn. */
+static void swerex__poll_fill(swerex__poll *p) {
+  size_t start = p->turn;
+  for (int round = 0; round < 2; round++) {
+    size_t i = 0;
+    for (swerex__poll_watch *w = p->first; w != NULL; w = w->next, i++) {
+      if (p->fds[i].revents == 0 || (i < start) == (round == 0)) continue;
+      p->turn = i;
+      if (p->ready == SWEREX__POLL_BATCH) return;
+      p->batch[p->ready++] = w;
+    }
+  }
+  p->turn = 0;
+}
+
 /** Wait, and fill the batch; false on failure. */
 static bool swerex__poll_collect(swerex__poll *p, double timeout) {
-  struct timespec now;
   if (p->timer >= 0) {
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double wait = p->timer - ((double)now.tv_sec + (double)now.tv_nsec / 1e9);
+    double wait = p->timer - swerex__util_now();
     if (wait < 0) wait = 0;
     if (timeout < 0 || wait < timeout) timeout = wait;
   }
   size_t count = swerex__poll_list(p, p->fds, p->room);
   int n = poll(p->fds, (nfds_t)count, swerex__poll_milliseconds(timeout));
-  size_t i = 0;
   p->ready = 0;
-  for (swerex__poll_watch *w = p->first; n > 0 && w != NULL; w = w->next, i++)
-    if (p->fds[i].revents != 0 && p->ready < SWEREX__POLL_BATCH) p->batch[p->ready++] = w;
+  if (n > 0) swerex__poll_fill(p);
   return n >= 0 || errno == EINTR;
 }
 
@@ -4891,6 +4905,7 @@ static void swerex__poll_dispatch(swerex__poll *p) {
  * sorted by time: arming one allocates nothing and walks only past later ones. */
 
 #define SWEREX__LOOP_ROUNDS 2 /* of what follows at once, before descriptors have their turn */
+#define SWEREX__LOOP_NEVER 1e9 /* seconds: what is later does not fit into every time_t */
 
 typedef struct swerex__loop_link swerex__loop_link;
 struct swerex__loop_link {
@@ -4980,12 +4995,12 @@ static void swerex__loop_disarm(swerex_loop *loop, swerex__loop_timer *timer) {
   if (!loop->running) swerex__loop_aim(loop);
 }
 
-/** Have `fire` called after `seconds` (< 0: never). An armed timer is moved. */
+/** Have `fire` called after `seconds` (< 0, or decades: never). An armed timer is moved. */
 static void swerex__loop_arm(swerex_loop *loop, swerex__loop_timer *timer,
                              double seconds,
                              void (*fire)(swerex__loop_timer *), void *owner) {
   swerex__loop_disarm(loop, timer);
-  if (seconds < 0) return;
+  if (seconds < 0 || seconds > SWEREX__LOOP_NEVER) return;
   timer->at = swerex__util_now() + seconds;
   timer->fire = fire;
   timer->owner = owner;
@@ -5083,7 +5098,7 @@ static void swerex__loop_free_future(swerex_future *future) {
 
 /** Call the `then` of each finished future, or put it into the queue. */
 static void swerex__loop_deliver(swerex_loop *loop) {
-  swerex__loop_link batch; /* what finishes meanwhile waits for the next run */
+  swerex__loop_link batch; /* what finishes meanwhile waits for the next round */
   swerex__loop_link_init(&batch);
   while (!swerex__loop_link_empty(&loop->finished)) {
     swerex__loop_link *link = loop->finished.next;

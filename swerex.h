@@ -1738,7 +1738,7 @@ static bool swerex__mem_reserve(const swerex_allocator *allocator, void **array,
 /* =============================================================================================
  * [log] Messages
  * ========================================================================================== */
-/* Formats into a bounded line and hands it to the logger. Never fails, never waits. */
+/* Formats into a bounded line and hands it to the logger. Never fails, and leaves errno as it is. */
 
 #define SWEREX__LOG_EMOJI "\xF0\x9F\xA6\x96" /* the dinosaur of the original */
 #define SWEREX__LOG_LINE 2048                /* longest message, in bytes */
@@ -1807,13 +1807,13 @@ static void swerex__log_print(const swerex_log_record *record) {
     n = (int)sizeof line - 1;
     line[n - 1] = '\n';
   }
-  int saved = errno;
-  if (!swerex__sys_write_all(STDERR_FILENO, line, (size_t)n)) errno = saved;
+  swerex__sys_write_all(STDERR_FILENO, line, (size_t)n);
 }
 
 static void swerex__log_write(const swerex_logger *logger, swerex_log_level level,
                               const char *format, va_list args) {
   char message[SWEREX__LOG_LINE];
+  int saved = errno;
   if (level < (swerex_log_level)SWEREX_LOG_LEVEL || level < logger->level) return;
   int n = vsnprintf(message, sizeof message, format, args);
   if (n < 0) return;
@@ -1824,6 +1824,7 @@ static void swerex__log_write(const swerex_logger *logger, swerex_log_level leve
     logger->write(logger->user_data, &record);
   else
     swerex__log_print(&record);
+  errno = saved;
 }
 
 static void swerex__log(const swerex_logger *logger, swerex_log_level level, const char *format,

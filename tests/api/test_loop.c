@@ -388,6 +388,7 @@ static void keep_record(void *user_data, const swerex_log_record *from) {
   record *to = (record *)user_data;
   to->count++;
   to->level = from->level;
+  errno = EIO;
   snprintf(to->text, sizeof to->text, "%s %s %s", from->emoji, from->name, from->message);
 }
 
@@ -405,7 +406,9 @@ TEST(logging) {
   swerex_logger logger = swerex_get_logger(loop, "rex-test", NULL);
   swerex_log(&logger, SWEREX_LOG_DEBUG, "hidden");
   CHECK_INT(seen.count, 0);
+  errno = ENOENT;
   swerex_log(&logger, SWEREX_LOG_INFO, "%d %s", 5, "five");
+  CHECK_INT(errno, ENOENT);
   CHECK_STR(seen.text, "\xF0\x9F\xA6\x96 rex-test 5 five");
   logger = swerex_get_logger(loop, NULL, "*");
   swerex_log(&logger, SWEREX_LOG_ERROR, "x");

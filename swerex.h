@@ -30833,16 +30833,17 @@ SWEREX_API swerex_future *swerex_loop_next(swerex_loop *loop) {
 
 SWEREX_API swerex_future *swerex_loop_wait(swerex_loop *loop, double timeout, swerex_error *err) {
   double end = timeout < 0 ? -1 : swerex__util_now() + timeout;
-  for (;;) {
+  for (bool late = false;;) {
     swerex_future *future = swerex_loop_next(loop);
     if (future != NULL) return future;
     if (loop->pending == 0 && swerex__loop_link_empty(&loop->finished)) return NULL;
-    double left = end < 0 ? -1 : end - swerex__util_now();
-    if (end >= 0 && left < 0) {
+    if (late) {
       swerex__err_set(err, SWEREX_E_TIMEOUT, "nothing finished within the time limit");
       return NULL;
     }
-    if (!swerex__loop_run(loop, left, err)) return NULL;
+    double left = end < 0 ? -1 : end - swerex__util_now();
+    late = end >= 0 && left <= 0;
+    if (!swerex__loop_run(loop, late ? 0 : left, err)) return NULL;
   }
 }
 

@@ -34,6 +34,10 @@ TEST(completion_queue) {
     swerex_command_response_clear(&w.ran);
   }
   CHECK(swerex_loop_wait(w.loop, 10, NULL) == NULL);
+  swerex_future *last = start_script(&w, "true"), *done = NULL;
+  for (double end = seconds() + 10; done == NULL && seconds() < end;)
+    done = swerex_loop_wait(w.loop, 0, NULL); /* no time, but a look each time */
+  CHECK(done == last);
   world_close(&w);
 }
 

@@ -1841,7 +1841,7 @@ static void swerex__log(const swerex_logger *logger, swerex_log_level level, con
  * [err] Errors
  * ========================================================================================== */
 /* An error owns one block with all its strings; it comes from SWEREX_MALLOC, as errors exist
- * without a loop. Setting an error releases what it held. Every setter returns false, so that
+ * without a loop. Setting an error releases what it held. Setters return false, so that
  * `return swerex__err_set(...)` fails the caller too. */
 
 typedef struct swerex__err_row {
@@ -1913,19 +1913,18 @@ static bool swerex__err_fill(swerex_error *err, swerex_code code, const char *co
   return false;
 }
 
-static bool swerex__err_vset(swerex_error *err, swerex_code code, const char *extra_info,
-                             const char *format, va_list args) {
+static void swerex__err_vset(swerex_error *err, swerex_code code, const char *format,
+                             va_list args) {
   va_list again;
-  if (err == NULL) return false;
+  if (err == NULL) return;
   va_copy(again, args);
   int n = vsnprintf(NULL, 0, format, again);
   va_end(again);
   char *message = n < 0 ? NULL : (char *)swerex__mem_grow(NULL, NULL, (size_t)n + 1, 1);
   if (message != NULL) vsnprintf(message, (size_t)n + 1, format, args);
-  const char *const strings[4] = {message, extra_info, NULL, NULL};
+  const char *const strings[4] = {message, NULL, NULL, NULL};
   swerex__err_fill(err, code, strings);
   swerex__mem_free(message);
-  return false;
 }
 
 /** Set code and message. Returns false. */
@@ -1934,7 +1933,7 @@ static bool swerex__err_set(swerex_error *err, swerex_code code, const char *for
 static bool swerex__err_set(swerex_error *err, swerex_code code, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  swerex__err_vset(err, code, NULL, format, args);
+  swerex__err_vset(err, code, format, args);
   va_end(args);
   return false;
 }
@@ -2984,8 +2983,8 @@ static bool swerex__doc_read_number(swerex__doc_reader *reader, swerex__json *no
     swerex__doc_to_integer(reader->text + first, count, negative, &node->integer);
   if (node->is_integer)
     node->number = (double)node->integer;
-  else if (!swerex__util_parse_double(reader->text + start, end - start, &node->number))
-    return swerex__doc_fail(reader, "Number out of range at", start);
+  else
+    swerex__util_parse_double(reader->text + start, end - start, &node->number); /* it is one */
   reader->at = end;
   return true;
 }
@@ -5073,7 +5072,7 @@ static void swerex__loop_fail_with(swerex_future *future, swerex_code code, cons
                                    ...) {
   va_list args;
   va_start(args, format);
-  swerex__err_vset(&future->error, code, NULL, format, args);
+  swerex__err_vset(&future->error, code, format, args);
   va_end(args);
   swerex__loop_end(future, false);
 }
@@ -22867,7 +22866,7 @@ static void swerex__login_fail(swerex__login *login, const char *format, ...) {
   swerex_error error = SWEREX_ERROR_INIT;
   va_list args;
   va_start(args, format);
-  swerex__err_vset(&error, SWEREX_E_PERMISSION, NULL, format, args);
+  swerex__err_vset(&error, SWEREX_E_PERMISSION, format, args);
   va_end(args);
   swerex__login_end(login, &error);
   swerex__err_clear(&error);

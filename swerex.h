@@ -1738,7 +1738,7 @@ static bool swerex__mem_reserve(const swerex_allocator *allocator, void **array,
 /* =============================================================================================
  * [log] Messages
  * ========================================================================================== */
-/* Formats into a bounded line and hands it to the logger. Never fails, and leaves errno as it is. */
+/* Formats into a bounded line and hands it to the logger. Never fails; errno stays as it was. */
 
 #define SWEREX__LOG_EMOJI "\xF0\x9F\xA6\x96" /* the dinosaur of the original */
 #define SWEREX__LOG_LINE 2048                /* longest message, in bytes */
@@ -3472,7 +3472,8 @@ static swerex__valid_fault swerex__valid_to_bool(const swerex__json *node, bool 
   for (size_t i = 0; i < SWEREX__SYS_COUNT(words); i++) {
     size_t n = 0;
     while (n < node->size && node->string[n] != '\0' &&
-           ((node->string[n] | 0x20) == words[i][n] || node->string[n] == words[i][n]))
+           (node->string[n] == words[i][n] ||
+            (node->string[n] >= 'A' && (node->string[n] | 0x20) == words[i][n])))
       n++;
     if (n < node->size || words[i][n] != '\0') continue;
     *out = i >= SWEREX__SYS_COUNT(words) / 2;
@@ -3569,7 +3570,8 @@ typedef struct swerex__model_row {
   unsigned flags;
   size_t offset;            /* of the member */
   double number;            /* default of a number; of SECONDS, 0: none */
-  const char *text;         /* default of a STRING, value of a LITERAL, choices of an ENUM */
+  const char *text;         /* default of a STRING, value of a LITERAL, choices of an ENUM; what is
+                               wrong with a key of a MAP that has '=' in it */
   const char *const *names; /* of an ENUM, in the order of its values; ends in NULL */
 } swerex__model_row;
 
@@ -3600,6 +3602,8 @@ SWEREX__SYS_STATIC_ASSERT(sizeof(swerex_check) == sizeof(int), model_enum);
 #define SWEREX__MODEL_NEED SWEREX__MODEL_REQUIRED
 #define SWEREX__MODEL_NULL SWEREX__MODEL_NULLABLE
 #define SWEREX__MODEL_NULL_OURS (SWEREX__MODEL_NULLABLE | SWEREX__MODEL_OURS)
+#define SWEREX__MODEL_BAD_NAME "illegal environment variable name" /* Python's words */
+#define SWEREX__MODEL_BAD_KEY "a key cannot have '=' in it"
 
 static const swerex__model_row swerex__model_is_alive_request_rows[] = {
   SWEREX__MODEL_ROW(is_alive_request, timeout, SECONDS, SWEREX__MODEL_NULL, 0, NULL)
@@ -3614,7 +3618,8 @@ static const swerex__model_row swerex__model_create_request_rows[] = {
   SWEREX__MODEL_LITERAL_ROW("session_type", "bash")
   SWEREX__MODEL_ROW(create_bash_session_request, startup_timeout, SECONDS, 0, 10.0, NULL)
   SWEREX__MODEL_ROW(create_bash_session_request, cwd, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
-  SWEREX__MODEL_ROW(create_bash_session_request, env, MAP, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(create_bash_session_request, env, MAP, SWEREX__MODEL_NULL_OURS, 0,
+                    SWEREX__MODEL_BAD_NAME)
   SWEREX__MODEL_ROW(create_bash_session_request, keep_daemons, BOOL, SWEREX__MODEL_OURS, 0, NULL)
 };
 static const swerex__model_row swerex__model_create_response_rows[] = {
@@ -3664,7 +3669,7 @@ static const swerex__model_row swerex__model_command_rows[] = {
   SWEREX__MODEL_ROW(command, shell, BOOL, 0, 0, NULL)
   SWEREX__MODEL_ROW(command, check, BOOL, 0, 0, NULL)
   SWEREX__MODEL_ROW(command, error_msg, STRING, 0, 0, "")
-  SWEREX__MODEL_ROW(command, env, MAP, SWEREX__MODEL_NULL, 0, NULL)
+  SWEREX__MODEL_ROW(command, env, MAP, SWEREX__MODEL_NULL, 0, SWEREX__MODEL_BAD_NAME)
   SWEREX__MODEL_ROW(command, cwd, STRING, SWEREX__MODEL_NULL, 0, NULL)
   SWEREX__MODEL_ROW(command, merge_output_streams, BOOL, 0, 0, NULL)
   SWEREX__MODEL_ROW(command, idle_timeout, SECONDS, SWEREX__MODEL_NULL_OURS, 0, NULL)
@@ -3735,7 +3740,7 @@ static const swerex__model_row swerex__model_docker_config_rows[] = {
   SWEREX__MODEL_ROW(docker_config, remote_binary, STRING, SWEREX__MODEL_NULL_OURS, 0, NULL)
   {"transport", SWEREX__MODEL_ENUM, SWEREX__MODEL_OURS, offsetof(swerex_docker_config, transport),
    0, "'tcp' or 'stdio'", swerex__model_transports},
-  SWEREX__MODEL_ROW(docker_config, labels, MAP, SWEREX__MODEL_NULL_OURS, 0, NULL)
+  SWEREX__MODEL_ROW(docker_config, labels, MAP, SWEREX__MODEL_NULL_OURS, 0, SWEREX__MODEL_BAD_KEY)
 };
 
 static const swerex__model_row swerex__model_fargate_config_rows[] = {
@@ -3747,7 +3752,7 @@ static const swerex__model_row swerex__model_fargate_config_rows[] = {
   SWEREX__MODEL_ROW(fargate_config, log_group, STRING, SWEREX__MODEL_NONE, 0,
                     "/ecs/swe-rex-deployment")
   SWEREX__MODEL_ROW(fargate_config, security_group_prefix, STRING, 0, 0, "swe-rex-deployment-sg")
-  SWEREX__MODEL_ROW(fargate_config, fargate_args, MAP, 0, 0, NULL)
+  SWEREX__MODEL_ROW(fargate_config, fargate_args, MAP, 0, 0, SWEREX__MODEL_BAD_KEY)
   SWEREX__MODEL_ROW(fargate_config, container_timeout, SECONDS, 0, 900.0, NULL)
   SWEREX__MODEL_ROW(fargate_config, runtime_timeout, SECONDS, 0, 60.0, NULL)
   SWEREX__MODEL_LITERAL_ROW("type", "fargate")
@@ -3833,6 +3838,8 @@ static const swerex__model swerex__model_close_request =
 #undef SWEREX__MODEL_NEED
 #undef SWEREX__MODEL_NULL
 #undef SWEREX__MODEL_NULL_OURS
+#undef SWEREX__MODEL_BAD_NAME
+#undef SWEREX__MODEL_BAD_KEY
 
 /** Return a model; NULL for a number that is none. */
 static const swerex__model *swerex__model_of(swerex_model id) {
@@ -3858,7 +3865,7 @@ static bool swerex__model_is_pointer(const swerex__model_row *row) {
          row->kind == SWEREX__MODEL_MAP || row->kind == SWEREX__MODEL_JSON;
 }
 
-/** Return what a STRING, LIST or MAP member points to; all are data pointers of one size. */
+/** Return what a STRING, LIST, MAP or JSON member points to; all are data pointers of one size. */
 static const void *swerex__model_pointer(const swerex__model_row *row, const void *value) {
   const void *pointer;
   memcpy(&pointer, swerex__model_member(row, value), sizeof pointer);
@@ -3996,13 +4003,15 @@ static bool swerex__encode_check_json(const swerex__model_row *row, const void *
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__doc doc;
   if (text == NULL) return true;
-  bool ok = swerex__doc_parse(NULL, text, strlen(text), &doc, &error);
-  if (ok && doc.root->type != SWEREX__JSON_OBJECT)
+  bool parsed = swerex__doc_parse(NULL, text, strlen(text), &doc, &error);
+  bool ok = parsed && doc.root->type == SWEREX__JSON_OBJECT;
+  if (parsed && !ok)
     swerex__err_set(err, SWEREX_E_VALUE, "%s: it is no JSON object", row->name);
-  else if (!ok)
+  else if (error.code == SWEREX_E_JSON)
     swerex__err_set(err, SWEREX_E_VALUE, "%s: it is not JSON: %s", row->name, error.message);
-  ok = ok && doc.root->type == SWEREX__JSON_OBJECT;
-  if (doc.root != NULL) swerex__doc_free(&doc);
+  else if (!ok)
+    swerex__err_memory(err);
+  swerex__doc_free(&doc);
   swerex__err_clear(&error);
   return ok;
 }
@@ -4044,7 +4053,7 @@ static bool swerex__encode_is_default(const swerex__model_row *row, const void *
   switch (row->kind) {
     case SWEREX__MODEL_BOOL:
     case SWEREX__MODEL_NOT: return !*(const bool *)member;
-    case SWEREX__MODEL_ENUM: return *(const int *)member == 0;
+    case SWEREX__MODEL_ENUM:
     case SWEREX__MODEL_INT: return *(const int *)member == 0;
     case SWEREX__MODEL_SIZE: return *(const size_t *)member == 0;
     case SWEREX__MODEL_SECONDS:
@@ -4248,7 +4257,7 @@ static bool swerex__decode_read_list(swerex__valid_reader *reader, const swerex_
     if (map) {
       swerex__decode_refuse_nul(reader, row, element->key, element->key_size);
       if (memchr(element->key, '=', element->key_size) != NULL)
-        swerex__decode_refuse(reader, row, "illegal environment variable name");
+        swerex__decode_refuse(reader, row, row->text);
       memcpy(text, element->key, element->key_size);
       text += element->key_size;
       *text++ = '=';
@@ -4409,6 +4418,7 @@ static void swerex__decode_suggest(swerex__valid_reader *reader, const swerex__m
                                    const swerex__json *member) {
   size_t best = 2; /* letters apart: no more is a slip of the hand */
   const char *meant = NULL;
+  if (reader->problems > SWEREX__VALID_PROBLEMS) return; /* the other one is not told of */
   for (size_t i = 0; i < model->count; i++) {
     size_t distance =
       swerex__decode_distance(member->key, member->key_size, model->rows[i].name);
@@ -4416,8 +4426,7 @@ static void swerex__decode_suggest(swerex__valid_reader *reader, const swerex__m
     meant = model->rows[i].name;
     best = distance;
   }
-  if (meant != NULL && reader->problems <= SWEREX__VALID_PROBLEMS)
-    swerex__str_printf(&reader->message, " (is %s meant?)", meant);
+  if (meant != NULL) swerex__str_printf(&reader->message, " (is %s meant?)", meant);
 }
 
 /** Report the members of an object that no row names. */
@@ -4431,7 +4440,7 @@ static void swerex__decode_refuse_extras(swerex__valid_reader *reader, const swe
     swerex__valid_place place = {member->key, member->key_size, false, NULL, NULL, 0};
     if (i < model->count) continue;
     swerex__valid_report(reader, &place, SWEREX__VALID_EXTRA, member);
-    if (!reader->quiet) swerex__decode_suggest(reader, model, member);
+    swerex__decode_suggest(reader, model, member);
   }
 }
 
@@ -4535,7 +4544,7 @@ static void swerex__union_describe_tag(swerex__valid_reader *reader, const swere
     swerex__valid_add_name(&name, tag->string, tag->size);
   else
     swerex__valid_add_input(&name, tag);
-  swerex__str_putc(&name, '\0');
+  swerex__str_add(&name, "", 0); /* an empty one has data, too */
   if (name.failed) reader->no_memory = true;
   const char *text = name.failed ? "" : name.data;
   swerex__str_printf(more, "'%s' found using '%s' does not match any of the expected tags: ", text,

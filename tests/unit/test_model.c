@@ -48,6 +48,7 @@ typedef union any_model {
   swerex_upload_request upload;
   swerex_local_config local;
   swerex_dummy_config dummy;
+  swerex_docker_config docker;
 } any_model;
 
 static char shown[200000];
@@ -246,6 +247,8 @@ TEST(messages) {
      "is_alive: Input should be a valid boolean, unable to interpret input"},
     {SWEREX_MODEL_IS_ALIVE_RESPONSE, "{\"is_alive\":\"\\u0000\"}",
      "is_alive: Input should be a valid boolean, unable to interpret input"},
+    {SWEREX_MODEL_IS_ALIVE_RESPONSE, "{\"is_alive\":\"\\u0011\"}", /* 1, but for one bit */
+     "is_alive: Input should be a valid boolean, unable to interpret input"},
     {SWEREX_MODEL_LOCAL_CONFIG, "{\"nope\":1,\"a\\nb\":2}",
      "nope: Extra inputs are not permitted; a?b: Extra inputs are not permitted"},
     {SWEREX_MODEL_COMMAND, "[]",
@@ -256,6 +259,8 @@ TEST(messages) {
      "env: embedded null byte"},
     {SWEREX_MODEL_COMMAND, "{\"command\":\"a\",\"env\":{\"A=B\":\"\"}}",
      "env: illegal environment variable name"},
+    {SWEREX_MODEL_DOCKER_CONFIG, "{\"labels\":{\"a=b\":\"\"}}",
+     "labels: a key cannot have '=' in it"},
     {SWEREX_MODEL_COMMAND, "{\"command\":\"a\\u0000\",\"shell\":{}}",
      "shell: Input should be a valid boolean"},
   };
@@ -342,8 +347,12 @@ TEST(encode_from_c) {
   action.check = (swerex_check)7;
   CHECK_STR(encode(SWEREX_MODEL_BASH_ACTION, &action),
             "check: Input should be 'silent', 'raise' or 'ignore'");
-  interrupt.timeout = SWEREX_FOREVER;
   interrupt.n_retry = -1;
+  double none = 0;
+  interrupt.timeout = none / none;
+  CHECK_STR(encode(SWEREX_MODEL_BASH_INTERRUPT_ACTION, &interrupt),
+            "timeout: NaN is not a number of seconds");
+  interrupt.timeout = SWEREX_FOREVER;
   CHECK_STR(encode(SWEREX_MODEL_BASH_INTERRUPT_ACTION, &interrupt),
             "{\"session\":\"default\",\"timeout\":null,\"n_retry\":0,\"expect\":[],"
             "\"action_type\":\"bash_interrupt\"}");
@@ -432,6 +441,16 @@ TEST(unions) {
                              "'local', 'dummy', 'remote'";
   CHECK(strncmp(chosen(&swerex__union_deployments, "{\"type\":\"x\\u0000'\"}"), told,
                 sizeof told - 1) == 0);
+  for (size_t size = SWEREX__VALID_ECHO - 1; size <= SWEREX__VALID_ECHO + 1; size++) {
+    static char json[SWEREX__VALID_ECHO + 64]; /* just repeated, or not */
+    snprintf(json, sizeof json, "{\"type\":[\"%0*d\"]}", (int)size - 4, 0);
+    chosen(&swerex__union_deployments, json);
+    const char *tag = size > SWEREX__VALID_ECHO ? "type: Input tag 'null'" : "type: Input tag '[\"0";
+    CHECK(strncmp(shown, tag, strlen(tag)) == 0);
+  }
+  CHECK_STR(chosen(&swerex__union_deployments, "{\"type\":\"\"}"),
+            "type: Input tag '' found using 'type' does not match any of the expected tags: "
+            "'local', 'dummy', 'remote', 'docker', 'fargate', 'modal'");
   CHECK_STR(chosen(&swerex__union_deployments, "[]"),
             "DeploymentConfig: Input should be a valid dictionary or object to extract fields "
             "from");
@@ -533,6 +552,11 @@ TEST(objects_that_are_kept_as_json) {
   bad.modal_sandbox_kwargs = "{";
   CHECK(!swerex_to_json(SWEREX_MODEL_MODAL_CONFIG, &bad, &json, &err));
   CHECK(strncmp(err.message, "modal_sandbox_kwargs: it is not JSON: ", 38) == 0);
+  bad.modal_sandbox_kwargs = "{}";
+  budget = 0;
+  CHECK(!swerex_to_json(SWEREX_MODEL_MODAL_CONFIG, &bad, &json, &err));
+  budget = -1;
+  CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
   CHECK(!swerex_from_json(SWEREX_MODEL_MODAL_CONFIG, "{\"modal_sandbox_kwargs\":[]}", 0, &config,
                           &err));
   CHECK_INT(err.code, SWEREX_E_VALIDATION);

@@ -1,41 +1,11 @@
 /* [str]: caps, and why a string has failed. [util]: numbers against Python's repr and float, its
  * string notation, UTF-8, clock, random. */
-#define SWEREX_IMPLEMENTATION
-#include <stddef.h>
-void *counting_malloc(size_t size);
-void *counting_realloc(void *block, size_t size);
-void counting_free(void *block);
-#define SWEREX_MALLOC(size) counting_malloc(size)
-#define SWEREX_REALLOC(block, size) counting_realloc(block, size)
-#define SWEREX_FREE(block) counting_free(block)
-#include "swerex.h"
+#include "counting.h"
 
 #include <locale.h>
 #include <math.h>
 
 #include "test.h"
-
-static long budget = -1; /* allocations until one fails; -1: none does */
-static long live;        /* blocks in use */
-
-static bool spend(void) {
-  if (budget == 0) return false;
-  if (budget > 0) budget--;
-  return true;
-}
-
-void *counting_malloc(size_t size) {
-  void *block = spend() ? malloc(size) : NULL;
-  live += block != NULL;
-  return block;
-}
-
-void *counting_realloc(void *block, size_t size) { return spend() ? realloc(block, size) : NULL; }
-
-void counting_free(void *block) {
-  live -= block != NULL;
-  free(block);
-}
 
 TEST(a_string_says_why_it_failed) {
   swerex_error err = SWEREX_ERROR_INIT;

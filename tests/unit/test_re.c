@@ -1,40 +1,8 @@
 /* [re], [pattern], [match]: matching against what Python's re finds, errors in its words, bounds,
  * memory failures. */
-#define SWEREX_IMPLEMENTATION
-#include <stddef.h>
-void *counting_malloc(size_t size);
-void *counting_realloc(void *block, size_t size);
-void counting_free(void *block);
-#define SWEREX_MALLOC(size) counting_malloc(size)
-#define SWEREX_REALLOC(block, size) counting_realloc(block, size)
-#define SWEREX_FREE(block) counting_free(block)
-#include "swerex.h"
+#include "counting.h"
 
 #include "test.h"
-
-static long budget = -1; /* allocations until one fails; -1: none does */
-static long live;        /* blocks in use */
-static long calls;       /* allocations so far */
-
-static bool spend(void) {
-  calls++;
-  if (budget == 0) return false;
-  if (budget > 0) budget--;
-  return true;
-}
-
-void *counting_malloc(size_t size) {
-  void *block = spend() ? malloc(size) : NULL;
-  live += block != NULL;
-  return block;
-}
-
-void *counting_realloc(void *block, size_t size) { return spend() ? realloc(block, size) : NULL; }
-
-void counting_free(void *block) {
-  live -= block != NULL;
-  free(block);
-}
 
 #define TEXT(literal) literal, sizeof(literal) - 1
 

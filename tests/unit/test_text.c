@@ -1,40 +1,8 @@
 /* [text], [term]: decoding against what Python answers, the output filter however its input is
  * split, and the capped keep against a slow one. */
-#define SWEREX_IMPLEMENTATION
-#include <stddef.h>
-void *counting_malloc(size_t size);
-void *counting_realloc(void *block, size_t size);
-void counting_free(void *block);
-#define SWEREX_MALLOC(size) counting_malloc(size)
-#define SWEREX_REALLOC(block, size) counting_realloc(block, size)
-#define SWEREX_FREE(block) counting_free(block)
-#include "swerex.h"
+#include "counting.h"
 
 #include "test.h"
-
-static long budget = -1; /* allocations until one fails; -1: none does */
-static long live;        /* blocks in use */
-static long made;        /* blocks and growths so far */
-
-static bool spend(void) {
-  made++;
-  if (budget == 0) return false;
-  if (budget > 0) budget--;
-  return true;
-}
-
-void *counting_malloc(size_t size) {
-  void *block = spend() ? malloc(size) : NULL;
-  live += block != NULL;
-  return block;
-}
-
-void *counting_realloc(void *block, size_t size) { return spend() ? realloc(block, size) : NULL; }
-
-void counting_free(void *block) {
-  live -= block != NULL;
-  free(block);
-}
 
 static uint32_t dice_state = 1;
 
@@ -536,13 +504,13 @@ TEST(what_fits_is_handed_over_without_a_copy) {
   swerex__term_keep k;
   swerex_bytes out = {NULL, 0};
   swerex__term_keep_init(&k, NULL, (size_t)-1);
-  made = 0;
+  calls = 0;
   for (int i = 0; i < 100000; i++) swerex__term_keep_add(&k, "0123456789", 10);
-  CHECK(made < 16);
+  CHECK(calls < 16);
   const char *block = k.data;
-  long before = made;
+  long before = calls;
   CHECK(swerex__term_keep_take(&k, &out, NULL));
-  CHECK(out.data == block && made == before);
+  CHECK(out.data == block && calls == before);
   CHECK_INT(out.size, 1000000);
   swerex__mem_free(out.data);
 }

@@ -1474,7 +1474,7 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #ifdef MSG_NOSIGNAL
 #define SWEREX__SYS_NOSIGNAL MSG_NOSIGNAL
 #else
-#define SWEREX__SYS_NOSIGNAL 0 /* macOS: swerex__sys_socketpair sets SO_NOSIGPIPE */
+#define SWEREX__SYS_NOSIGNAL 0 /* macOS: each socket is made with SO_NOSIGPIPE */
 #endif
 #ifdef MSG_CMSG_CLOEXEC
 #define SWEREX__SYS_CLOEXEC_MESSAGE MSG_CMSG_CLOEXEC
@@ -1493,10 +1493,10 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #define SWEREX__SYS_ATIME(info) ((info)->st_atim)
 #define SWEREX__SYS_MTIME(info) ((info)->st_mtim)
 #endif
-#if defined(__GLIBC__)
-#define SWEREX__SYS_IOCTL(request) (request)
+#if defined(__linux__) && !defined(__GLIBC__)
+#define SWEREX__SYS_IOCTL(request) ((int)(request)) /* musl; elsewhere its sign would spread */
 #else
-#define SWEREX__SYS_IOCTL(request) ((int)(request)) /* musl takes an int, the BSDs' fit both */
+#define SWEREX__SYS_IOCTL(request) (request)
 #endif
 #if defined(__linux__)
 #define swerex__sys_vfork vfork

@@ -4028,22 +4028,28 @@ static bool swerex__encode_check_required(const swerex__model_row *rows, size_t 
   return swerex__err_set(err, SWEREX_E_VALUE, "%s: given as text and as list", rows->name);
 }
 
+static bool swerex__encode_check_member(const swerex__model_row *row, const void *value,
+                                        swerex_error *err) {
+  switch (row->kind) {
+    case SWEREX__MODEL_MAP: return swerex__encode_check_map(row, value, err);
+    case SWEREX__MODEL_JSON: return swerex__encode_check_json(row, value, err);
+    case SWEREX__MODEL_ENUM: return swerex__encode_check_enum(row, value, err);
+    case SWEREX__MODEL_BYTES: return swerex__encode_check_bytes(row, value, err);
+    case SWEREX__MODEL_SECONDS: return swerex__encode_check_seconds(row, value, err);
+    default: return true;
+  }
+}
+
 /** Check a struct that a caller filled. */
 static bool swerex__encode_check(const swerex__model *model, const void *value, swerex_error *err) {
-  bool ok = true;
-  for (size_t i = 0; ok && i < model->count; i++) {
+  for (size_t i = 0, n; i < model->count; i += n) {
     const swerex__model_row *row = &model->rows[i];
-    bool first = i == 0 || strcmp(row[-1].name, row->name) != 0;
-    if (first)
-      ok = swerex__encode_check_required(row, swerex__model_group(model, i), value, err);
-    if (ok && row->kind == SWEREX__MODEL_MAP) ok = swerex__encode_check_map(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_JSON) ok = swerex__encode_check_json(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_ENUM) ok = swerex__encode_check_enum(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_BYTES) ok = swerex__encode_check_bytes(row, value, err);
-    if (ok && row->kind == SWEREX__MODEL_SECONDS)
-      ok = swerex__encode_check_seconds(row, value, err);
+    n = swerex__model_group(model, i);
+    if (!swerex__encode_check_required(row, n, value, err)) return false;
+    for (size_t k = 0; k < n; k++)
+      if (!swerex__encode_check_member(&row[k], value, err)) return false;
   }
-  return ok;
+  return true;
 }
 
 /** Tell whether a member is as zero would leave it; for rows of our own. */

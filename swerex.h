@@ -30868,7 +30868,8 @@ SWEREX_API bool swerex_await(swerex_future *future, double timeout, swerex_error
 SWEREX_API bool swerex_future_done(const swerex_future *future) { return future->done; }
 
 SWEREX_API bool swerex_future_take(swerex_future *future, void *response, swerex_error *err) {
-  if (future == NULL) return swerex__err_set(err, SWEREX_E_VALUE, "future is NULL");
+  if (future == NULL && (err == NULL || err->code == SWEREX_E_OK))
+    return swerex__err_set(err, SWEREX_E_VALUE, "future is NULL");
   return swerex__loop_take(future, response, err);
 }
 

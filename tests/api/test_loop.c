@@ -52,6 +52,17 @@ TEST(await_with_a_limit) {
   world_close(&w);
 }
 
+TEST(a_call_that_could_not_be_made_says_why) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_command command = {.command = "true"};
+  CHECK(!swerex_future_take(swerex_execute_async(NULL, &command, &err), NULL, &err));
+  CHECK_STR(err.message, "execute: runtime is NULL");
+  swerex_error_clear(&err);
+  CHECK(!swerex_future_take(NULL, NULL, &err));
+  CHECK_STR(err.message, "future is NULL");
+  swerex_error_clear(&err);
+}
+
 typedef struct chain {
   world *w;
   int steps;

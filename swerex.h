@@ -1567,7 +1567,7 @@ static bool swerex__sys_socketpair(int ends[2]) {
   return swerex__sys_prepare_pair(ends);
 }
 
-/** Open a new, empty file that only we can reach; path receives where others may open it. */
+/** Open a new, empty file, for this user alone; path receives where its other programs find it. */
 static int swerex__sys_open_scratch(char *path, size_t room) {
   int fd = -1;
 #if defined(__linux__) && defined(SYS_memfd_create)
@@ -1630,7 +1630,7 @@ static bool swerex__sys_is_running(pid_t pid) {
   if (n <= 0) return false;
   text[n] = '\0';
   const char *name_end = strrchr(text, ')'); /* the state follows the name */
-  return name_end != NULL && (name_end[1] != '\0' && name_end[2] != 'S');
+  return name_end != NULL && name_end[1] != '\0' && name_end[2] != 'S';
 #else
   (void)pid;
   return false;
@@ -5246,8 +5246,7 @@ static bool swerex__loop_init_logger(swerex_loop *loop, const swerex_logger *log
 }
 
 static void swerex__loop_release(swerex_loop *loop) {
-  if (loop->wake.events != 0) swerex__poll_set(&loop->poll, &loop->wake, 0);
-  swerex__sys_close(&loop->wake.fd);
+  swerex__poll_drop(&loop->poll, &loop->wake);
   swerex__sys_close(&loop->wake_fd);
   swerex__poll_close(&loop->poll);
   swerex__mem_free(loop->logger_name);

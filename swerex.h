@@ -18026,7 +18026,7 @@ typedef struct swerex__remote_call {
   swerex__loop_link link; /* first member */
   swerex__remote *remote;
   swerex__rt_verb verb;
-  swerex_future *future;
+  swerex_future *future; /* NULL: cancelled by its watch */
   swerex__web_call web;
   char path[32];
   char *session; /* of run_in_session; NULL: its order does not matter */
@@ -18035,6 +18035,7 @@ typedef struct swerex__remote_call {
   double delay;
   swerex__loop_timer again;
   swerex_output_watch watch;
+  bool telling;    /* the watch runs: a call that it cancels is freed when it has returned */
   bool live;       /* the answer came as a stream */
   swerex__str line; /* of the stream, not complete yet */
   uint64_t cursor; /* complete lines taken */
@@ -18089,20 +18090,25 @@ static void swerex__remote_free_call(swerex__remote_call *call) {
 }
 
 static void swerex__remote_cancel(swerex_future *future) {
-  swerex__remote_free_call((swerex__remote_call *)future->operation);
+  swerex__remote_call *call = (swerex__remote_call *)future->operation;
+  if (call->telling)
+    call->future = NULL;
+  else
+    swerex__remote_free_call(call);
 }
 
 /** End a call with an error, which is moved. */
 static void swerex__remote_fail(swerex__remote_call *call, swerex_error *error) {
   swerex_future *future = call->future;
-  swerex_is_alive_response *alive = (swerex_is_alive_response *)future->response;
   swerex__remote *remote = call->remote;
   bool asked = call->verb == SWEREX__RT_IS_ALIVE;
   swerex__remote_free_call(call);
+  if (future == NULL) return;
   if (!asked) {
     swerex__loop_fail(future, error);
     return;
   }
+  swerex_is_alive_response *alive = (swerex_is_alive_response *)future->response;
   swerex__str text = swerex__str_new(&remote->base.loop->allocator, 65536);
   swerex__str_printf(&text, "Failed to connect to %s\n%s", remote->web.url.text, error->message);
   if (!swerex__str_take(&text, &alive->message, error))
@@ -18135,24 +18141,45 @@ static void swerex__remote_set_status(const swerex__remote_call *call, int statu
   swerex__str_clear(&words);
 }
 
-/** Hand over the whole output where it did not come as a stream. */
-static void swerex__remote_show(const swerex__remote_call *call) {
-  const swerex_output_watch *watch = &call->watch;
+/** Say that an answer cannot be read, and why, which *error holds. */
+static void swerex__remote_set_unreadable(const swerex__remote_call *call, swerex_error *error) {
+  swerex_error why = SWEREX_ERROR_INIT;
+  if (error->code == SWEREX_E_NO_MEMORY) return; /* it might be, by others */
+  swerex__err_move(&why, error);
+  swerex__err_set(error, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
+                  call->remote->web.url.text, call->path, why.message);
+  swerex__err_clear(&why);
+}
+
+/** Tell the watch of output; false: it has cancelled the call. */
+static bool swerex__remote_tell(swerex__remote_call *call, swerex_stream stream, const char *text,
+                                size_t size) {
+  call->telling = true;
+  call->watch.on_output(call->watch.user_data, stream, text, size);
+  call->telling = false;
+  return call->future != NULL;
+}
+
+/** Hand over the whole output where it did not come as a stream; false: as by _tell. */
+static bool swerex__remote_show(swerex__remote_call *call) {
+  const void *response = call->future->response;
   swerex_bytes parts[2];
   memset(parts, 0, sizeof parts);
-  if (watch->on_output == NULL || call->live) return;
+  if (call->watch.on_output == NULL || call->live) return true;
   if (call->verb == SWEREX__RT_EXECUTE) {
-    const swerex_command_response *response =
-      (const swerex_command_response *)call->future->response;
-    parts[0] = response->stdout_text;
-    parts[1] = response->stderr_text;
+    parts[0] = ((const swerex_command_response *)response)->stdout_text;
+    parts[1] = ((const swerex_command_response *)response)->stderr_text;
   } else if (call->verb == SWEREX__RT_RUN_IN_SESSION) {
-    parts[0] = ((const swerex_bash_observation *)call->future->response)->output;
+    parts[0] = ((const swerex_bash_observation *)response)->output;
+  } else if (call->verb == SWEREX__RT_CREATE_SESSION) {
+    parts[0] = ((const swerex_create_bash_session_response *)response)->output;
   }
-  for (int i = 0; i < 2; i++)
+  bool goes_on = true;
+  for (int i = 0; goes_on && i < 2; i++)
     if (parts[i].size > 0)
-      watch->on_output(watch->user_data, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, parts[i].data,
-                       parts[i].size);
+      goes_on = swerex__remote_tell(call, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, parts[i].data,
+                                    parts[i].size);
+  return goes_on;
 }
 
 /** Read an answer and end the call with what it says. */
@@ -18170,11 +18197,7 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
     ok = false;
   } else if (!ok || !swerex__decode_model(memory, call->future->model, doc.root,
                                           call->future->response, &error)) {
-    swerex_error why = SWEREX_ERROR_INIT;
-    swerex__err_move(&why, &error);
-    swerex__err_set(&error, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
-                    call->remote->web.url.text, call->path, why.message);
-    swerex__err_clear(&why);
+    swerex__remote_set_unreadable(call, &error);
     ok = false;
   }
   swerex__doc_free(&doc);
@@ -18183,26 +18206,34 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
     swerex__err_clear(&error);
     return;
   }
-  swerex__remote_show(call);
+  bool wanted = swerex__remote_show(call);
   swerex_future *future = call->future;
   swerex__remote_free_call(call);
-  swerex__loop_finish(future);
+  if (wanted) swerex__loop_finish(future);
 }
 
 /* --- streams ------------------------------------------------------------------------------ */
 
-/** Take one line of a stream. */
+/** Take the output in a line of a stream; false: as by _tell. */
+static bool swerex__remote_take_output(swerex__remote_call *call, const swerex__json *root) {
+  static const char *const names[] = {"stdout", "stderr"};
+  bool goes_on = true;
+  for (int i = 0; goes_on && i < 2; i++) {
+    const swerex__json *text = swerex__json_get(root, names[i]);
+    if (text != NULL && text->type == SWEREX__JSON_STRING)
+      goes_on = swerex__remote_tell(call, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, text->string,
+                                    text->size);
+  }
+  return goes_on;
+}
+
+/** Take one line of a stream; false: the call is over. */
 static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *err) {
-  const swerex_output_watch *watch = &call->watch;
   swerex__doc doc;
+  bool ok = true;
   if (call->line.size <= 1) return true; /* a sign of life */
   if (!swerex__doc_parse(call->line.allocator, call->line.data, call->line.size, &doc, err)) {
-    swerex_error why = SWEREX_ERROR_INIT;
-    if (err->code == SWEREX_E_NO_MEMORY) return false;
-    swerex__err_move(&why, err);
-    swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
-                    call->remote->web.url.text, call->path, why.message);
-    swerex__err_clear(&why);
+    swerex__remote_set_unreadable(call, err);
     return false;
   }
   const swerex__json *answer = swerex__json_get(doc.root, "answer");
@@ -18214,20 +18245,16 @@ static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *er
     call->last_status = (int)status->integer;
     call->last.size = 0;
     swerex__json_add_node(&call->last, answer);
+    ok = !call->last.failed || swerex__err_memory(err);
   } else if (lost != NULL && at != NULL) {
     call->cursor = (uint64_t)at->integer;
   } else {
-    static const char *const names[] = {"stdout", "stderr"};
     call->cursor += call->line.size;
-    for (int i = 0; i < 2; i++) {
-      const swerex__json *text = swerex__json_get(doc.root, names[i]);
-      if (text != NULL && text->type == SWEREX__JSON_STRING)
-        watch->on_output(watch->user_data, i == 0 ? SWEREX_STDOUT : SWEREX_STDERR, text->string,
-                         text->size);
-    }
+    ok = swerex__remote_take_output(call, doc.root) ||
+         swerex__err_set(err, SWEREX_E_CANCELLED, "cancelled by the watch of its output");
   }
   swerex__doc_free(&doc);
-  return true;
+  return ok;
 }
 
 /** Take a piece of an answer, which is a stream if the server can do that. */
@@ -18518,8 +18545,13 @@ static bool swerex__remote_start(swerex_runtime *runtime, swerex__rt_verb verb,
 
 static void swerex__remote_destroy(swerex_runtime *runtime) {
   swerex__remote *remote = (swerex__remote *)runtime;
-  while (!swerex__loop_link_empty(&remote->calls))
-    swerex__loop_cancel(((swerex__remote_call *)remote->calls.next)->future);
+  while (!swerex__loop_link_empty(&remote->calls)) {
+    swerex__remote_call *call = (swerex__remote_call *)remote->calls.next;
+    if (call->future != NULL)
+      swerex__loop_cancel(call->future);
+    else
+      swerex__remote_free_call(call);
+  }
   swerex__web_close(&remote->web);
   swerex__model_clear(swerex__model_of(SWEREX_MODEL_REMOTE_CONFIG), &remote->config);
   swerex__mem_free(remote);

@@ -773,4 +773,50 @@ TEST(output_without_a_stream) {
   swerex_error_clear(&err);
 }
 
+static swerex_future *doomed;
+
+static void cancel_it(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)stream, (void)text, (void)size;
+  ++*(int *)user_data;
+  swerex_future_cancel(doomed);
+}
+
+static void free_it(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)stream, (void)text, (void)size;
+  ++*(int *)user_data;
+  swerex_future_free(doomed);
+  doomed = NULL;
+}
+
+TEST(a_watch_may_end_its_call) {
+  static const char *const answers[] = {
+    "HTTP/1.1 200 OK\r\n\r\n{\"stdout\":\"a\",\"stderr\":\"b\",\"exit_code\":0}",
+    "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n"
+    "{\"stdout\":\"a\",\"stderr\":\"b\"}\n{\"stdout\":\"c\"}\n"};
+  for (int i = 0; i < 4; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    swerex_command command;
+    swerex_remote_config config;
+    int calls = 0;
+    fake f = start_fake(answers[i / 2], strlen(answers[i / 2]));
+    swerex_loop *loop = swerex_loop_new(NULL, &err);
+    memset(&command, 0, sizeof command);
+    memset(&config, 0, sizeof config);
+    config.auth_token = "";
+    config.port = f.port;
+    command.command = "true";
+    command.watch.on_output = i % 2 == 0 ? cancel_it : free_it;
+    command.watch.user_data = &calls;
+    doomed = swerex_execute_async(swerex_remote_runtime_new(loop, &config, &err), &command, &err);
+    for (double end = seconds() + 5; calls == 0 && seconds() < end;) swerex_loop_run(loop, 0.1, &err);
+    CHECK(swerex_loop_run(loop, 0, &err));
+    CHECK_INT(calls, 1);
+    if (i % 2 == 0) CHECK(!swerex_future_take(doomed, NULL, &err) && err.code == SWEREX_E_CANCELLED);
+    swerex_error_clear(&err);
+    swerex_loop_free(loop);
+    kill(f.pid, SIGKILL);
+    waitpid(f.pid, NULL, 0);
+  }
+}
+
 TEST_MAIN()

@@ -19148,9 +19148,12 @@ static bool swerex__srv_play(swerex__srv_conn *conn) {
                             (unsigned long long)op->tape_start);
       conn->cursor = op->tape_start;
     }
-    size_t from = (size_t)(conn->cursor - op->tape_start), size = op->tape.size - from;
-    if (size > SWEREX__SOCK_CHUNK) size = SWEREX__SOCK_CHUNK;
-    swerex__srv_send_chunk(conn, op->tape.data + from, size);
+    const char *from = op->tape.data + (size_t)(conn->cursor - op->tape_start);
+    size_t size = (size_t)(end - conn->cursor);
+    size_t rest = size < SWEREX__SOCK_CHUNK ? 0 : size - SWEREX__SOCK_CHUNK;
+    if (rest > 0) /* up to the end of a line: by the next time, what follows may be lost */
+      size = (size_t)((const char *)memchr(from + size - rest - 1, '\n', rest + 1) - from) + 1;
+    swerex__srv_send_chunk(conn, from, size);
     conn->cursor += size;
   }
   return true;

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <stdarg.h>
 #include <sys/resource.h>
+#include <sys/un.h>
 
 #include "test.h"
 
@@ -343,6 +344,64 @@ TEST(a_stream_is_taken_up_where_it_ended) {
   CHECK(strstr(text, "line1\\n\"}\n") == NULL && strstr(text, "{\"stdout\":\"line2\\n\"}") != NULL);
   CHECK(strstr(text, "{\"status\":200,\"answer\":{\"stdout\":\"line1\\nline2\\nline3\\nline4\\n\"") != NULL);
   close(fd);
+  stop_server(&s);
+}
+
+/** Read a chunked answer to its end and take the chunks off; the caller frees it. */
+static char *hear_chunks(int fd) {
+  size_t size = 0, room = 32 << 20;
+  char *text = (char *)malloc(room), *to = text;
+  ssize_t n = 1;
+  while (n > 0 && size + 1 < room && (size < 7 || memcmp(text + size - 7, "\r\n0\r\n\r\n", 7) != 0)) {
+    n = recv(fd, text + size, room - 1 - size, 0);
+    if (n > 0) size += (size_t)n;
+  }
+  text[size] = '\0';
+  char *at = strstr(text, "\r\n\r\n");
+  for (at = at == NULL ? text : at + 4; at < text + size;) {
+    size_t count = strtoul(at, &at, 16);
+    at += 2;
+    if (count == 0 || at + count > text + size) break;
+    memmove(to, at, count);
+    to += count;
+    at += count + 2;
+  }
+  *to = '\0';
+  return text;
+}
+
+/** A client that does not keep up loses whole lines, and is told so. */
+TEST(lines_of_a_stream_stay_whole) {
+  static const char body[] = "{\"command\":\"seq 2000000\",\"shell\":true,\"max_output\":1000}";
+  swerex_server_options options;
+  struct sockaddr_un address;
+  memset(&options, 0, sizeof options);
+  memset(&address, 0, sizeof address);
+  address.sun_family = AF_UNIX; /* which holds little that was not read */
+  snprintf(address.sun_path, sizeof address.sun_path, "/tmp/swerex-slow-%ld", (long)getpid());
+  options.unix_path = address.sun_path;
+  server s = start_server(&options);
+  int slow = socket(AF_UNIX, SOCK_STREAM, 0), other = socket(AF_UNIX, SOCK_STREAM, 0);
+  int lost = 0, odd = 0;
+  char byte;
+  CHECK(connect(slow, (struct sockaddr *)&address, sizeof address) == 0);
+  CHECK(connect(other, (struct sockaddr *)&address, sizeof address) == 0);
+  post(slow, "/execute", "X-Request-ID: l\r\nAccept: application/x-ndjson\r\n", body);
+  CHECK(recv(slow, &byte, 1, MSG_PEEK) == 1); /* it is this one's stream */
+  post(other, "/execute", "X-Request-ID: l\r\n", body);
+  CHECK(has(hear(other, "exit_code"), "exit_code")); /* it has ended, and little was read of it */
+  char *text = hear_chunks(slow);
+  for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+    bool marked = strncmp(line, "{\"lost\":", 8) == 0;
+    *end = '\0';
+    lost += marked;
+    odd += end == line || line[0] != '{' || end[-1] != '}' || (!marked && strstr(line, "{\"lost") != NULL);
+  }
+  CHECK(lost > 0);
+  CHECK_INT(odd, 0);
+  free(text);
+  close(slow);
+  close(other);
   stop_server(&s);
 }
 

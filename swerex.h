@@ -19271,6 +19271,7 @@ static void swerex__srv_on_output(void *user_data, swerex_stream stream, const c
 /** Have a connection wait for an operation. */
 static void swerex__srv_join(swerex__srv_conn *conn, swerex__srv_op *op) {
   conn->op = op;
+  conn->resume = false; /* the timer is for this one now */
   swerex__loop_link_insert(&op->readers, &conn->wait);
   if (conn->live) {
     static const char head[] = "HTTP/1.1 200 OK\r\nserver: swerex/" SWEREX_VERSION

@@ -331,6 +331,26 @@ TEST(a_command_that_prints_nothing_is_heard_of) {
   plain_close(&p);
 }
 
+/** Pipelined requests before it do not take its signs of life. */
+TEST(a_stream_behind_other_requests_is_watched) {
+  static const char body[] = "{\"command\":\"sleep 60\",\"shell\":true}";
+  static const char alive[] = "GET /is_alive HTTP/1.1\r\nHost: a\r\n\r\n"
+                              "GET /is_alive HTTP/1.1\r\nHost: a\r\n\r\n";
+  char request[400];
+  plain p = plain_open();
+  int n = snprintf(request, sizeof request,
+                   "POST /execute HTTP/1.1\r\nHost: a\r\nx-on-disconnect: kill\r\n"
+                   "accept: application/x-ndjson\r\ncontent-length: %zu\r\n\r\n%s",
+                   sizeof body - 1, body);
+  CHECK(write(p.fd, alive, sizeof alive - 1) == (ssize_t)sizeof alive - 1);
+  CHECK(reads(&p, "}HTTP/1.1 200 OK"));
+  CHECK(write(p.fd, request, (size_t)n) == n);
+  CHECK(reads(&p, "ndjson"));
+  turn(&p);
+  CHECK(swerex__loop_armed(&((swerex__srv_conn *)p.server->conns.next)->timer));
+  plain_close(&p);
+}
+
 TEST(a_peer_that_does_not_read) {
   plain p = plain_open();
   char path[64], request[400], body[128];

@@ -18503,6 +18503,8 @@ static bool swerex__remote_fill(swerex__remote_call *call, const void *request, 
     return false;
   }
   if (call->verb == SWEREX__RT_EXECUTE) call->watch = ((const swerex_command *)request)->watch;
+  if (call->verb == SWEREX__RT_CREATE_SESSION)
+    call->watch = ((const swerex_create_bash_session_request *)request)->watch;
   if (call->verb == SWEREX__RT_RUN_IN_SESSION) {
     const swerex_bash_action *action = (const swerex_bash_action *)request;
     const char *name = action->session == NULL ? "default" : action->session;
@@ -19332,6 +19334,7 @@ static bool swerex__route_start(swerex__srv_conn *conn, swerex__srv_op *op, swer
   swerex_output_watch watch = {swerex__srv_on_output, op, false};
   memset(&request, 0, sizeof request);
   if (root != NULL && !swerex__decode_as(memory, model, root, true, &request, err)) return false;
+  if (conn->live && verb == SWEREX__RT_CREATE_SESSION) request.create.watch = watch;
   if (conn->live && verb == SWEREX__RT_EXECUTE) request.command.watch = watch;
   if (conn->live && verb == SWEREX__RT_RUN_IN_SESSION) request.action.watch = watch;
   op->future = swerex__rt_call(server->runtime, verb, &request, err);
@@ -19573,7 +19576,8 @@ static void swerex__serve_on_head(swerex__srv_conn *conn) {
     conn->id[id.size] = '\0';
   }
   swerex__rt_verb verb = swerex__route_table[conn->row].verb;
-  bool streams = verb == SWEREX__RT_EXECUTE || verb == SWEREX__RT_RUN_IN_SESSION;
+  bool streams = verb == SWEREX__RT_EXECUTE || verb == SWEREX__RT_RUN_IN_SESSION ||
+                 verb == SWEREX__RT_CREATE_SESSION;
   conn->live = streams && conn->http.minor > 0 && accept.data != NULL &&
                swerex__http_lists(accept, SWEREX__SRV_LIVE);
   conn->kill = verb == SWEREX__RT_EXECUTE && gone.data != NULL && swerex__http_is(gone, "kill");

@@ -18042,6 +18042,7 @@ typedef struct swerex__remote_call {
   swerex__str last; /* the answer at the stream's end */
   int last_status;
   char *source; /* of an upload */
+  bool unreadable; /* that: trying again does not help */
   int fd;
   swerex__zip_pack *pack;
   swerex__remote_part part;
@@ -18282,6 +18283,15 @@ static bool swerex__remote_on_data(void *owner, const char *data, size_t size, s
 
 /* --- uploads ------------------------------------------------------------------------------ */
 
+/** Read on in an upload's file, or in the archive that is made of its folder. */
+static bool swerex__remote_read_source(swerex__remote_call *call, char *out, size_t room,
+                                       size_t *got, swerex_error *err) {
+  if (call->pack != NULL) return swerex__zip_pack_read(call->pack, out, room, got, err);
+  ssize_t n = swerex__fs_read_some(call->fd, out, room);
+  *got = n < 0 ? 0 : (size_t)n;
+  return n >= 0 || swerex__err_system(err, errno, call->source);
+}
+
 /** Give the next bytes of an upload's body. */
 static bool swerex__remote_read(void *owner, char *out, size_t room, size_t *got,
                                 swerex_error *err) {
@@ -18292,14 +18302,8 @@ static bool swerex__remote_read(void *owner, char *out, size_t room, size_t *got
   while (*got == 0 && call->part != SWEREX__REMOTE_END) {
     bool fields = call->part == SWEREX__REMOTE_FIELDS;
     if (call->part == SWEREX__REMOTE_CONTENT) {
-      ssize_t n = 0;
-      if (call->pack != NULL) {
-        if (!swerex__zip_pack_read(call->pack, out, room, got, err)) return false;
-      } else if ((n = swerex__fs_read_some(call->fd, out, room)) < 0) {
-        return swerex__err_system(err, errno, call->source);
-      } else {
-        *got = (size_t)n;
-      }
+      call->unreadable = !swerex__remote_read_source(call, out, room, got, err);
+      if (call->unreadable) return false;
     } else {
       const char *text = fields ? call->fields.data : tail;
       size_t size = fields ? call->fields.size : (size_t)tail_size;
@@ -18424,7 +18428,8 @@ static void swerex__remote_on_again(swerex__loop_timer *timer) {
 /** Tell whether a call that failed may be made again. */
 static bool swerex__remote_may_retry(const swerex__remote_call *call, const swerex_error *error) {
   bool harmless = call->verb == SWEREX__RT_READ_FILE;
-  if (call->verb == SWEREX__RT_IS_ALIVE || call->tries >= call->remote->config.num_retries)
+  if (call->verb == SWEREX__RT_IS_ALIVE || call->tries >= call->remote->config.num_retries ||
+      call->unreadable)
     return false;
   if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY ||
       error->code == SWEREX_E_CANCELLED || error->code == SWEREX_E_TIMEOUT)

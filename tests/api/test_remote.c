@@ -640,6 +640,10 @@ TEST(uploads_come_whole) {
   stop_server(&s);
 }
 
+static void count_tries(void *user_data, const swerex_log_record *record) {
+  if (strstr(record->message, "trying again") != NULL) ++*(int *)user_data;
+}
+
 /** What cannot be read stops an upload with a clear word, also by a connection in use again. */
 TEST(uploads_that_end_early) {
   swerex_error err = SWEREX_ERROR_INIT;
@@ -649,7 +653,13 @@ TEST(uploads_that_end_early) {
   snprintf(target, sizeof target, "%s-to", folder);
   CHECK(mkdir(folder, 0755) == 0 && mkfifo(path, 0600) == 0);
   server s = start_server(NULL);
-  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  int tries = 0;
+  swerex_loop_options options;
+  memset(&options, 0, sizeof options);
+  options.logger.level = SWEREX_LOG_INFO;
+  options.logger.write = count_tries;
+  options.logger.user_data = &tries;
+  swerex_loop *loop = swerex_loop_new(&options, &err);
   swerex_remote_config config;
   swerex_upload_request upload = {folder, target};
   swerex_is_alive_response alive;
@@ -658,7 +668,6 @@ TEST(uploads_that_end_early) {
   config.auth_token = "";
   config.port = s.port;
   config.timeout = 5;
-  config.num_retries = -1;
   swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
   for (int i = 0; i < 3; i++) {
     CHECK(!swerex_upload(runtime, &upload, NULL, &err) && err.code == SWEREX_E_VALUE);
@@ -666,6 +675,7 @@ TEST(uploads_that_end_early) {
     CHECK(swerex_is_alive(runtime, NULL, &alive, &err) && alive.is_alive);
     swerex_is_alive_response_clear(&alive);
   }
+  CHECK_INT(tries, 0);
   CHECK(access(target, F_OK) != 0);
   unlink(path);
   rmdir(folder);

@@ -18409,6 +18409,7 @@ static void swerex__remote_on_done(void *owner, swerex_error *error);
 static bool swerex__remote_send(swerex__remote_call *call, swerex_error *err) {
   size_t size = call->web.headers.size;
   call->line.size = 0;
+  call->live = false;
   if (call->source != NULL && !swerex__remote_open_source(call, err)) return false;
   if (call->cursor > 0)
     swerex__str_printf(&call->web.headers, "x-stream-offset: %llu\r\n",

@@ -745,6 +745,22 @@ TEST(stream_is_taken_up) {
   CHECK_INT(fixed_stop(&f), 2);
 }
 
+/** What it is taken up with may be no stream: a server that was started anew, say. */
+TEST(stream_is_refused_when_taken_up) {
+  static const char *const answers[] = {
+    STREAM_HEAD "{\"stdout\":\"a\"}\n{\"stdo",
+    JSON_HEAD("401 Unauthorized") "{\"detail\":\"Invalid API Key\"}", NULL};
+  fixed f = fixed_start(answers, 0);
+  world w;
+  heard h;
+  world_open(&w, f.port, "", 3);
+  CHECK(!watch(&w, &h));
+  CHECK_INT(w.err.http_status, 401);
+  CHECK(has(w.err.message, "Message: Invalid API Key"));
+  world_close(&w);
+  CHECK_INT(fixed_stop(&f), 2);
+}
+
 TEST(stream_without_end) {
   enum { PIECE = 4000000, TIMES = 8 };
   char *text = (char *)calloc(1, sizeof STREAM_HEAD + (size_t)PIECE * TIMES);

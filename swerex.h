@@ -17667,10 +17667,11 @@ static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http
 /** Keep a piece of an answer's body. */
 static bool swerex__web_keep(swerex__web_call *call, const char *data, size_t size,
                              swerex_error *err) {
+  if (size > call->answer.max - call->answer.size)
+    return swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s is larger than %zu bytes",
+                           call->web->url.text, call->path, call->answer.max);
   swerex__str_add(&call->answer, data, size);
-  if (!call->answer.failed) return true;
-  return swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s is larger than %zu bytes",
-                         call->web->url.text, call->path, call->answer.max);
+  return !call->answer.failed || swerex__err_memory(err);
 }
 
 /** Hand a piece of an answer's body over, or keep it. */
@@ -18414,6 +18415,7 @@ static bool swerex__remote_send(swerex__remote_call *call, swerex_error *err) {
   if (call->cursor > 0)
     swerex__str_printf(&call->web.headers, "x-stream-offset: %llu\r\n",
                        (unsigned long long)call->cursor);
+  if (call->web.headers.failed) return swerex__err_memory(err);
   bool ok = swerex__web_start(&call->web, err);
   call->web.headers.size = size;
   return ok;

@@ -17518,10 +17518,13 @@ static bool swerex__web_parse_url(const swerex_allocator *memory, const char *te
   if (port > 0) url->port = port;
   if (end == host || (bracket && *end != ']') || (local && host[5] == '\0') ||
       end - host > SWEREX__SOCK_HOST_MAX || (*rest != '\0' && *rest != '/'))
-    return swerex__err_set(err, SWEREX_E_VALUE, "host %s is not a host", text);
+    return swerex__err_set(err, SWEREX_E_VALUE,
+                           "host \"%s\" is not a name, a number, an http:// or https:// address, "
+                           "or unix:/path",
+                           text);
   size_t prefix = strlen(rest);
   while (prefix > 0 && rest[prefix - 1] == '/') prefix--;
-  for (const char *c = text; *c != '\0'; c++)
+  for (const char *c = text; !local && *c != '\0'; c++)
     if ((unsigned char)*c <= 0x20 || *c == 0x7F || *c == '@')
       return swerex__err_set(err, SWEREX_E_VALUE, "host %s: a blank or @ cannot be in it", text);
   char name[SWEREX__SOCK_HOST_MAX + 32];

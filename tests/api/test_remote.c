@@ -533,7 +533,7 @@ TEST(local_sockets_and_ends) {
   swerex_server_options options;
   char path[64], host[80];
   memset(&options, 0, sizeof options);
-  snprintf(path, sizeof path, "/tmp/swerex-sock-%ld", (long)getpid());
+  snprintf(path, sizeof path, "/tmp/swerex sock-%ld", (long)getpid());
   snprintf(host, sizeof host, "unix:%s", path);
   options.unix_path = path;
   options.idle_timeout = 0.3;

@@ -226,6 +226,8 @@ TEST(a_local_socket_without_a_file) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_server_options options;
   memset(&options, 0, sizeof options);
+  swerex_remote_config config;
+  memset(&config, 0, sizeof config);
   snprintf(name, sizeof name, "@swerex-test-%ld", (long)getpid());
   options.unix_path = name;
   options.auth_token = "t";
@@ -234,6 +236,9 @@ TEST(a_local_socket_without_a_file) {
   CHECK(server != NULL && access(name, F_OK) != 0);
   snprintf(host, sizeof host, "unix:%s", name);
   CHECK(swerex_server_new(loop, &options, &err) == NULL && err.sys_errno == EADDRINUSE);
+  config.auth_token = "t";
+  config.host = host;
+  CHECK(swerex_wait_until_alive(swerex_remote_runtime_new(loop, &config, NULL), 5, NULL));
   swerex_server_free(server);
   swerex_error_clear(&err);
   swerex_loop_free(loop);

@@ -21343,13 +21343,14 @@ static bool swerex__docker_is_local(const swerex_deployment *deployment) {
 
 /** Copy the environment with the token behind it; borrowed texts. NULL: no memory. */
 static const char **swerex__docker_env(const swerex_deployment *deployment, const char *token) {
-  size_t count = 0;
+  size_t count = 0, key = strcspn(token, "=") + 1, at = 0;
   while (environ != NULL && environ[count] != NULL) count++;
   const char **env =
     (const char **)swerex__mem_new(&deployment->loop->allocator, count + 2, sizeof *env);
   if (env == NULL) return NULL;
-  for (size_t i = 0; i < count; i++) env[i] = environ[i];
-  env[count] = token;
+  for (size_t i = 0; i < count; i++) /* but for a token of ours: engines take the first they see */
+    if (strncmp(environ[i], token, key) != 0) env[at++] = environ[i];
+  env[at] = token;
   return env;
 }
 

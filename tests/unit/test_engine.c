@@ -86,6 +86,22 @@ TEST(what_engines_say_is_passed_on) {
   remove_stand_in();
 }
 
+/** Engines, as other programs, take the first of two variables of one name. */
+TEST(a_container_has_its_own_token) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  int count = 0, at = 0;
+  setenv("SWEREX_AUTH_TOKEN", "of this program", 1);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_deployment *box = swerex_get_deployment_json(loop, "{\"type\":\"docker\"}", 0, &err);
+  const char **env = swerex__docker_env(box, "SWEREX_AUTH_TOKEN=of the container");
+  for (; env[at] != NULL; at++) count += strncmp(env[at], "SWEREX_AUTH_TOKEN=", 18) == 0;
+  CHECK_INT(count, 1);
+  CHECK_STR(env[at - 1], "SWEREX_AUTH_TOKEN=of the container");
+  swerex__mem_free((void *)env);
+  unsetenv("SWEREX_AUTH_TOKEN");
+  swerex_loop_free(loop);
+}
+
 TEST(an_engine_that_cannot_be_run) {
   for (int i = 0; i < 2; i++) { /* there is none; there is one whose interpreter is missing */
     swerex_error err = SWEREX_ERROR_INIT;

@@ -20650,6 +20650,8 @@ static swerex_future *swerex__reach_runtime(swerex_deployment *deployment, doubl
 /* What goes into an image is one static binary, swerex-remote. It is looked for in the given place,
  * in SWEREX_REMOTE_BINARY, beside the running program and on PATH, for the processor asked for. */
 
+#define SWEREX__ELF_MAX (1 << 27) /* bytes of a server */
+
 typedef struct swerex__elf_machine {
   const char *names[3]; /* of images, then our own suffix */
   int number;           /* e_machine */
@@ -20763,32 +20765,46 @@ static void swerex__elf_add_header(swerex__str *tar, const char *name, char type
   swerex__str_add(tar, head, sizeof head);
 }
 
+/** Write a text to a file that has no name: an open descriptor at its beginning, or -1. */
+static int swerex__elf_write_scratch(const swerex__str *text, swerex_error *err) {
+  char path[PATH_MAX];
+  int fd = swerex__sys_open_scratch(path, sizeof path);
+  bool ok = fd >= 0;
+  if (ok && strncmp(path, "/proc/", 6) != 0) unlink(path);
+  ok = ok && swerex__sys_write_all(fd, text->data, text->size) && lseek(fd, 0, SEEK_SET) == 0;
+  if (!ok) swerex__err_system(err, errno, path);
+  if (!ok) swerex__sys_close(&fd);
+  return fd;
+}
+
 /** Pack a program as the file `name` of a tar archive: an open descriptor, or -1. */
 static int swerex__elf_pack(const swerex_allocator *memory, const char *path, const char *name,
                             swerex_error *err) {
   static const char nothing[1024];
-  char scratch[PATH_MAX];
   struct stat info;
-  swerex__str tar = swerex__str_new(memory, 1 << 28);
+  swerex__str tar = swerex__str_new(memory, 2 * SWEREX__ELF_MAX);
   int out = -1, fd = open(path, O_RDONLY | O_CLOEXEC);
-  bool ok = fd >= 0 && fstat(fd, &info) == 0 && info.st_size < 1 << 27;
+  bool ok = fd >= 0 && fstat(fd, &info) == 0;
+  if (ok && info.st_size >= SWEREX__ELF_MAX) {
+    ok = false;
+    errno = EFBIG;
+  }
   size_t size = ok ? (size_t)info.st_size : 0;
   if (ok) swerex__elf_add_header(&tar, name, '0', size);
   for (size_t got = 0; ok && got < size;) {
     char *into = swerex__str_reserve(&tar, size - got);
     ssize_t n = into == NULL ? -1 : read(fd, into, size - got);
     ok = n > 0;
+    if (n == 0) errno = EIO; /* it was cut off meanwhile */
     if (!ok) break;
     tar.size += (size_t)n;
     got += (size_t)n;
   }
+  if (!ok) swerex__err_system(err, errno, path);
   swerex__str_add(&tar, nothing, (512 - size % 512) % 512);
   swerex__str_add(&tar, nothing, sizeof nothing);
-  if (ok && !tar.failed) out = swerex__sys_open_scratch(scratch, sizeof scratch);
-  if (out >= 0 && strncmp(scratch, "/proc/", 6) != 0) unlink(scratch);
-  if (out >= 0 && (!swerex__sys_write_all(out, tar.data, tar.size) || lseek(out, 0, SEEK_SET) != 0))
-    swerex__sys_close(&out);
-  if (out < 0) swerex__err_system(err, errno, path);
+  if (ok && tar.failed) ok = swerex__err_memory(err);
+  if (ok) out = swerex__elf_write_scratch(&tar, err);
   swerex__sys_close(&fd);
   swerex__str_clear(&tar);
   return out;

@@ -102,6 +102,21 @@ TEST(a_container_has_its_own_token) {
   swerex_loop_free(loop);
 }
 
+TEST(a_server_that_cannot_be_packed) {
+  char path[64];
+  swerex_error err = SWEREX_ERROR_INIT;
+  snprintf(path, sizeof path, "/tmp/swerex-pack-%ld", (long)getpid());
+  CHECK(swerex__elf_pack(NULL, path, "x", &err) == -1 && err.code == SWEREX_E_FILE_NOT_FOUND);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  CHECK(ftruncate(fd, SWEREX__ELF_MAX) == 0); /* a hole */
+  errno = 0;
+  CHECK(swerex__elf_pack(NULL, path, "x", &err) == -1 && err.sys_errno == EFBIG);
+  CHECK(strstr(err.message, path) != NULL);
+  close(fd);
+  unlink(path);
+  swerex_error_clear(&err);
+}
+
 TEST(an_engine_that_cannot_be_run) {
   for (int i = 0; i < 2; i++) { /* there is none; there is one whose interpreter is missing */
     swerex_error err = SWEREX_ERROR_INIT;

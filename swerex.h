@@ -20103,8 +20103,13 @@ static void swerex__dep_on_check(swerex_future *probe, void *user_data) {
   swerex_deployment *deployment = check->deployment;
   swerex_future *future = check->future;
   swerex_is_alive_response *answer = (swerex_is_alive_response *)probe->response;
-  bool yes = probe->ok && answer->is_alive;
-  if (yes && !check->asked_runtime && deployment->phase == SWEREX__DEP_STARTED) {
+  bool runs = probe->ok && answer->is_alive && !check->asked_runtime;
+  if (runs && deployment->phase != SWEREX__DEP_STARTED) { /* it has been stopped meanwhile */
+    swerex__dep_free_check(check);
+    swerex__dep_deny(future, "Runtime is None.");
+    return;
+  }
+  if (runs) {
     swerex_future *next =
       swerex__rt_call(deployment->runtime, SWEREX__RT_IS_ALIVE, &check->request, &probe->error);
     if (next != NULL) {

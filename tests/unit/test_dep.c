@@ -352,6 +352,21 @@ TEST(is_alive_asks_the_box_before_the_runtime) {
   swerex_loop_free(loop);
 }
 
+TEST(is_alive_says_no_once_a_stop_has_begun) {
+  swerex_is_alive_response answer;
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = make(loop);
+  CHECK(swerex_deployment_start(box, NULL));
+  swerex_future *question = swerex_deployment_is_alive_async(box, NULL, NULL);
+  swerex_future *stop = swerex_deployment_stop_async(box, NULL);
+  CHECK(swerex_future_take(question, &answer, NULL));
+  CHECK(!answer.is_alive);
+  CHECK_STR(answer.message.data, "Runtime is None.");
+  swerex_is_alive_response_clear(&answer);
+  CHECK(swerex_future_take(stop, NULL, NULL));
+  swerex_loop_free(loop);
+}
+
 /** What is not in this build says how to get it. */
 TEST(modal_without_libcurl) {
   swerex_error err = SWEREX_ERROR_INIT;

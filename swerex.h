@@ -20262,14 +20262,12 @@ static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *err
   }
   swerex__dep_drop_runtime(deployment);
   deployment->ending = whole;
-  if (whole) {
+  deployment->step++; /* the one under way may have done half */
+  if (whole)
     swerex__loop_arm(deployment->loop, &deployment->timer, SWEREX__DEP_WHOLE_TIME,
                      swerex__dep_on_late_step, deployment);
-    deployment->step++;
-    return;
-  }
-  deployment->step++; /* the one under way may have done half */
-  swerex__dep_take_back(deployment);
+  else
+    swerex__dep_take_back(deployment);
 }
 
 /** Take the steps from here on. */

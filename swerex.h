@@ -19721,7 +19721,11 @@ static void swerex__serve_on_input(swerex__sock_stream *stream) {
     }
     size_t used = conn->rest.size > 0 ? 0 : swerex__serve_feed(conn, data, (size_t)n);
     if (conn->closed) return;
-    swerex__str_add(&conn->rest, data + used, (size_t)n - used);
+    if (used < (size_t)n) swerex__str_add(&conn->rest, data + used, (size_t)n - used);
+    if (conn->rest.failed) { /* what is missing would be waited for */
+      swerex__srv_close_conn(conn);
+      return;
+    }
     if (conn->rest.size >= SWEREX__SOCK_CHUNK) swerex__sock_set_reading(stream, false);
     swerex__serve_go_on(conn);
     if ((size_t)n < sizeof data) break;

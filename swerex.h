@@ -18623,6 +18623,8 @@ static void swerex__remote_dial_by(swerex_runtime *runtime,
 
 enum { SWEREX__FORM_FIELD_MAX = 8192 };
 
+#define SWEREX__FORM_MTIME_MAX 253402300800.0 /* the year 10000; a time_t cannot hold any number */
+
 /** A form that comes in, and what becomes of the file in it. */
 typedef struct swerex__form {
   const swerex_allocator *memory;
@@ -18687,7 +18689,7 @@ static bool swerex__form_open(swerex__form *form) {
   if (form->target != NULL && !swerex__fs_make_parents(form->target, &form->error)) return false;
   char *path = swerex__form_make_file(form);
   if (form->fd < 0 || !swerex__sys_prepare_fd(form->fd, false)) {
-    swerex__form_fail(form, path == NULL ? "a file for the upload" : path);
+    swerex__form_fail(form, form->target != NULL ? form->target : "a file for the upload");
     swerex__mem_free(path);
     return false;
   }
@@ -18704,6 +18706,7 @@ static void swerex__form_take_field(swerex__form *form) {
   if (strcmp(name, "target_path") == 0 && strlen(text) == size) {
     swerex__mem_free(form->target);
     form->target = swerex__fs_clean(form->memory, text);
+    if (form->target == NULL) swerex__err_memory(&form->error);
   } else if (strcmp(name, "target_path") == 0) {
     swerex__err_set(&form->error, SWEREX_E_VALUE, "target_path: embedded null byte");
   } else if (strcmp(name, "unzip") == 0) {
@@ -18715,7 +18718,8 @@ static void swerex__form_take_field(swerex__form *form) {
     form->bad_unzip = swerex__valid_to_bool(&node, &form->unzip) != SWEREX__VALID_FINE;
   } else if (strcmp(name, "mode") == 0) {
     form->mode = (unsigned)strtoul(text, NULL, 8) & 0777U;
-  } else if (strcmp(name, "mtime") == 0 && swerex__util_parse_double(text, size, &number)) {
+  } else if (strcmp(name, "mtime") == 0 && swerex__util_parse_double(text, size, &number) &&
+             number >= 0 && number < SWEREX__FORM_MTIME_MAX) {
     form->mtime = number;
   }
   form->field.size = 0;

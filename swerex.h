@@ -18382,7 +18382,7 @@ static bool swerex__remote_fill_upload(swerex__remote_call *call,
   unsigned char id[16];
   if (!swerex__util_random(id, sizeof id)) return swerex__err_system(err, errno, "/dev/urandom");
   memcpy(call->boundary, "swerex-", 8);
-  for (int i = 0; i < 16; i++) snprintf(call->boundary + 7 + 2 * i, 3, "%02x", id[i]);
+  swerex__util_hex(call->boundary + 7, id, sizeof id);
   if (stat(call->source, &info) != 0) return swerex__err_system(err, errno, call->source);
   bool folder = S_ISDIR(info.st_mode);
   const char *slash = strrchr(call->source, '/');
@@ -21154,8 +21154,7 @@ static bool swerex__docker_make_names(swerex_deployment *deployment, swerex_erro
   const char *given = swerex__docker_option(deployment, "--name");
   if (!swerex__util_random(bytes, sizeof bytes))
     return swerex__err_system(err, errno, "/dev/urandom");
-  for (size_t i = 0; i < sizeof bytes; i++)
-    snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+  swerex__util_hex(hex, bytes, sizeof bytes);
   snprintf(docker->token, sizeof docker->token, "%.32s", hex);
   snprintf(docker->address, sizeof docker->address, "@swerex-%s", hex + 32);
   docker->named = given != NULL;

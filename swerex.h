@@ -156,7 +156,7 @@
  *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock lib
  *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
  *                                                                 http curl
- *   raised  Exceptions that a server tells of                 uses: mem err str json
+ *   raised  Answers of a server that are failures             uses: mem err str json web
  *   remote  The remote runtime                                uses: sys mem log err str util json
  *                                                                 doc model encode decode loop rt
  *                                                                 fs zip web raised
@@ -17955,7 +17955,7 @@ static void swerex__web_close(swerex__web *web) {
 }
 
 /* =============================================================================================
- * [raised] Exceptions that a server tells of
+ * [raised] Answers of a server that are failures
  * ========================================================================================== */
 
 /** Find the code that the server means: by name where it is ours, else by the Python class. */
@@ -17994,6 +17994,37 @@ static bool swerex__raised_take(const swerex__json *root, swerex_error *error) {
   swerex__mem_free(path);
   swerex__mem_free(traceback);
   return true;
+}
+
+/** Describe an answer that is neither what was asked for nor an exception. */
+static void swerex__raised_set_status(const swerex__web_call *call, int status,
+                                      const swerex__json *root, const char *text, size_t size,
+                                      swerex_error *error) {
+  const swerex__web_url *url = &call->web->url;
+  const swerex__json *detail = swerex__json_get(root, "detail");
+  swerex__str words = swerex__str_new(NULL, SIZE_MAX / 2);
+  if (detail != NULL && detail->type == SWEREX__JSON_STRING)
+    swerex__str_add(&words, detail->string, detail->size);
+  else if (detail != NULL)
+    swerex__json_add_node(&words, detail);
+  else
+    for (size_t i = 0; i < size && i < 200; i++)
+      swerex__str_putc(&words, (unsigned char)text[i] < 0x20 ? ' ' : text[i]);
+  swerex__err_set(error, SWEREX_E_HTTP, "Status code %d from http%s://%s%s%s. Message: %s", status,
+                  url->tls ? "s" : "", url->text, url->prefix, call->path,
+                  words.failed || words.size == 0 ? "none" : words.data);
+  error->http_status = status;
+  swerex__str_clear(&words);
+}
+
+/** Say that an answer cannot be read, and why, which *error holds. */
+static void swerex__raised_set_unreadable(const swerex__web_call *call, swerex_error *error) {
+  swerex_error why = SWEREX_ERROR_INIT;
+  if (error->code == SWEREX_E_NO_MEMORY) return; /* that is not its fault */
+  swerex__err_move(&why, error);
+  swerex__err_set(error, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
+                  call->web->url.text, call->path, why.message);
+  swerex__err_clear(&why);
 }
 
 /* =============================================================================================
@@ -18125,37 +18156,6 @@ static void swerex__remote_fail(swerex__remote_call *call, swerex_error *error) 
 
 /* --- answers ------------------------------------------------------------------------------ */
 
-/** Describe an answer that is neither the verb's nor an exception. */
-static void swerex__remote_set_status(const swerex__remote_call *call, int status,
-                                      const swerex__json *root, const char *text, size_t size,
-                                      swerex_error *error) {
-  const swerex__json *detail = swerex__json_get(root, "detail");
-  swerex__str words = swerex__str_new(NULL, SIZE_MAX / 2);
-  if (detail != NULL && detail->type == SWEREX__JSON_STRING)
-    swerex__str_add(&words, detail->string, detail->size);
-  else if (detail != NULL)
-    swerex__json_add_node(&words, detail);
-  else
-    for (size_t i = 0; i < size && i < 200; i++)
-      swerex__str_putc(&words, (unsigned char)text[i] < 0x20 ? ' ' : text[i]);
-  swerex__err_set(error, SWEREX_E_HTTP, "Status code %d from http%s://%s%s%s. Message: %s", status,
-                  call->remote->web.url.tls ? "s" : "", call->remote->web.url.text,
-                  call->remote->web.url.prefix, call->path,
-                  words.failed || words.size == 0 ? "none" : words.data);
-  error->http_status = status;
-  swerex__str_clear(&words);
-}
-
-/** Say that an answer cannot be read, and why, which *error holds. */
-static void swerex__remote_set_unreadable(const swerex__remote_call *call, swerex_error *error) {
-  swerex_error why = SWEREX_ERROR_INIT;
-  if (error->code == SWEREX_E_NO_MEMORY) return; /* it might be, by others */
-  swerex__err_move(&why, error);
-  swerex__err_set(error, SWEREX_E_HTTP, "the answer of %s%s cannot be read: %s",
-                  call->remote->web.url.text, call->path, why.message);
-  swerex__err_clear(&why);
-}
-
 /** Tell the watch of output; false: it has cancelled the call. */
 static bool swerex__remote_tell(swerex__remote_call *call, swerex_stream stream, const char *text,
                                 size_t size) {
@@ -18198,11 +18198,11 @@ static void swerex__remote_answer(swerex__remote_call *call, int status, const c
   if (status == 511 && ok && swerex__raised_take(doc.root, &error)) {
     ok = false;
   } else if (status != 200) {
-    swerex__remote_set_status(call, status, doc.root, text, size, &error);
+    swerex__raised_set_status(&call->web, status, doc.root, text, size, &error);
     ok = false;
   } else if (!ok || !swerex__decode_model(memory, call->future->model, doc.root,
                                           call->future->response, &error)) {
-    swerex__remote_set_unreadable(call, &error);
+    swerex__raised_set_unreadable(&call->web, &error);
     ok = false;
   }
   swerex__doc_free(&doc);
@@ -18238,7 +18238,7 @@ static bool swerex__remote_take_line(swerex__remote_call *call, swerex_error *er
   bool ok = true;
   if (call->line.size <= 1) return true; /* a sign of life */
   if (!swerex__doc_parse(call->line.allocator, call->line.data, call->line.size, &doc, err)) {
-    swerex__remote_set_unreadable(call, err);
+    swerex__raised_set_unreadable(&call->web, err);
     return false;
   }
   const swerex__json *answer = swerex__json_get(doc.root, "answer");

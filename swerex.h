@@ -18067,7 +18067,7 @@ typedef struct swerex__remote_call {
   char *session; /* of run_in_session; NULL: its order does not matter */
   bool held;     /* until the one before it in its session is done */
   int tries;
-  double delay;
+  double delay, end; /* before the next try; of the time for all of them, < 0: none */
   swerex__loop_timer again;
   swerex_output_watch watch;
   bool telling;    /* the watch runs: a call that it cancels is freed when it has returned */
@@ -18412,6 +18412,9 @@ static void swerex__remote_on_done(void *owner, swerex_error *error);
 /** Send the request, the first time or again. */
 static bool swerex__remote_send(swerex__remote_call *call, swerex_error *err) {
   size_t size = call->web.headers.size;
+  double limit = call->web.timeout, now = swerex__util_now();
+  if (call->tries == 0) call->end = limit < 0 ? -1 : now + limit;
+  if (call->tries > 0 && call->end >= 0) call->web.timeout = call->end > now ? call->end - now : 0;
   call->line.size = 0;
   call->live = false;
   if (call->source != NULL && !swerex__remote_open_source(call, err)) return false;
@@ -18435,7 +18438,7 @@ static void swerex__remote_on_again(swerex__loop_timer *timer) {
 static bool swerex__remote_may_retry(const swerex__remote_call *call, const swerex_error *error) {
   bool harmless = call->verb == SWEREX__RT_READ_FILE;
   if (call->verb == SWEREX__RT_IS_ALIVE || call->tries >= call->remote->config.num_retries ||
-      call->unreadable)
+      call->unreadable || (call->end >= 0 && swerex__util_now() + call->delay >= call->end))
     return false;
   if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY ||
       error->code == SWEREX_E_CANCELLED || error->code == SWEREX_E_TIMEOUT)

@@ -576,6 +576,11 @@ TEST(the_dead_and_the_deaf) {
   swerex_is_alive_response_clear(&alive);
   CHECK(!swerex_execute(dead, &command, NULL, &err) && err.sys_errno == ECONNREFUSED);
   CHECK(!swerex_wait_until_alive(dead, 0.2, &err) && err.code == SWEREX_E_TIMEOUT);
+  config.num_retries = 3;
+  config.request_timeout = 0.15; /* for all its tries */
+  double start = seconds();
+  CHECK(!swerex_execute(swerex_remote_runtime_new(loop, &config, &err), &command, NULL, &err));
+  CHECK(err.sys_errno == ECONNREFUSED && seconds() - start < 0.6);
   int deaf = socket(AF_INET, SOCK_STREAM, 0); /* connects, and never says a word */
   struct sockaddr_in address;
   memset(&address, 0, sizeof address);
@@ -585,7 +590,7 @@ TEST(the_dead_and_the_deaf) {
   CHECK(bind(deaf, (struct sockaddr *)&address, sizeof address) == 0 && listen(deaf, 5) == 0);
   CHECK(swerex_is_alive(dead, NULL, &alive, &err) && !alive.is_alive);
   swerex_is_alive_response_clear(&alive);
-  double start = seconds();
+  start = seconds();
   CHECK(!swerex_execute(dead, &command, NULL, &err) && err.code == SWEREX_E_TIMEOUT);
   CHECK(seconds() - start < 2);
   swerex_future *future = swerex_execute_async(dead, &command, &err);

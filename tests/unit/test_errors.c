@@ -424,4 +424,27 @@ TEST(forms_with_odd_fields) {
   }
 }
 
+TEST(forms_that_are_refused) {
+  static const char file[] = "\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; "
+                             "filename=\"f\"\r\n\r\nx";
+  static const char *const said[] = {"the form has more than one file", "a field is too long"};
+  for (int i = 0; i < 2; i++) {
+    static char form[SWEREX__FORM_FIELD_MAX + 1000];
+    char head[300];
+    plain p = plain_open();
+    size_t size = (size_t)snprintf(form, sizeof form, "--b\r\nContent-Disposition: form-data; "
+                                                      "name=\"target_path\"\r\n\r\n/tmp/x");
+    if (i == 1) memset(form + size, 'y', SWEREX__FORM_FIELD_MAX);
+    if (i == 1) size += SWEREX__FORM_FIELD_MAX;
+    size += (size_t)snprintf(form + size, sizeof form - size, "%s%s\r\n--b--\r\n", file, file);
+    snprintf(head, sizeof head,
+             "POST /upload HTTP/1.1\r\nHost: a\r\ncontent-type: multipart/form-data; boundary=b\r\n"
+             "content-length: %zu\r\n\r\n", size);
+    say(&p, head);
+    CHECK(write(p.fd, form, size) == (ssize_t)size);
+    CHECK(reads(&p, said[i]) && strstr(p.text, " 400 ") != NULL);
+    plain_close(&p);
+  }
+}
+
 TEST_MAIN()

@@ -20226,10 +20226,13 @@ static void swerex__dep_settle(swerex_deployment *deployment, swerex__dep_phase 
   deployment->idle = phase == SWEREX__DEP_IDLE;
   if (deployment->unwanted) return; /* it is stopped in a moment */
   deployment->caller = NULL;
-  if (caller != NULL && deployment->failure.code != SWEREX_E_OK)
-    swerex__loop_fail(caller, &deployment->failure);
-  else if (caller != NULL)
+  bool ok = deployment->failure.code == SWEREX_E_OK;
+  if (caller != NULL && ok)
     swerex__loop_finish(caller);
+  else if (caller != NULL)
+    swerex__loop_fail(caller, &deployment->failure);
+  else if (!ok) /* a free, or a call that was cancelled: what is left behind is told all the same */
+    swerex__log(&deployment->logger, SWEREX_LOG_WARNING, "%s", deployment->failure.message);
   swerex__err_clear(&deployment->failure);
   if (deployment->doomed) swerex__dep_release(deployment);
 }
@@ -20494,7 +20497,10 @@ static void swerex__dep_free(swerex_deployment *deployment) {
     deployment->doomed = inside;
     swerex__dep_begin_stop(deployment, NULL);
     if (inside) return; /* a callback cannot wait: it goes when the stop is done */
-    swerex__loop_run_until(loop, &deployment->idle, SWEREX__DEP_FREE_TIME, NULL);
+    if (!swerex__loop_run_until(loop, &deployment->idle, SWEREX__DEP_FREE_TIME, NULL))
+      swerex__log(&deployment->logger, SWEREX_LOG_WARNING,
+                  "the stop did not end within %gs: what it has not taken back yet is left",
+                  SWEREX__DEP_FREE_TIME);
   }
   swerex__dep_release(deployment);
 }

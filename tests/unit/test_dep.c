@@ -352,6 +352,25 @@ TEST(is_alive_asks_the_box_before_the_runtime) {
   swerex_loop_free(loop);
 }
 
+static void note(void *user_data, const swerex_log_record *record) {
+  if (record->level == SWEREX_LOG_WARNING) strcat((char *)user_data, record->message);
+}
+
+TEST(what_a_free_leaves_behind_is_logged) {
+  char told[1000] = "";
+  swerex_loop_options options;
+  memset(&options, 0, sizeof options);
+  options.logger.write = note;
+  options.logger.user_data = told;
+  swerex_loop *loop = swerex_loop_new(&options, NULL);
+  swerex_deployment *box = make(loop);
+  CHECK(swerex_deployment_start(box, NULL));
+  plan.fail_undo = 1;
+  swerex_deployment_free(box);
+  CHECK_STR(told, "a stays");
+  swerex_loop_free(loop);
+}
+
 TEST(is_alive_says_no_once_a_stop_has_begun) {
   swerex_is_alive_response answer;
   swerex_loop *loop = swerex_loop_new(NULL, NULL);

@@ -102,6 +102,48 @@ TEST(a_container_has_its_own_token) {
   swerex_loop_free(loop);
 }
 
+/** The head of a program for x86-64 with one program header, of this type and at this place. */
+static void write_program(const char *path, unsigned char machine, unsigned char type, size_t at) {
+  unsigned char head[200] = {0x7F, 'E', 'L', 'F', 2, 1};
+  head[18] = machine;
+  head[32] = (unsigned char)(at & 255);
+  head[33] = (unsigned char)(at >> 8);
+  head[54] = 56;
+  head[56] = 1;
+  if (at < sizeof head) head[at] = type;
+  FILE *file = fopen(path, "w");
+  CHECK(fwrite(head, 1, sizeof head, file) == sizeof head && fclose(file) == 0);
+}
+
+TEST(servers_that_fit_an_image_and_those_that_do_not) {
+  static const struct {
+    unsigned char machine, type;
+    size_t at;
+    const char *fault; /* NULL: none */
+  } rows[] = {{62, 1, 64, NULL},
+              {183, 1, 64, "it is for another processor"},
+              {62, 3, 64, "it is not static"},
+              {62, 1, 300, "its program headers are out of reach"}};
+  char file[64], behind[80], path[PATH_MAX];
+  const swerex__elf_machine *machine = swerex__elf_find_machine("x86_64");
+  snprintf(file, sizeof file, "/tmp/swerex-elf-%ld", (long)getpid());
+  snprintf(behind, sizeof behind, "%s-x86_64", file);
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    write_program(file, rows[i].machine, rows[i].type, rows[i].at);
+    CHECK(swerex__elf_find(file, machine, path, &err) == (rows[i].fault == NULL));
+    if (rows[i].fault == NULL) CHECK_STR(path, file);
+    if (rows[i].fault != NULL) CHECK(strstr(err.message, rows[i].fault) != NULL);
+    swerex_error_clear(&err);
+  }
+  write_program(behind, 62, 1, 64); /* the one that was named still is none */
+  CHECK(swerex__elf_find(file, machine, path, NULL));
+  CHECK_STR(path, behind);
+  unlink(file);
+  unlink(behind);
+  CHECK(swerex__elf_find_machine("s390x") == NULL);
+}
+
 TEST(a_server_that_cannot_be_packed) {
   char path[64];
   swerex_error err = SWEREX_ERROR_INIT;

@@ -18010,8 +18010,10 @@ static void swerex__raised_set_status(const swerex__web_call *call, int status,
   else
     for (size_t i = 0; i < size && i < 200; i++)
       swerex__str_putc(&words, (unsigned char)text[i] < 0x20 ? ' ' : text[i]);
-  swerex__err_set(error, SWEREX_E_HTTP, "Status code %d from http%s://%s%s%s. Message: %s", status,
-                  url->tls ? "s" : "", url->text, url->prefix, call->path,
+  bool local = strncmp(url->host, "unix:", 5) == 0;
+  const char *scheme = local ? "" : url->tls ? "https://" : "http://";
+  swerex__err_set(error, SWEREX_E_HTTP, "Status code %d from %s%s%s%s. Message: %s", status, scheme,
+                  url->text, url->prefix, call->path,
                   words.failed || words.size == 0 ? "none" : words.data);
   error->http_status = status;
   swerex__str_clear(&words);

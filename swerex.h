@@ -17410,7 +17410,7 @@ typedef struct swerex__web {
   size_t idle_count;
   bool reuse; /* connections may serve more than one call */
   /** Open a connection instead of dialing the address: a descriptor, or -1. NULL: dial. */
-  int (*dial)(void *opener, swerex_error *err);
+  int (*dial)(void *dialler, swerex_error *err);
   void *dialler;
   const char *trust; /* https: a file of certificates; NULL: what the environment says */
 #if SWEREX_USE_CURL

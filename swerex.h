@@ -14120,7 +14120,6 @@ typedef struct swerex__http_header {
 
 typedef struct swerex__http {
   bool response; /* what is read; else requests */
-  bool to_head;  /* the response answers HEAD: it has no body */
   swerex__http_state state;
   swerex__str head; /* its lines; method, headers and so on point into it */
   swerex__str tail; /* the present line between chunks, or of the trailer */
@@ -14414,8 +14413,8 @@ static swerex__http_event swerex__http_in_head(swerex__http *http, const char **
 /* --- the body ----------------------------------------------------------------------------- */
 
 static swerex__http_state swerex__http_body_state(const swerex__http *http) {
-  bool none = http->response && (http->to_head || http->status < 200 || http->status == 204 ||
-                                 http->status == 304);
+  bool none =
+    http->response && (http->status < 200 || http->status == 204 || http->status == 304);
   if (none) return SWEREX__HTTP_IN_NOTHING;
   if (http->chunked) return SWEREX__HTTP_IN_CHUNK_SIZE;
   if (http->sized) return http->left > 0 ? SWEREX__HTTP_IN_LENGTH : SWEREX__HTTP_IN_NOTHING;
@@ -17785,7 +17784,6 @@ static void swerex__web_on_time(swerex__loop_timer *timer) {
 static bool swerex__web_use(swerex__web_call *call, swerex__web_conn *conn, swerex_error *err) {
   call->conn = conn;
   conn->call = call;
-  conn->http.to_head = false;
   conn->interim = 0;
   return swerex__web_send(call, err);
 }

@@ -573,7 +573,8 @@ SWEREX_API void swerex_loop_wake(swerex_loop *loop);
 SWEREX_API swerex_future *swerex_loop_next(swerex_loop *loop);
 
 /**
- * Run the loop until swerex_loop_next has a future to return, for up to `timeout` seconds.
+ * Run the loop until swerex_loop_next has a future to return, for up to `timeout` seconds (0: one
+ * swerex_loop_run that does not wait).
  * NULL without an error: nothing is pending. NULL with SWEREX_E_TIMEOUT: time is up.
  */
 SWEREX_API swerex_future *swerex_loop_wait(swerex_loop *loop, double timeout, swerex_error *err);
@@ -30943,17 +30944,17 @@ SWEREX_API swerex_future *swerex_loop_next(swerex_loop *loop) {
 
 SWEREX_API swerex_future *swerex_loop_wait(swerex_loop *loop, double timeout, swerex_error *err) {
   double end = timeout < 0 ? -1 : swerex__util_now() + timeout;
-  for (bool late = false;;) {
+  for (bool last = false;;) {
     swerex_future *future = swerex_loop_next(loop);
     if (future != NULL) return future;
     if (loop->pending == 0 && swerex__loop_link_empty(&loop->finished)) return NULL;
-    if (late) {
+    if (last) {
       swerex__err_set(err, SWEREX_E_TIMEOUT, "nothing finished within the time limit");
       return NULL;
     }
     double left = end < 0 ? -1 : end - swerex__util_now();
-    late = end >= 0 && left <= 0;
-    if (!swerex__loop_run(loop, late ? 0 : left, err)) return NULL;
+    last = end >= 0 && left <= 0; /* a look without a wait: with a limit of 0 it is all there is */
+    if (!swerex__loop_run(loop, last ? 0 : left, err)) return NULL;
   }
 }
 

@@ -52,8 +52,8 @@
  *   Errors     Fallible calls return false or NULL and fill their last argument, which may be NULL.
  *              A swerex_error starts as SWEREX_ERROR_INIT, may be used again and again, and is
  *              released with swerex_error_clear.
- *              A deployment or runtime that is NULL fails a call too, and leaves an error that
- *              says why it could not be made: a chain of calls needs one check.
+ *              A loop, deployment, runtime or future that is NULL fails a call too, and leaves an
+ *              error that says why it could not be made: a chain of calls needs one check.
  *   Threads    A loop and everything made from it belong to one thread at a time; use one loop per
  *              thread for more. Only swerex_loop_wake may be called from any thread.
  *   Signals    No handler is installed and no process-wide state is changed. Children are started
@@ -30860,6 +30860,13 @@ static swerex_deployment *swerex__kinds_make_from_json(swerex_loop *loop, const 
 /* Each checks its arguments, fills defaults and calls down. Nothing else in this file is visible
  * outside of it. */
 
+/** Refuse what could not be made, and is NULL now; the error may say why already. */
+static bool swerex__api_is_made(const void *object, const char *name, swerex_error *err) {
+  if (object == NULL && (err == NULL || err->code == SWEREX_E_OK))
+    swerex__err_set(err, SWEREX_E_VALUE, "the %s is NULL", name);
+  return object != NULL;
+}
+
 SWEREX_API const char *swerex_version(void) { return SWEREX_VERSION; }
 
 SWEREX_API void swerex_free(void *block) { swerex__mem_free(block); }
@@ -30917,7 +30924,7 @@ SWEREX_API swerex_loop *swerex_loop_new(const swerex_loop_options *options, swer
 SWEREX_API void swerex_loop_free(swerex_loop *loop) { swerex__loop_free(loop); }
 
 SWEREX_API bool swerex_loop_run(swerex_loop *loop, double timeout, swerex_error *err) {
-  return swerex__loop_run(loop, timeout, err);
+  return swerex__api_is_made(loop, "loop", err) && swerex__loop_run(loop, timeout, err);
 }
 
 SWEREX_API int swerex_loop_fd(const swerex_loop *loop) { return loop->poll.fd; }
@@ -30944,6 +30951,7 @@ SWEREX_API swerex_future *swerex_loop_next(swerex_loop *loop) {
 
 SWEREX_API swerex_future *swerex_loop_wait(swerex_loop *loop, double timeout, swerex_error *err) {
   double end = timeout < 0 ? -1 : swerex__util_now() + timeout;
+  if (!swerex__api_is_made(loop, "loop", err)) return NULL;
   for (bool last = false;;) {
     swerex_future *future = swerex_loop_next(loop);
     if (future != NULL) return future;
@@ -30959,15 +30967,14 @@ SWEREX_API swerex_future *swerex_loop_wait(swerex_loop *loop, double timeout, sw
 }
 
 SWEREX_API bool swerex_await(swerex_future *future, double timeout, swerex_error *err) {
-  return swerex__loop_run_until(future->loop, &future->done, timeout, err);
+  return swerex__api_is_made(future, "future", err) &&
+         swerex__loop_run_until(future->loop, &future->done, timeout, err);
 }
 
 SWEREX_API bool swerex_future_done(const swerex_future *future) { return future->done; }
 
 SWEREX_API bool swerex_future_take(swerex_future *future, void *response, swerex_error *err) {
-  if (future == NULL && (err == NULL || err->code == SWEREX_E_OK))
-    return swerex__err_set(err, SWEREX_E_VALUE, "future is NULL");
-  return swerex__loop_take(future, response, err);
+  return swerex__api_is_made(future, "future", err) && swerex__loop_take(future, response, err);
 }
 
 SWEREX_API void swerex_future_cancel(swerex_future *future) { swerex__loop_cancel(future); }
@@ -31053,7 +31060,7 @@ SWEREX_API void swerex_read_file_response_clear(swerex_read_file_response *respo
 SWEREX_API swerex_runtime *swerex_local_runtime_new(swerex_loop *loop,
                                                     const swerex_local_config *config,
                                                     swerex_error *err) {
-  return swerex__local_new(loop, config, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__local_new(loop, config, err) : NULL;
 }
 #endif
 
@@ -31061,27 +31068,29 @@ SWEREX_API swerex_runtime *swerex_local_runtime_new(swerex_loop *loop,
 SWEREX_API swerex_runtime *swerex_remote_runtime_new(swerex_loop *loop,
                                                      const swerex_remote_config *config,
                                                      swerex_error *err) {
-  return swerex__remote_new(loop, config, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__remote_new(loop, config, err) : NULL;
 }
 #endif
 
 SWEREX_API swerex_runtime *swerex_dummy_runtime_new(swerex_loop *loop,
                                                     const swerex_dummy_config *config,
                                                     swerex_error *err) {
-  return swerex__dummy_new(loop, config, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__dummy_new(loop, config, err) : NULL;
 }
 
 SWEREX_API bool swerex_dummy_runtime_set_outputs(swerex_runtime *runtime,
                                                  const swerex_bash_observation *observations,
                                                  size_t count, swerex_error *err) {
-  swerex__dummy *dummy = swerex__dummy_of(runtime, err);
+  swerex__dummy *dummy =
+    swerex__api_is_made(runtime, "runtime", err) ? swerex__dummy_of(runtime, err) : NULL;
   return dummy != NULL && swerex__dummy_set(dummy, observations, count, true, err);
 }
 
 SWEREX_API bool swerex_dummy_runtime_set_output(swerex_runtime *runtime,
                                                 const swerex_bash_observation *observation,
                                                 swerex_error *err) {
-  swerex__dummy *dummy = swerex__dummy_of(runtime, err);
+  swerex__dummy *dummy =
+    swerex__api_is_made(runtime, "runtime", err) ? swerex__dummy_of(runtime, err) : NULL;
   return dummy != NULL && swerex__dummy_set(dummy, observation, 1, false, err);
 }
 
@@ -31100,11 +31109,12 @@ SWEREX_API swerex_future *swerex_is_alive_async(swerex_runtime *runtime,
 
 SWEREX_API bool swerex_wait_until_alive(swerex_runtime *runtime, double timeout,
                                         swerex_error *err) {
-  return swerex__loop_take(swerex__rt_wait_until_alive(runtime, timeout, err), NULL, err);
+  return swerex__loop_take(swerex_wait_until_alive_async(runtime, timeout, err), NULL, err);
 }
 
 SWEREX_API swerex_future *swerex_wait_until_alive_async(swerex_runtime *runtime, double timeout,
                                                         swerex_error *err) {
+  if (!swerex__api_is_made(runtime, "runtime", err)) return NULL;
   return swerex__rt_wait_until_alive(runtime, timeout, err);
 }
 
@@ -31217,6 +31227,7 @@ SWEREX_API swerex_future *swerex_close_async(swerex_runtime *runtime,
 
 SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *session,
                                      const char *bytes, size_t size, swerex_error *err) {
+  if (!swerex__api_is_made(runtime, "runtime", err)) return false;
 #ifdef SWEREX_NO_LOCAL
   (void)session, (void)bytes, (void)size;
   return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "a %s runtime has no terminals",
@@ -31228,6 +31239,7 @@ SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *sessio
 
 SWEREX_API bool swerex_session_resize(swerex_runtime *runtime, const char *session, int rows,
                                       int columns, swerex_error *err) {
+  if (!swerex__api_is_made(runtime, "runtime", err)) return false;
 #ifdef SWEREX_NO_LOCAL
   (void)session, (void)rows, (void)columns;
   return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "a %s runtime has no terminals",
@@ -31242,19 +31254,13 @@ SWEREX_API bool swerex_session_resize(swerex_runtime *runtime, const char *sessi
 SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
                                                     const swerex_deployment_config *config,
                                                     swerex_error *err) {
-  return swerex__kinds_make(loop, config, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__kinds_make(loop, config, err) : NULL;
 }
 
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err) {
+  if (!swerex__api_is_made(loop, "loop", err)) return NULL;
   return swerex__kinds_make_from_json(loop, json, size > 0 ? size : strlen(json), err);
-}
-
-/** Refuse a deployment that could not be made; the error may say why already. */
-static bool swerex__api_is_made(const swerex_deployment *deployment, swerex_error *err) {
-  if (deployment == NULL && (err == NULL || err->code == SWEREX_E_OK))
-    swerex__err_set(err, SWEREX_E_VALUE, "the deployment is NULL");
-  return deployment != NULL;
 }
 
 SWEREX_API void swerex_deployment_free(swerex_deployment *deployment) {
@@ -31263,12 +31269,14 @@ SWEREX_API void swerex_deployment_free(swerex_deployment *deployment) {
 
 SWEREX_API bool swerex_deployment_add_hook(swerex_deployment *deployment,
                                            swerex_deployment_hook hook, swerex_error *err) {
-  return swerex__api_is_made(deployment, err) && swerex__dep_add_hook(deployment, hook, err);
+  return swerex__api_is_made(deployment, "deployment", err) &&
+         swerex__dep_add_hook(deployment, hook, err);
 }
 
 SWEREX_API swerex_future *swerex_deployment_start_async(swerex_deployment *deployment,
                                                         swerex_error *err) {
-  return swerex__api_is_made(deployment, err) ? swerex__dep_start(deployment, err) : NULL;
+  if (!swerex__api_is_made(deployment, "deployment", err)) return NULL;
+  return swerex__dep_start(deployment, err);
 }
 
 SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_error *err) {
@@ -31277,7 +31285,8 @@ SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_er
 
 SWEREX_API swerex_future *swerex_deployment_stop_async(swerex_deployment *deployment,
                                                        swerex_error *err) {
-  return swerex__api_is_made(deployment, err) ? swerex__dep_stop(deployment, err) : NULL;
+  if (!swerex__api_is_made(deployment, "deployment", err)) return NULL;
+  return swerex__dep_stop(deployment, err);
 }
 
 SWEREX_API bool swerex_deployment_stop(swerex_deployment *deployment, swerex_error *err) {
@@ -31287,7 +31296,7 @@ SWEREX_API bool swerex_deployment_stop(swerex_deployment *deployment, swerex_err
 SWEREX_API swerex_future *
 swerex_deployment_is_alive_async(swerex_deployment *deployment,
                                  const swerex_is_alive_request *request, swerex_error *err) {
-  if (!swerex__api_is_made(deployment, err)) return NULL;
+  if (!swerex__api_is_made(deployment, "deployment", err)) return NULL;
   return swerex__dep_is_alive(deployment, request, err);
 }
 
@@ -31310,7 +31319,7 @@ SWEREX_API const char *swerex_deployment_container_name(const swerex_deployment 
 
 SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployment,
                                                      swerex_error *err) {
-  if (!swerex__api_is_made(deployment, err)) return NULL;
+  if (!swerex__api_is_made(deployment, "deployment", err)) return NULL;
   if (deployment->phase != SWEREX__DEP_STARTED) {
     swerex__err_set(err, SWEREX_E_DEPLOYMENT_NOT_STARTED, "Deployment not started");
     return NULL;
@@ -31324,13 +31333,13 @@ SWEREX_API swerex_runtime *swerex_deployment_runtime(swerex_deployment *deployme
 SWEREX_API swerex_future *
 swerex_fargate_teardown_async(swerex_loop *loop, const swerex_fargate_teardown_options *options,
                               swerex_error *err) {
-  return swerex__removal_start(loop, options, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__removal_start(loop, options, err) : NULL;
 }
 
 SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
                                         const swerex_fargate_teardown_options *options,
                                         swerex_error *err) {
-  return swerex__loop_take(swerex__removal_start(loop, options, err), NULL, err);
+  return swerex__loop_take(swerex_fargate_teardown_async(loop, options, err), NULL, err);
 }
 #endif
 
@@ -31338,7 +31347,7 @@ SWEREX_API bool swerex_fargate_teardown(swerex_loop *loop,
 SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
                                             const swerex_server_options *options,
                                             swerex_error *err) {
-  return swerex__serve_new(loop, options, err);
+  return swerex__api_is_made(loop, "loop", err) ? swerex__serve_new(loop, options, err) : NULL;
 }
 
 SWEREX_API const char *swerex_server_address(const swerex_server *server) {
@@ -31369,6 +31378,7 @@ static int swerex__api_ask_port(void) {
 
 SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
                                      double sleep_between_attempts, swerex_error *err) {
+  if (!swerex__api_is_made(loop, "loop", err)) return 0;
   void *ports = loop->ports;
   int attempts = max_attempts > 0 ? max_attempts : 10;
   double pause = sleep_between_attempts > 0 ? sleep_between_attempts : 0.1;

@@ -399,6 +399,11 @@ TEST(modal_without_libcurl) {
   swerex_loop_free(loop);
 }
 
+static void *no_memory(void *user_data, void *block, size_t size) {
+  (void)user_data, (void)block, (void)size;
+  return NULL;
+}
+
 TEST(one_check_at_the_end) {
   swerex_loop *loop = swerex_loop_new(NULL, NULL);
   swerex_error err = SWEREX_ERROR_INIT;
@@ -422,6 +427,37 @@ TEST(one_check_at_the_end) {
   CHECK(!swerex_execute(NULL, &command, &answer, &err));
   CHECK_STR(err.message, "execute: runtime is NULL");
   CHECK(!swerex_deployment_start(NULL, NULL) && !swerex_execute(NULL, &command, &answer, NULL));
+  swerex_error_clear(&err);
+  CHECK(!swerex_wait_until_alive(NULL, 1, &err) && !swerex_session_write(NULL, NULL, "x", 1, &err));
+  CHECK(!swerex_session_resize(NULL, NULL, 24, 80, &err));
+  CHECK_STR(err.message, "the runtime is NULL");
+  swerex_error_clear(&err);
+  CHECK(!swerex_await(NULL, 0, &err) && !swerex_future_take(NULL, &answer, &err));
+  CHECK_STR(err.message, "the future is NULL");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
+/** What a program that checks nothing has when its loop could not be made. */
+TEST(without_a_loop) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_command command = {.command = "true"};
+  swerex_command_response answer = {0};
+  swerex_bash_observation output = {0};
+  swerex_deployment_config config = {.type = SWEREX_DEPLOYMENT_LOCAL};
+  swerex_loop *loop = swerex_loop_new(&(swerex_loop_options){.allocator = {no_memory, NULL}}, &err);
+  CHECK(loop == NULL && swerex_get_deployment(loop, &config, &err) == NULL);
+  CHECK(swerex_get_deployment_json(loop, "{\"type\":\"local\"}", 0, &err) == NULL);
+  CHECK(swerex_local_runtime_new(loop, NULL, &err) == NULL);
+  CHECK(swerex_remote_runtime_new(loop, &config.u.remote, &err) == NULL);
+  CHECK(swerex_server_new(loop, NULL, &err) == NULL);
+  CHECK(!swerex_fargate_teardown(loop, NULL, &err) && swerex_find_free_port(loop, 0, 0, &err) == 0);
+  swerex_runtime *runtime = swerex_dummy_runtime_new(loop, NULL, &err);
+  CHECK(!swerex_dummy_runtime_set_output(runtime, &output, &err));
+  swerex_future *future = swerex_execute_async(runtime, &command, &err);
+  CHECK(!swerex_future_take(future, &answer, &err));
+  CHECK(!swerex_loop_run(loop, 0, &err) && swerex_loop_wait(loop, 0, &err) == NULL);
+  CHECK_INT(err.code, SWEREX_E_NO_MEMORY); /* still what was wrong at first */
   swerex_error_clear(&err);
   swerex_loop_free(loop);
 }

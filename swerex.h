@@ -1123,12 +1123,16 @@ swerex_interrupt_session_async(swerex_runtime *runtime, const swerex_bash_interr
 
 /**
  * Write bytes to a session's terminal, as if typed, with no answer awaited; for programs that
- * hand a person's keys on (tools/swerex shell).
+ * hand a person's keys on (tools/swerex shell). session NULL: "default". Errors: UNSUPPORTED but
+ * for a local runtime; SESSION_DOES_NOT_EXIST; SESSION_TERMINATED; OS when nothing reads there.
  */
 SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *session,
                                      const char *bytes, size_t size, swerex_error *err);
 
-/** Set the size of a session's terminal (at first 24 rows, 80 columns). */
+/**
+ * Set the size of a session's terminal (at first 24 rows, 80 columns). Errors: as above, and VALUE
+ * for a size below 1 or above 65535.
+ */
 SWEREX_API bool swerex_session_resize(swerex_runtime *runtime, const char *session, int rows,
                                       int columns, swerex_error *err);
 

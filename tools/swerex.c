@@ -427,6 +427,11 @@ static int do_shell(job *j) {
   memset(&action, 0, sizeof action);
   memset(&seen, 0, sizeof seen);
   if (j->container != NULL) return shell_in_container(j);
+  if (!j->local) {
+    swerex__err_set(&j->err, SWEREX_E_UNSUPPORTED,
+                    "shell: only this machine and containers have a terminal to type at; `swerex run` goes everywhere");
+    return fail(j);
+  }
   if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
   bool terminal = tcgetattr(STDIN_FILENO, &before) == 0;
   action.command = command;
@@ -685,14 +690,15 @@ typedef struct option {
 } option;
 
 #define OPTION(name, kind, member, verbs, what) {name, kind, offsetof(settings, member), verbs, what}
-#define DEPLOYED "exec run shell batch read write upload"
+#define SERVED "exec run batch read write upload"
+#define DEPLOYED SERVED " shell"
 static const option options[] = {
   OPTION("--image", LIST, images, DEPLOYED, "NAME  run in a new container of this image"),
-  OPTION("--host", LIST, hosts, DEPLOYED, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
+  OPTION("--host", LIST, hosts, SERVED, "ADDRESS  of a swerex-remote, such as http://box:8000 or unix:/path"),
   OPTION("--config", LIST, configs, DEPLOYED, "TYPE|JSON|FILE  of the deployment (default local)"),
-  OPTION("--auth-token", TEXT, token, DEPLOYED,
+  OPTION("--auth-token", TEXT, token, SERVED,
          "TOKEN  for --host (better: SWEREX_AUTH_TOKEN, which `ps` does not show)"),
-  OPTION("--auth-token-file", TEXT, token_file, DEPLOYED, "FILE  whose first line is the token"),
+  OPTION("--auth-token-file", TEXT, token_file, SERVED, "FILE  whose first line is the token"),
   OPTION("--container-runtime", TEXT, engine, DEPLOYED " docker-reap", "NAME  docker (default) or podman"),
   OPTION("--pull", TEXT, pull, DEPLOYED, "WHEN  missing (default), never or always"),
   OPTION("--platform", TEXT, platform, DEPLOYED, "NAME  of the container, such as linux/arm64"),

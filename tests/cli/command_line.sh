@@ -136,6 +136,10 @@ out=$(printf 'echo $((40+2))\nexit 5\n' | timeout 20 "$swerex" shell 2>&1)
 code=$?
 holds "shell as a filter" "$out" "42"
 is "shell, code" "$code" "5"
+s --config dummy shell
+is "shell without a terminal there" "$err/$code" "swerex: shell: only this machine and containers have a terminal to type at; \`swerex run\` goes everywhere/125"
+s --host http://127.0.0.1:1 shell
+is "shell at a server" "$code" 2
 if command -v tmux >/dev/null 2>&1; then
   tmux -L "swx$$" -f /dev/null new-session -d -x 91 -y 30 "$swerex shell; sleep 1"
   sleep 1

@@ -30,7 +30,7 @@ typedef struct job {
   settings set;
   bool given[64]; /* options, by their rows */
   bool local; /* children inherit our environment */
-  const char *container; /* NULL: it runs elsewhere */
+  const char *container, *engine; /* NULL: it runs elsewhere */
   char **operands; /* ends in NULL */
   int count;
   swerex_loop *loop;
@@ -383,15 +383,25 @@ static void pump(job *j, const swerex_future *future) {
 
 /** Open a shell in our container by the engine, which has a terminal for it. */
 static int shell_in_container(job *j) {
-  const char *engine = j->set.engine != NULL ? j->set.engine : "docker";
-  static const char script[] = "command -v bash >/dev/null && exec bash; exec sh";
+  static const char *const script[] = {"sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"};
+  const char *argv[2 * MAX_LIST + 16] = {j->engine, "exec", isatty(STDIN_FILENO) ? "-it" : "-i"};
+  size_t at = 3;
   int status = 0;
+  if (j->set.cwd != NULL) {
+    argv[at++] = "-w";
+    argv[at++] = j->set.cwd;
+  }
+  for (size_t i = 0; j->set.env[i] != NULL; i++) {
+    argv[at++] = "-e";
+    argv[at++] = j->set.env[i];
+  }
+  argv[at++] = j->container;
+  memcpy(argv + at, script, sizeof script);
   signal(SIGINT, SIG_IGN);
   pid_t pid = fork();
   if (pid == 0) {
     signal(SIGINT, SIG_DFL);
-    execlp(engine, engine, "exec", isatty(STDIN_FILENO) ? "-it" : "-i", j->container, "sh", "-c", script,
-           (char *)NULL);
+    execvp(j->engine, (char *const *)(uintptr_t)argv);
     _exit(EXIT_NOT_FOUND);
   }
   while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR && caught_signal == 0) continue;
@@ -426,10 +436,12 @@ static int do_shell(job *j) {
   swerex_bash_observation seen;
   memset(&action, 0, sizeof action);
   memset(&seen, 0, sizeof seen);
-  if (j->container != NULL) return shell_in_container(j);
+  if (j->container != NULL && j->set.sources[0] == NULL) return shell_in_container(j);
   if (!j->local) {
     swerex__err_set(&j->err, SWEREX_E_UNSUPPORTED,
-                    "shell: only this machine and containers have a terminal to type at; `swerex run` goes everywhere");
+                    j->container != NULL ? "shell: --source does not go with a container; `swerex run` takes it"
+                                         : "shell: only this machine and containers have a terminal to type at; "
+                                           "`swerex run` goes everywhere");
     return fail(j);
   }
   if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
@@ -562,6 +574,7 @@ static bool start(job *j) {
   if (deployment == NULL || !start_deployment(j, deployment)) return false;
   j->local = strcmp(deployment->kind->name, "local") == 0;
   j->container = swerex_deployment_container_name(deployment);
+  if (j->container != NULL) j->engine = swerex__docker_program(deployment);
   j->runtime = swerex_deployment_runtime(deployment, &j->err);
   return j->runtime != NULL;
 }

@@ -140,6 +140,28 @@ s --config dummy shell
 is "shell without a terminal there" "$err/$code" "swerex: shell: only this machine and containers have a terminal to type at; \`swerex run\` goes everywhere/125"
 s --host http://127.0.0.1:1 shell
 is "shell at a server" "$code" 2
+cat >podman <<EOF # an engine whose container is a server of this machine
+#!/bin/bash
+cd "$folder"
+case \$1 in
+image) echo amd64 ;;
+create) rm -f listening && echo "\$SWEREX_AUTH_TOKEN" >token && printf '%064d\n' 1 ;;
+start)
+  echo \$\$ >pid
+  exec "$swerex" serve --host 127.0.0.1 --port 0 --auth-token-file token > >(tee listening)
+  ;;
+port) until [ -s listening ]; do sleep 0.01; done; sed 's|.*//||' listening ;;
+rm) kill "\$(cat pid)" ;;
+exec) echo "\$*" && exit 7 ;;
+esac
+EOF
+chmod +x podman
+box='{"type": "docker", "image": "box", "container_runtime": "podman"}'
+PATH=$folder:$PATH s --quiet --config "$box" --cwd /usr --env 'A=b c' shell
+is "shell in a container: code" "$err/$code" "/7"
+holds "shell in a container: where, with what" "$out" "exec -i -w /usr -e A=b c box-"
+PATH=$folder:$PATH s --quiet --config "$box" --source x shell
+is "shell in a container, --source" "$err/$code" "swerex: shell: --source does not go with a container; \`swerex run\` takes it/125"
 if command -v tmux >/dev/null 2>&1; then
   tmux -L "swx$$" -f /dev/null new-session -d -x 91 -y 30 "$swerex shell; sleep 1"
   sleep 1

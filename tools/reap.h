@@ -18,7 +18,11 @@ static bool reap_run(swerex_runtime *runtime, const char *const *argv,
   command.argv = argv;
   command.timeout = 600; /* for all of them */
   swerex_command_response_clear(ran);
-  if (!swerex_execute(runtime, &command, ran, err)) return false;
+  if (!swerex_execute(runtime, &command, ran, err))
+    return err->code == SWEREX_E_FILE_NOT_FOUND
+             ? swerex__err_set(err, err->code,
+                               "there is no `%s` on PATH: install it, or name another by --container-runtime", argv[0])
+             : false;
   return ran->exit_code == 0 || swerex__engine_fail(err, SWEREX_E_RUNTIME, argv[0], &ran->stderr_text);
 }
 
@@ -95,7 +99,7 @@ static bool reap(swerex_runtime *runtime, const char *engine, bool all, bool dry
   for (; line != NULL; line = strtok(NULL, "\n")) {
     reap_container box;
     bool elsewhere = false;
-    if (!reap_split(line, &box)) continue;
+    if (count == REAP_MOST || !reap_split(line, &box)) continue;
     bool owned = reap_is_owned(box.owner, &elsewhere);
     bool keep = (owned || elsewhere) && !all;
     if (keep || dry)

@@ -141,27 +141,29 @@ static int serve_read(const char *program, char **argv, serve_settings *set) {
   return 0;
 }
 
-/** Read the token in a file's first line; false: there is none, and errno is 0 or says why. */
-static bool serve_read_token(const char *path, char token[SERVE_TOKEN_MAX]) {
+/** Read the token in a file's first line; false: there is none, and *err says why. */
+static bool serve_read_token(const char *path, char token[SERVE_TOKEN_MAX], swerex_error *err) {
   errno = 0;
+  token[0] = '\0';
   FILE *file = fopen(path, "r");
   bool ok = file != NULL && fgets(token, SERVE_TOKEN_MAX, file) != NULL;
+  int number = errno;
   if (file != NULL) fclose(file);
-  if (!ok) return false;
+  if (!ok && number != 0) return swerex__err_system(err, number, path);
   token[strcspn(token, "\r\n")] = '\0';
-  return token[0] != '\0';
+  return token[0] != '\0' || swerex__err_set(err, SWEREX_E_VALUE, "the first line of %s is empty", path);
 }
 
 /** Find the token, copy it, and wipe it where `ps` and the children could see it. */
 static int serve_find_token(const char *program, serve_settings *set, char token[SERVE_TOKEN_MAX]) {
   char *given = (char *)(uintptr_t)set->server.auth_token, *from = getenv("SWEREX_AUTH_TOKEN");
+  swerex_error err = SWEREX_ERROR_INIT;
   token[0] = '\0';
   if (given != NULL && set->token_file != NULL)
     return serve_usage(program, "--auth-token and --auth-token-file exclude each other");
   if (set->token_file != NULL) {
-    if (!serve_read_token(set->token_file, token)) {
-      fprintf(stderr, "%s: --auth-token-file: no token in %s: %s\n", program, set->token_file,
-              errno != 0 ? strerror(errno) : "its first line is empty");
+    if (!serve_read_token(set->token_file, token, &err)) {
+      fprintf(stderr, "%s: --auth-token-file: %s\n", program, err.message);
       return SERVE_EXIT_USAGE;
     }
   } else if (given != NULL || from != NULL) {
@@ -215,8 +217,9 @@ static int serve_run(const char *program, const serve_settings *set) {
   bool ok = server != NULL;
   if (ok) serve_raise_files();
   if (ok && !set->server.stdio)
-    ok = printf("%s %s listening on %s\n", program, SWEREX_VERSION, swerex_server_address(server)) > 0 &&
-         fflush(stdout) == 0;
+    ok = (printf("%s %s listening on %s\n", program, SWEREX_VERSION, swerex_server_address(server)) > 0 &&
+          fflush(stdout) == 0) ||
+         swerex__err_system(&err, errno, "stdout");
   while (ok && serve_signal == 0 && !swerex_server_done(server))
     ok = swerex_loop_run(serve_loop, pool_trim(&memory, POOL_PATIENCE) ? POOL_PATIENCE : SWEREX_FOREVER, &err);
   bool tcp = !set->server.stdio && set->server.unix_path == NULL;
@@ -226,7 +229,7 @@ static int serve_run(const char *program, const serve_settings *set) {
                     "--auth-token-file, listen on --host 127.0.0.1, or say --no-auth\n",
             program, set->server.host);
   else if (!ok)
-    fprintf(stderr, "%s: %s\n", program, err.message != NULL ? err.message : "no output");
+    fprintf(stderr, "%s: %s\n", program, err.message);
   swerex_server_free(server);
   swerex_loop *loop = serve_loop;
   serve_loop = NULL;
@@ -241,12 +244,7 @@ static bool serve_copy(int from, int to) {
   char bytes[65536];
   ssize_t n = read(from, bytes, sizeof bytes);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
-  for (ssize_t at = 0, put; at < n; at += put) {
-    put = write(to, bytes + at, (size_t)(n - at));
-    if (put < 0 && errno == EINTR) put = 0;
-    if (put < 0) return false;
-  }
-  return n > 0;
+  return n > 0 && put(to, bytes, (size_t)n);
 }
 
 /** Join stdin and stdout to a server's local socket until the server closes it. */
@@ -254,14 +252,17 @@ static int serve_connect(const char *program, const char *path) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__sock_target target;
   int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-  if (!swerex__sock_local_target(path, &target, &err) || fd < 0 ||
-      connect(fd, &target.address.any, target.size) != 0) {
-    fprintf(stderr, "%s: --connect %s: %s\n", program, path, strerror(errno));
+  if (swerex__sock_local_target(path, &target, &err) &&
+      (fd < 0 || connect(fd, &target.address.any, target.size) != 0))
+    swerex__err_system(&err, errno, path);
+  if (err.code != SWEREX_E_OK) {
+    fprintf(stderr, "%s: --connect: %s\n", program, err.message);
     return 1;
   }
   signal(SIGPIPE, SIG_IGN);
   struct pollfd ends[2] = {{STDIN_FILENO, POLLIN, 0}, {fd, POLLIN, 0}};
-  while (poll(ends, 2, -1) >= 0 || errno == EINTR) {
+  for (int ready; (ready = poll(ends, 2, -1)) > 0 || errno == EINTR;) {
+    if (ready < 0) continue; /* stopped and continued: revents are those of before */
     if (ends[1].revents != 0 && !serve_copy(fd, STDOUT_FILENO)) break;
     if (ends[0].revents == 0 || serve_copy(STDIN_FILENO, fd)) continue;
     shutdown(fd, SHUT_WR); /* no more requests; the answers still come */

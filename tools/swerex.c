@@ -148,7 +148,8 @@ static const char **add_environment(const job *j) {
 /** The exit code for a program that was not run: as a shell's where the program is to blame. */
 static int refused(job *j) {
   int code = fail(j);
-  bool program = j->set.cwd == NULL || strstr(j->err.message, j->operands[0]) != NULL;
+  bool asked = j->local || j->err.http_status != 0; /* else its server was out of reach */
+  bool program = asked && (j->set.cwd == NULL || strstr(j->err.message, j->operands[0]) != NULL);
   if (program && j->err.code == SWEREX_E_FILE_NOT_FOUND) return EXIT_NOT_FOUND;
   return program && j->err.code == SWEREX_E_PERMISSION ? EXIT_CANNOT : code;
 }
@@ -364,16 +365,17 @@ static bool pass_keys(job *j) {
 
 /** Move keys in and output out until the shell ends. */
 static void pump(job *j, const swerex_future *future) {
+  enum { ROOM = 63 }; /* one session has far fewer descriptors */
   bool keys = true; /* after their end, ^D is said again: the shell may not have listened yet */
   while (!swerex_future_done(future) && caught_signal == 0) {
-    struct pollfd fds[64];
+    struct pollfd fds[1 + ROOM];
     fds[0].fd = keys ? STDIN_FILENO : -1;
     fds[0].events = POLLIN;
     fds[0].revents = 0;
-    size_t count = swerex_loop_pollfds(j->loop, fds + 1, 63);
+    size_t count = swerex_loop_pollfds(j->loop, fds + 1, ROOM);
     double wait = swerex_loop_timeout(j->loop);
     if (!keys && (wait < 0 || wait > 0.2)) wait = 0.2;
-    int ready = poll(fds, (nfds_t)(1 + count), wait < 0 ? -1 : (int)(wait * 1000) + 1);
+    int ready = poll(fds, (nfds_t)(1 + (count < ROOM ? count : ROOM)), wait < 0 ? -1 : (int)(wait * 1000) + 1);
     if (!keys && ready == 0) swerex_session_write(j->runtime, session_name, "\004", 1, NULL);
     if (window_changed) follow_window(j);
     if (keys && fds[0].revents != 0) keys = pass_keys(j);
@@ -479,9 +481,8 @@ static bool describe_remote(job *j, const char *host, swerex_bytes *json) {
   swerex_remote_config config;
   memset(&config, 0, sizeof config);
   config.auth_token = j->set.token != NULL ? j->set.token : getenv("SWEREX_AUTH_TOKEN");
-  if (j->set.token_file != NULL && !serve_read_token(j->set.token_file, token))
-    return swerex__err_set(&j->err, SWEREX_E_VALUE, "--auth-token-file: no token in %s",
-                           j->set.token_file);
+  if (j->set.token_file != NULL && !serve_read_token(j->set.token_file, token, &j->err))
+    return swerex__err_set(&j->err, j->err.code, "--auth-token-file: %s", j->err.message);
   if (j->set.token_file != NULL) config.auth_token = token;
   if (config.auth_token == NULL) config.auth_token = "";
   config.host = host;

@@ -12,8 +12,8 @@ enum { TERMINAL_WIDTH = 80, TERMINAL_HEIGHT = 24, TERMINAL_NARROW = 20 };
 static volatile sig_atomic_t caught_signal;
 static int output_errno; /* of the first write to stdout that failed */
 
-/** Write to a descriptor; when nobody reads any more, end without a word. */
-SWEREX__SYS_UNUSED static void put(int fd, const char *text, size_t size) {
+/** Write to a descriptor, also one that does not block; false: nobody reads any more, or the like. */
+SWEREX__SYS_UNUSED static bool put(int fd, const char *text, size_t size) {
   while (size > 0) {
     ssize_t n = write(fd, text, size);
     if (n < 0 && errno == EINTR) continue;
@@ -27,11 +27,12 @@ SWEREX__SYS_UNUSED static void put(int fd, const char *text, size_t size) {
         caught_signal = SIGPIPE;
       else if (fd == STDOUT_FILENO && output_errno == 0)
         output_errno = errno;
-      return;
+      return false;
     }
     text += n;
     size -= (size_t)n;
   }
+  return true;
 }
 
 /** Write a finished text to stdout, and release it; one that ran out of memory is not written. */

@@ -123,6 +123,29 @@ s serve --host 127.0.0.1 --port 0 --idle-timeout 0.1
 holds "serve says where, and ends when idle" "$out/$code" "listening on http://127.0.0.1:"
 is "serve, code" "$code" "0"
 
+"$swerex" serve --host 127.0.0.1 --port 0 >/dev/full 2>err
+is "serve that cannot say where: code" $? 1
+is "serve that cannot say where" "$(cat err)" "swerex serve: [Errno 28] No space left on device: 'stdout'"
+s serve --auth-token-file nope
+is "a token's file that is not there" "$err/$code" "swerex serve: --auth-token-file: [Errno 2] No such file or directory: 'nope'/2"
+echo >empty
+s --host http://127.0.0.1:1 --auth-token-file empty exec true
+is "a token's file without one" "$err/$code" "swerex: --auth-token-file: the first line of empty is empty/125"
+s serve --connect nope
+is "a server that is not there" "$err/$code" "swerex serve: --connect: [Errno 2] No such file or directory: 'nope'/1"
+s serve --connect "$(printf '%200s')"
+holds "a path that is no socket's" "$err" "File name too long"
+s --host unix:nope exec true
+is "a server that is not there is no program that is not" "$code" 125
+s docker-reap --container-runtime nope
+is "an engine that is not there" "$err/$code" "swerex: there is no \`nope\` on PATH: install it, or name another by --container-runtime/125"
+"$swerex" serve --unix door --idle-timeout 20 --no-auth >/dev/null 2>&1 &
+until [ -S door ]; do sleep 0.01; done
+out=$(printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' | "$swerex" serve --connect door)
+holds "serve --connect" "$out" '"is_alive":true'
+kill $!
+wait
+
 # Ctrl-C leaves nothing behind.
 setsid "$swerex" run 'sleep 8881 & setsid sleep 8881 & sleep 8881' >/dev/null 2>&1 </dev/null &
 pid=$!

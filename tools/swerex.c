@@ -818,7 +818,8 @@ static int print_help(const verb *v) {
   terminal_text("`swerex COMMAND --help` tells more.");
   putchar('\n');
   terminal_text("Exit codes: those of the command; 128+N for signal N; 124 a time limit, 125 a failure of swerex "
-                "itself, 126 and 127 a program that cannot be run or found, 2 a usage or syntax error.");
+                "itself, 126 and 127 a program that cannot be run or found, 2 a usage or syntax error. Of batch: 1 if "
+                "a run failed; of doctor: 1 if the local runtime does not work.");
   return 0;
 }
 
@@ -925,6 +926,15 @@ static int read_arguments(job *j, char **argv, const verb **chosen) {
   for (size_t i = 0; i < OPTIONS; i++)
     if (j->given[i] && options[i].verbs != NULL && !listed(options[i].verbs, (*chosen)->name))
       return usage("option %s does not go with this command (it goes with: %s)", options[i].name, options[i].verbs);
+  const settings *set = &j->set;
+  bool reaps = (*chosen)->run == do_reap;
+  if (set->images[0] == NULL && ((set->engine != NULL && !reaps) || set->pull != NULL || set->platform != NULL ||
+                                 set->transport != NULL || set->docker_args[0] != NULL))
+    return usage("--container-runtime, --pull, --platform, --docker-arg and --transport go with --image "
+                 "(--config has fields for them)");
+  if (set->hosts[0] == NULL && (set->token != NULL || set->token_file != NULL))
+    return usage("--auth-token and --auth-token-file go with --host (--config has a field for it)");
+  if (set->token != NULL && set->token_file != NULL) return usage("--auth-token and --auth-token-file exclude each other");
   if ((*chosen)->run != do_batch && count_list(j->set.hosts) + count_list(j->set.configs) + count_list(j->set.images) > 1)
     return usage("--config, --host and --image each name a deployment: give one of them, or use batch");
   if (j->count < (*chosen)->least || ((*chosen)->most >= 0 && j->count > (*chosen)->most))

@@ -234,6 +234,10 @@ s --timeout 5 exec echo hi
 is "an option of the command in front of it" "$out/$code" "hi/0"
 s doctor --image a
 holds "an option that goes elsewhere" "$err" "option --image does not go with this command"
+s --config docker --platform linux/arm64 exec true
+holds "an option of --image without it" "$err/$code" "--transport go with --image (--config has fields for them); see swerex exec --help"
+s --auth-token T exec true
+holds "a token without --host" "$err" "go with --host (--config has a field for it)"
 s --config dummy --json run anything
 holds "--config TYPE" "$out" '"output":""'
 s -h

@@ -572,6 +572,9 @@ static bool start(job *j) {
   swerex_deployment *deployment = NULL;
   if (ok && make_loop(j)) deployment = swerex_get_deployment_json(j->loop, config.data, 0, &j->err);
   swerex_bytes_clear(&config);
+  bool invalid = j->err.code == SWEREX_E_JSON || j->err.code == SWEREX_E_VALIDATION;
+  if (invalid && set->configs[0] != NULL && strchr(set->configs[0], '{') == NULL) /* a file or type: not told yet */
+    swerex__err_set(&j->err, j->err.code, "--config %s: %s", set->configs[0], j->err.message);
   if (deployment == NULL || !start_deployment(j, deployment)) return false;
   j->local = strcmp(deployment->kind->name, "local") == 0;
   j->container = swerex_deployment_container_name(deployment);

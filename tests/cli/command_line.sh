@@ -238,6 +238,9 @@ s --config docker --platform linux/arm64 exec true
 holds "an option of --image without it" "$err/$code" "--transport go with --image (--config has fields for them); see swerex exec --help"
 s --auth-token T exec true
 holds "a token without --host" "$err" "go with --host (--config has a field for it)"
+echo '{"type": "local",' >broken
+s --config broken exec true
+is "a file of --config" "$err" "swerex: --config broken: Expecting property name enclosed in double quotes: line 2 column 1 (char 18)"
 s --config dummy --json run anything
 holds "--config TYPE" "$out" '"output":""'
 s -h

@@ -558,8 +558,9 @@ SWEREX_API double swerex_loop_timeout(const swerex_loop *loop);
 struct pollfd;
 
 /**
- * Write up to `room` entries for poll(2), and return how many there are in all. Valid until the
- * next call that uses the loop. Works with every SWEREX_POLLER.
+ * Write up to `room` entries for poll(2), and return how many there are in all, which may be more:
+ * hand poll no more than were written. Valid until the next call that uses the loop. Works with
+ * every SWEREX_POLLER.
  */
 SWEREX_API size_t swerex_loop_pollfds(const swerex_loop *loop, struct pollfd *fds, size_t room);
 

@@ -38,6 +38,7 @@ int main(void) {
     fds[0].fd = ends[0]; /* something of the host's */
     fds[0].events = POLLIN;
     size_t count = swerex_loop_pollfds(loop, fds + 1, ROOM);
+    if (count > ROOM) return 1; /* many sessions: more room, or swerex_loop_fd, one for them all */
     double wait = swerex_loop_timeout(loop);
     if (poll(fds, (nfds_t)(1 + count), wait < 0 ? -1 : (int)(wait * 1000) + 1) < 0) return 1;
     if (fds[0].revents != 0) {

@@ -15,7 +15,7 @@ int main(void) {
 
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
     swerex_bash_action action = {.command = commands[i], .check = SWEREX_CHECK_SILENT, .timeout = 10};
-    swerex_bash_observation seen = {{NULL, 0}, 0, {NULL, 0}, {NULL, 0}};
+    swerex_bash_observation seen = {0};
     if (!swerex_run_in_session(runtime, &action, &seen, &err)) goto failed;
     printf("$ %s\n%s[exit code %d]\n", commands[i], seen.output.data, seen.exit_code);
     swerex_bash_observation_clear(&seen);

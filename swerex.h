@@ -7,7 +7,8 @@
  *     #define SWEREX_IMPLEMENTATION
  *     #include "swerex.h"
  *
- * and plain #include "swerex.h" everywhere else (C99 or C++11). Build: cc program.c swerex.c
+ * and plain #include "swerex.h" everywhere else (C99 or C++11). Build: cc program.c swerex.c, with
+ * -lpthread before glibc 2.34, -liconv on macOS.
  *
  * A BLOCKING PROGRAM
  *
@@ -46,8 +47,11 @@
  *   Time       Seconds, as double. In a struct 0 means the documented default, SWEREX_FOREVER no
  *              limit, SWEREX_NOW an immediate deadline. As a function argument 0 means at once.
  *   Ownership  Inputs are borrowed for the call (also by _async calls, which copy them). Outputs
- *              are owned by the caller: swerex_<type>_clear, swerex_free for single strings.
- *              Objects have _new and _free. Freeing a loop frees all that was made from it.
+ *              are owned by the caller: swerex_<type>_clear, swerex_free for single strings. A call
+ *              that succeeds writes them over what was there, so clear a struct before its next
+ *              use; one that fails leaves them as they were.
+ *              Objects have _new and _free. Freeing a loop frees all that was made from it, but for
+ *              outputs.
  *   Text       Output has a length and may hold NUL; a NUL is added behind it all the same.
  *   Errors     Fallible calls return false or NULL and fill their last argument, which may be NULL.
  *              A swerex_error starts as SWEREX_ERROR_INIT, may be used again and again, and is
@@ -362,7 +366,7 @@ SWEREX_API void swerex_bytes_clear(swerex_bytes *bytes);
 /** Release any single block or string that this library returned; NULL is allowed. */
 SWEREX_API void swerex_free(void *block);
 
-/** Where a loop gets its memory. Zero: SWEREX_MALLOC and its kin. */
+/** Where a loop gets its memory. Zero: SWEREX_MALLOC and its kin. It must outlive all outputs. */
 typedef struct swerex_allocator {
   /** Like realloc: block NULL allocates, size 0 frees; NULL for a size above 0 means no memory. */
   void *(*reallocate)(void *user_data, void *block, size_t size);
@@ -461,7 +465,7 @@ SWEREX_API bool swerex_code_is(swerex_code code, swerex_code ancestor);
 /** Return the name of a code, such as "COMMAND_TIMEOUT"; "UNKNOWN" for a number that is none. */
 SWEREX_API const char *swerex_code_name(swerex_code code);
 
-/** Return the Python class path of a code, such as "builtins.FileNotFoundError". */
+/** Return the Python class path of a code, such as "builtins.FileNotFoundError"; never NULL. */
 SWEREX_API const char *swerex_code_class_path(swerex_code code);
 
 /** Return the code for a Python class path; SWEREX_E_SWEREX for one that is not known. */
@@ -509,7 +513,7 @@ typedef struct swerex_loop swerex_loop;
  */
 SWEREX_API swerex_logger swerex_get_logger(swerex_loop *loop, const char *name, const char *emoji);
 
-/** Write one formatted message to a logger. */
+/** Write one formatted message to a logger; it is cut at 2 KB. */
 SWEREX_API void swerex_log(const swerex_logger *logger, swerex_log_level level,
                            const char *format, ...) SWEREX_PRINTF(3, 4);
 
@@ -534,7 +538,8 @@ SWEREX_API swerex_loop *swerex_loop_new(const swerex_loop_options *options, swer
 
 /**
  * Free a loop and everything made from it: futures are cancelled, deployments stopped, sessions
- * closed, children ended (unless keep_daemons let them live). NULL is allowed.
+ * closed, children ended (unless keep_daemons let them live). NULL is allowed. Must not be called
+ * from a callback.
  */
 SWEREX_API void swerex_loop_free(swerex_loop *loop);
 
@@ -641,7 +646,8 @@ typedef enum swerex_stream { SWEREX_STDOUT = 1, SWEREX_STDERR = 2 } swerex_strea
 typedef struct swerex_output_watch {
   void (*on_output)(void *user_data, swerex_stream stream, const char *text, size_t size);
   void *user_data;
-  bool raw; /**< Hand the bytes on as they come: undecoded, terminal escapes and CR kept. */
+  bool raw; /**< Hand the bytes on as they come: undecoded, terminal escapes and CR kept. Of a
+                 local runtime; from a server comes text. */
 } swerex_output_watch;
 
 /** IsAlive has no model in Python; here the time limit has one, like every other verb. */
@@ -1015,8 +1021,9 @@ SWEREX_API void swerex_read_file_response_clear(swerex_read_file_response *respo
 /* =============================================================================================
  * Runtime
  *
- * Each verb has a blocking form, which runs the loop until it is done, and an _async one, which
- * returns a future for the same response (NULL: no memory). A response pointer may be NULL.
+ * Each verb has a blocking form, which runs the loop until it is done and cannot be called from a
+ * callback, and an _async one, which returns a future for the same response (NULL: no memory). A
+ * response pointer may be NULL; a request too, where no field is required.
  * ========================================================================================== */
 
 /** A place where commands run. Made by a deployment, or by the functions below. */
@@ -1111,8 +1118,8 @@ SWEREX_API swerex_future *swerex_run_in_session_async(swerex_runtime *runtime,
 /**
  * Interrupt what runs in a session, ahead of the actions that wait (Python: run_in_session with a
  * BashInterruptAction). The observation holds what the interrupted command has printed, also what
- * a timeout has told before. Fails with COMMAND_TIMEOUT where the shell itself is deaf: close the
- * session then.
+ * a timeout has told before. Errors: SESSION_DOES_NOT_EXIST; PATTERN; COMMAND_TIMEOUT where the
+ * shell itself is deaf: close the session then.
  */
 SWEREX_API bool swerex_interrupt_session(swerex_runtime *runtime,
                                          const swerex_bash_interrupt_action *action,
@@ -1202,13 +1209,19 @@ SWEREX_API swerex_future *swerex_close_async(swerex_runtime *runtime,
 /** Something that gives a runtime: a machine, a container, a cloud sandbox. */
 typedef struct swerex_deployment swerex_deployment;
 
-/** DeploymentHook: learns of each step of a start or stop; it may end it, but not free it. */
+/**
+ * DeploymentHook: learns of each step of a start or stop. It may cancel the start or begin a stop,
+ * but not free the deployment. `message` is borrowed for the call.
+ */
 typedef struct swerex_deployment_hook {
   void (*on_custom_step)(void *user_data, const char *message);
   void *user_data;
 } swerex_deployment_hook;
 
-/** Make a deployment from its configuration, which is copied. Start it before use. */
+/**
+ * Make a deployment from its configuration, which is copied. Start it before use. Errors:
+ * VALIDATION for a type that is none, UNSUPPORTED for one that this build leaves out.
+ */
 SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
                                                     const swerex_deployment_config *config,
                                                     swerex_error *err);
@@ -1235,6 +1248,8 @@ SWEREX_API bool swerex_deployment_add_hook(swerex_deployment *deployment,
 /**
  * Start the deployment. Starting a started one again changes nothing. A start that fails, or that
  * is cancelled, takes back all that it has made; swerex_deployment_stop waits for the end of that.
+ * Errors: DEPLOYMENT_STARTUP, in the words of the engine or cloud (DOCKER_PULL, which is one, for
+ * an image); PERMISSION without credentials; TIMEOUT for a server that does not answer in time.
  */
 SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_error *err);
 /** Start the deployment; no response. */
@@ -1247,7 +1262,10 @@ SWEREX_API bool swerex_deployment_stop(swerex_deployment *deployment, swerex_err
 SWEREX_API swerex_future *swerex_deployment_stop_async(swerex_deployment *deployment,
                                                        swerex_error *err);
 
-/** Check whether the deployment runs and its runtime answers. request may be NULL. */
+/**
+ * Check whether the deployment runs and its runtime answers: one that is not started is not alive,
+ * which is no error. request may be NULL.
+ */
 SWEREX_API bool swerex_deployment_is_alive(swerex_deployment *deployment,
                                            const swerex_is_alive_request *request,
                                            swerex_is_alive_response *response, swerex_error *err);
@@ -1311,7 +1329,7 @@ swerex_fargate_teardown_async(swerex_loop *loop, const swerex_fargate_teardown_o
 /** A local runtime that others reach by HTTP, as the original's `swerex-remote`. */
 typedef struct swerex_server swerex_server;
 
-/** How to serve; all zero is a free port on 127.0.0.1 without a token. Strings are borrowed. */
+/** How to serve; all zero is a free port on 127.0.0.1 without a token. */
 typedef struct swerex_server_options {
   const char *host;       /**< Address to listen on. Default "127.0.0.1" (the original: 0.0.0.0). */
   int port;               /**< 0: a free one; see swerex_server_address. */
@@ -1335,7 +1353,7 @@ SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
                                             const swerex_server_options *options,
                                             swerex_error *err);
 
-/** Return where it listens: "http://127.0.0.1:43121", "unix:/path" or "stdio". */
+/** Return where it listens: "http://127.0.0.1:43121", "unix:/path" or "stdio"; the server's. */
 SWEREX_API const char *swerex_server_address(const swerex_server *server);
 
 /** Tell whether idle_timeout or max_lifetime is over, or the client of stdio has gone. */
@@ -1351,7 +1369,7 @@ SWEREX_API void swerex_server_free(swerex_server *server);
 
 /**
  * Find a TCP port that is free now and was not returned before by this loop; 0 on failure.
- * max_attempts 0: 10. sleep_between_attempts 0: 0.1 seconds, as in the original.
+ * max_attempts 0: 10. sleep_between_attempts 0: 0.1 seconds, as in the original; it blocks.
  */
 SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
                                      double sleep_between_attempts, swerex_error *err);
@@ -31417,7 +31435,8 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
  * Releases, newest first. Names with two underscores may change in any of them; there is no
  * promise about the binary interface, so rebuild.
  *
- *   0.1.0  sessions, commands and files on this machine; the dummy deployment
+ *   0.1.0  sessions, commands and files on this machine, at a server, in containers of Docker and
+ *          Podman, in AWS Fargate and in Modal; the server
  * ========================================================================================== */
 
 #ifdef SWEREX__SYS_QUIET

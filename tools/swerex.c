@@ -12,7 +12,7 @@
 #include "terminal.h"
 
 enum { EXIT_USAGE = 2, EXIT_TIMEOUT = 124, EXIT_OURS = 125, EXIT_CANNOT = 126, EXIT_NOT_FOUND = 127 };
-enum { MAX_LIST = 256 };
+enum { MAX_LIST = 256, CLOSE_TIME = 10 /* seconds */ };
 
 typedef struct settings {
   const char *configs[MAX_LIST + 1], *hosts[MAX_LIST + 1], *images[MAX_LIST + 1];
@@ -275,14 +275,14 @@ static bool run_script(job *j, const char *script, int *code) {
   return !ended && !(j->set.check && *code != 0);
 }
 
-/** End the session, which a server would keep for ever. */
+/** End the session, which a server would keep for ever; one that does not answer is left. */
 static void close_session(job *j) {
-  swerex_error ignored = SWEREX_ERROR_INIT;
   swerex_close_bash_session_request request;
   memset(&request, 0, sizeof request);
   request.session = session_name;
-  swerex_close_session(j->runtime, &request, NULL, &ignored);
-  swerex_error_clear(&ignored);
+  swerex_future *future = swerex_close_session_async(j->runtime, &request, NULL);
+  swerex_await(future, CLOSE_TIME, NULL);
+  swerex_future_free(future);
 }
 
 static int do_run(job *j) {
@@ -310,7 +310,8 @@ static int do_read(job *j) {
   swerex_read_file_request request = {j->operands[0], j->set.encoding, j->set.errors};
   swerex_read_file_response response;
   memset(&response, 0, sizeof response);
-  if (!swerex_read_file(j->runtime, &request, &response, &j->err)) return fail(j);
+  if (!wait_for(j, swerex_read_file_async(j->runtime, &request, &j->err), &response))
+    return caught_signal != 0 ? 128 + caught_signal : fail(j);
   if (j->set.json)
     print_model(j, SWEREX_MODEL_READ_FILE_RESPONSE, &response);
   else
@@ -327,10 +328,10 @@ static int do_write(job *j) {
   request.content.size = j->set.content != NULL ? strlen(j->set.content) : 0;
   if (j->set.content == NULL)
     request.content.data = owned = read_all(j, STDIN_FILENO, "stdin", &request.content.size);
-  bool ok = caught_signal == 0 && request.content.data != NULL && swerex_write_file(j->runtime, &request, NULL, &j->err);
+  bool ok = caught_signal == 0 && request.content.data != NULL &&
+            wait_for(j, swerex_write_file_async(j->runtime, &request, &j->err), NULL);
   free(owned);
-  if (caught_signal != 0) return 128 + caught_signal;
-  if (!ok) return fail(j);
+  if (!ok) return caught_signal != 0 ? 128 + caught_signal : fail(j);
   if (j->set.json) put(STDOUT_FILENO, "{}\n", 3);
   return 0;
 }
@@ -425,8 +426,10 @@ static int do_teardown(job *j) {
   options.profile = j->set.profile;
   options.task_definition_prefix = j->set.definition_prefix;
   options.execution_role_prefix = j->set.role_prefix;
-  int code = teardown_run(j->loop, &options, j->set.yes, j->set.dry_run, &j->err);
-  return code < 0 ? fail(j) : code;
+  teardown state = {j->set.yes, j->set.dry_run, false};
+  if (!wait_for(j, teardown_start(j->loop, &options, &state, &j->err), NULL))
+    return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  return state.refused ? 1 : 0;
 }
 
 static int do_shell(job *j) {

@@ -3,7 +3,7 @@
  */
 
 typedef struct teardown {
-  bool yes, dry_run, refused;
+  bool yes, dry_run, refused; /* refused: nobody said yes */
 } teardown;
 
 /** Write an age such as "3 h"; "" where it is not known. */
@@ -48,13 +48,11 @@ static void teardown_tell(void *user_data, const swerex_fargate_item *item, cons
     printf("FAILED   %s\n", error->message);
 }
 
-/** Remove them; exit code 1: nobody said yes. */
-static int teardown_run(swerex_loop *loop, swerex_fargate_teardown_options *options, bool yes, bool dry_run,
-                        swerex_error *err) {
-  teardown state = {yes, dry_run, false};
+/** Begin to remove them; the state is the caller's until the end. */
+static swerex_future *teardown_start(swerex_loop *loop, swerex_fargate_teardown_options *options,
+                                     teardown *state, swerex_error *err) {
   options->confirm = teardown_confirm;
   options->on_item = teardown_tell;
-  options->user_data = &state;
-  if (!swerex_fargate_teardown(loop, options, err)) return -1;
-  return state.refused ? 1 : 0;
+  options->user_data = state;
+  return swerex_fargate_teardown_async(loop, options, err);
 }

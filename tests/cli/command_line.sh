@@ -143,7 +143,16 @@ is "an engine that is not there" "$err/$code" "swerex: there is no \`nope\` on P
 until [ -S door ]; do sleep 0.01; done
 out=$(printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' | "$swerex" serve --connect door)
 holds "serve --connect" "$out" '"is_alive":true'
-kill $!
+server=$!
+kill -STOP $server # it takes connections, and says nothing more
+"$swerex" --host unix:door read /etc/passwd >/dev/null 2>&1 &
+pid=$!
+until cmp -s "/proc/$pid/exe" "$swerex"; do sleep 0.01; done
+while kill -INT $pid 2>/dev/null; do sleep 0.02; done
+wait $pid
+is "Ctrl-C while a server says nothing" $? 130
+kill $server
+kill -CONT $server
 wait
 
 # Ctrl-C leaves nothing behind.

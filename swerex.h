@@ -18662,7 +18662,6 @@ typedef struct swerex__form {
   char *name;   /* the file's own */
   swerex__str field;
   bool whole;      /* the file has come to its end */
-  const char *why; /* it was refused; NULL: it was not, or for the reason of `multi` */
   bool unzip, bad_unzip;
   unsigned mode; /* 0: not said */
   double mtime;  /* < 0: not said */
@@ -18754,22 +18753,17 @@ static void swerex__form_take_field(swerex__form *form) {
   form->field.size = 0;
 }
 
-static bool swerex__form_refuse(swerex__form *form, const char *why) {
-  form->why = why;
-  return false;
-}
-
 /** Take a piece of the form. */
 static bool swerex__form_on_content(void *owner, const char *data, size_t size, bool last) {
   swerex__form *form = (swerex__form *)owner;
   if (form->multi.file[0] == '\0') {
     swerex__str_add(&form->field, data, size);
-    if (form->field.failed) return swerex__form_refuse(form, "a field is too long");
+    if (form->field.failed) return swerex__multi_fail(&form->multi, "a field is too long");
     if (last) swerex__form_take_field(form);
     return true;
   }
   if (strcmp(form->multi.name, "file") != 0 || form->error.code != SWEREX_E_OK) return true;
-  if (form->whole) return swerex__form_refuse(form, "the form has more than one file");
+  if (form->whole) return swerex__multi_fail(&form->multi, "the form has more than one file");
   form->whole = last;
   if (form->spool == NULL) {
     const char *slash = strrchr(form->multi.file, '/');
@@ -19568,9 +19562,8 @@ static bool swerex__route_refuse_form(swerex__srv_conn *conn, const swerex__form
   if (body.failed) conn->stream.broken = true;
   if (!whole)
     swerex__srv_refuse(conn, 400, "",
-                       form->why != NULL         ? form->why
-                       : form->multi.why != NULL ? form->multi.why
-                                                 : "There was an error parsing the body");
+                       form->multi.why != NULL ? form->multi.why
+                                               : "There was an error parsing the body");
   else if (bad && !body.failed)
     swerex__srv_reply(conn, 422, "", body.data, body.size);
   swerex__str_clear(&body);

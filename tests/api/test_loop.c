@@ -59,7 +59,7 @@ TEST(a_call_that_could_not_be_made_says_why) {
   CHECK_STR(err.message, "execute: runtime is NULL");
   swerex_error_clear(&err);
   CHECK(!swerex_future_take(NULL, NULL, &err));
-  CHECK_STR(err.message, "future is NULL");
+  CHECK_STR(err.message, "the future is NULL");
   swerex_error_clear(&err);
 }
 

@@ -259,6 +259,7 @@ TEST(forms_that_are_refused_say_why) {
   } rows[] = {
     {"--AB\r\nContent-Disposition: form-data; name=a\r\n\r\n", "x", SWEREX__FORM_FIELD_MAX + 1, "a field is too long"},
     {"--AB\r\nX: ", "x", SWEREX__MULTI_HEAD + 1, "a part's headers are too long"},
+    {"", "--AB\r\nContent-Disposition: form-data; name=file; filename=x\r\n\r\n1\r\n", 3, "the form has more than one file"},
     {"", PART("a", "1"), SWEREX__MULTI_PARTS + 1, "the form has too many parts"},
     {"--AB\r\nX\r\n\r\n", "", 0, "a part's header is malformed"},
     {"--AB\r\nContent-Disposition: form-data\r\n\r\n", "", 0, "a part has no name that can be read"},

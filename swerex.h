@@ -5396,6 +5396,7 @@ struct swerex_runtime {
   swerex__loop_object object; /* first member: in the loop's list unless a deployment owns it */
   swerex_loop *loop;
   const swerex__rt_kind *kind;
+  swerex__loop_link waits; /* for it to answer */
 };
 
 static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
@@ -5413,6 +5414,13 @@ static const swerex__model *swerex__rt_request_model(swerex__rt_verb verb) {
   return swerex__model_of(swerex__rt_rows[verb].request);
 }
 
+/** Tell whether there is a runtime to call; an error that says why there is none stays. */
+static bool swerex__rt_given(const swerex_runtime *runtime, const char *verb, swerex_error *err) {
+  if (runtime == NULL && (err == NULL || err->code == SWEREX_E_OK))
+    swerex__err_set(err, SWEREX_E_VALUE, "%s: runtime is NULL", verb);
+  return runtime != NULL;
+}
+
 /** Start a verb. NULL only when out of memory or without a runtime: else the future tells. */
 static swerex_future *swerex__rt_call(swerex_runtime *runtime, swerex__rt_verb verb,
                                       const void *request, swerex_error *err) {
@@ -5422,11 +5430,7 @@ static swerex_future *swerex__rt_call(swerex_runtime *runtime, swerex__rt_verb v
     swerex_create_bash_session_request create;
   } defaults; /* all zero: the largest of the requests */
   swerex_error error = SWEREX_ERROR_INIT;
-  if (runtime == NULL) {
-    if (err == NULL || err->code == SWEREX_E_OK) /* else it says why there is none */
-      swerex__err_set(err, SWEREX_E_VALUE, "%s: runtime is NULL", swerex__rt_rows[verb].name);
-    return NULL;
-  }
+  if (!swerex__rt_given(runtime, swerex__rt_rows[verb].name, err)) return NULL;
   const swerex__model *model = swerex__rt_request_model(verb);
   if (request == NULL) request = &defaults;
   swerex_future *future = swerex__loop_promise(
@@ -5448,9 +5452,20 @@ static bool swerex__rt_call_and_wait(swerex_runtime *runtime, swerex__rt_verb ve
   return swerex__loop_take(swerex__rt_call(runtime, verb, request, err), response, err);
 }
 
+/** A wait for a runtime that may not answer yet. */
+typedef struct swerex__rt_wait {
+  swerex__loop_link link; /* first member: in runtime->waits */
+  swerex_runtime *runtime;
+  swerex_future *future, *probe; /* the caller's; the question under way */
+  swerex__loop_timer timer;
+  double end, timeout;
+} swerex__rt_wait;
+
 static void swerex__rt_free(swerex_runtime *runtime) {
   if (runtime == NULL) return;
   swerex__loop_link_remove(&runtime->object.link);
+  while (!swerex__loop_link_empty(&runtime->waits))
+    swerex__loop_cancel(((swerex__rt_wait *)runtime->waits.next)->future);
   runtime->kind->destroy(runtime);
 }
 
@@ -5464,18 +5479,12 @@ static void swerex__rt_init(swerex_runtime *runtime, swerex_loop *loop,
   runtime->loop = loop;
   runtime->kind = kind;
   runtime->object.destroy = swerex__rt_destroy_object;
+  swerex__loop_link_init(&runtime->waits);
   swerex__loop_link_insert(&loop->objects, &runtime->object.link);
 }
 
-/** A wait for a runtime that may not answer yet. */
-typedef struct swerex__rt_wait {
-  swerex_runtime *runtime;
-  swerex_future *future, *probe; /* the caller's; the question under way */
-  swerex__loop_timer timer;
-  double end, timeout;
-} swerex__rt_wait;
-
 static void swerex__rt_wait_free(swerex__rt_wait *wait) {
+  swerex__loop_link_remove(&wait->link);
   swerex__loop_disarm(wait->runtime->loop, &wait->timer);
   swerex__loop_free_future(wait->probe);
   swerex__mem_free(wait);
@@ -5487,7 +5496,7 @@ static void swerex__rt_wait_cancel(swerex_future *future) {
 
 static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data);
 
-/** Ask once more; false: that cannot be. */
+/** Ask once more. */
 static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex__rt_wait *wait = (swerex__rt_wait *)timer->owner;
   swerex_future *future = wait->future;
@@ -5500,8 +5509,7 @@ static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   if (wait->probe != NULL) {
     wait->probe->then = swerex__rt_wait_on_answer;
     wait->probe->user_data = wait;
-    if (!wait->probe->waited && !wait->probe->done) wait->runtime->loop->pending--;
-    wait->probe->waited = true;
+    swerex__loop_hide(wait->probe);
     return;
   }
   swerex__rt_wait_free(wait);
@@ -5531,9 +5539,10 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   swerex__loop_end(future, alive);
 }
 
-/** Wait until a runtime answers. */
+/** Wait until a runtime answers, or is freed. */
 static swerex_future *swerex__rt_wait_until_alive(swerex_runtime *runtime, double timeout,
                                                   swerex_error *err) {
+  if (!swerex__rt_given(runtime, "wait_until_alive", err)) return NULL;
   swerex_future *future = swerex__loop_promise(runtime->loop, NULL, err);
   swerex__rt_wait *wait =
     (swerex__rt_wait *)swerex__mem_new(&runtime->loop->allocator, 1, sizeof *wait);
@@ -5549,6 +5558,7 @@ static swerex_future *swerex__rt_wait_until_alive(swerex_runtime *runtime, doubl
   wait->end = swerex__util_now() + (wait->timeout < 0 ? 1e9 : wait->timeout);
   future->operation = wait;
   future->cancel = swerex__rt_wait_cancel;
+  swerex__loop_link_insert(&runtime->waits, &wait->link);
   swerex__loop_arm(runtime->loop, &wait->timer, 0, swerex__rt_wait_ask, wait);
   return future;
 }

@@ -184,8 +184,20 @@ TEST(waits_that_are_given_up) {
   CHECK(wait != NULL && swerex_loop_run(loop, 0.02, &err));
   swerex_future_cancel(wait);
   CHECK(!swerex_future_take(wait, NULL, &err) && err.code == SWEREX_E_CANCELLED);
+  for (int turns = 0; turns < 2; turns++) { /* before the first question, and between two */
+    runtime = swerex_remote_runtime_new(loop, &config, &err);
+    wait = swerex_wait_until_alive_async(runtime, 60, &err);
+    for (int i = 0; i < turns; i++) CHECK(swerex_loop_run(loop, 0, &err));
+    swerex_runtime_free(runtime);
+    CHECK(!swerex_future_take(wait, NULL, &err) && err.code == SWEREX_E_CANCELLED);
+  }
   swerex_error_clear(&err);
-  swerex_loop_free(loop);
+  CHECK(!swerex_wait_until_alive(NULL, 0, &err));
+  CHECK_STR(err.message, "wait_until_alive: runtime is NULL");
+  runtime = swerex_remote_runtime_new(loop, &config, &err);
+  CHECK(swerex_wait_until_alive_async(runtime, 60, &err) != NULL);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop); /* with a wait under way */
 }
 
 TEST(hosts_that_cannot_be) {

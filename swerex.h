@@ -7952,18 +7952,18 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keeper_request
   pending->request = *request;
   pending->text = (char *)(pending + 1);
   if (request->text > 0) memcpy(pending->text, text, request->text);
-  for (int i = 0; i < SWEREX__KEEPER_FDS; i++) {
-    pending->fds[i] = i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
-    if (i >= request->fds || pending->fds[i] >= 0) continue;
-    int number = errno;
-    swerex__loop_link_init(&pending->link);
-    swerex__keep_drop_pending(pending);
-    return swerex__err_system(err, number, "a request to the keeper process");
-  }
   swerex__loop_link_insert(&keep->pending, &pending->link);
-  return swerex__poll_set(&keep->loop->poll, &keep->watch,
-                          SWEREX__POLL_READ | SWEREX__POLL_WRITE) ||
-         swerex__err_system(err, errno, "a request to the keeper process");
+  bool ok = true;
+  for (int i = 0; i < SWEREX__KEEPER_FDS; i++) {
+    pending->fds[i] = ok && i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
+    ok = ok && (i >= request->fds || pending->fds[i] >= 0);
+  }
+  if (ok && swerex__poll_set(&keep->loop->poll, &keep->watch,
+                             SWEREX__POLL_READ | SWEREX__POLL_WRITE))
+    return true;
+  int number = errno;
+  swerex__keep_drop_pending(pending);
+  return swerex__err_system(err, number, "a request to the keeper process");
 }
 
 /** Make our end of a keeper around a socket, which it owns from now on. */

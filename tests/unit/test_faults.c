@@ -366,6 +366,48 @@ TEST(system_calls_of_files_over_the_wire) {
   wire_clean();
 }
 
+static int witness = -1; /* a descriptor that is nobody's business, and what memory is full of */
+
+static void *full_realloc(void *user_data, void *block, size_t size) {
+  (void)user_data;
+  void *fresh = size > 0 ? realloc(block, size) : NULL;
+  if (size == 0) free(block);
+  for (size_t i = 0; block == NULL && i + sizeof witness <= size; i += sizeof witness)
+    memcpy((char *)fresh + i, &witness, sizeof witness);
+  return fresh;
+}
+
+TEST(a_request_that_cannot_wait_leaves_nothing) {
+  swerex_loop_options options;
+  swerex__keeper_request request = {SWEREX__KEEPER_SPAWN, 0, 1, 3, 0};
+  swerex_error err = SWEREX_ERROR_INIT;
+  int ends[2], tries = 0;
+  memset(&options, 0, sizeof options);
+  options.allocator.reallocate = full_realloc;
+  CHECK(swerex__sys_socketpair(ends));
+  witness = dup(ends[1]);
+  swerex_loop *loop = swerex_loop_new(&options, &err);
+  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], &err);
+  const int fds[] = {ends[1], ends[1], ends[1]};
+  while (write(ends[0], &options, sizeof options) > 0) continue; /* no room from now on */
+  for (bool ok = false; !ok; tries++) {
+    fault_host = getpid();
+    fault_count = 0;
+    fault_at = tries;
+    ok = swerex__keep_submit(keep, &request, fds, NULL, &err);
+    fault_at = -1;
+    CHECK(fcntl(witness, F_GETFD) >= 0);
+    CHECK_INT(swerex__loop_link_empty(&keep->pending), !ok);
+    if (!ok) CHECK_INT(err.sys_errno, EMFILE);
+  }
+  CHECK(tries > 4);
+  swerex_error_clear(&err);
+  swerex__keep_free(keep);
+  swerex_loop_free(loop);
+  close(witness);
+  close(ends[1]);
+}
+
 /** What to try where only a few processes may exist. */
 enum { CROWDED_COMMAND, CROWDED_LIMITED, CROWDED_SESSION, CROWDED_CHECK, CROWDED_COUNT };
 

@@ -7831,13 +7831,14 @@ static void swerex__keep_set_lost(swerex__keep *keep) {
   if (keep->ended != NULL) keep->ended(keep);
 }
 
-static void swerex__keep_pass_on(swerex__keep *keep) {
-  if (keep->report.id == 0) keep->refused = keep->report.value;
+/** Pass a report on to the child that it is about; one about none is about the keeper itself. */
+static void swerex__keep_pass_on(swerex__keep *keep, const swerex__keeper_report *report) {
+  if (report->id == 0) keep->refused = report->value;
   for (swerex__loop_link *link = keep->children.next; link != &keep->children; link = link->next) {
     swerex__keep_child *child = (swerex__keep_child *)link;
-    if (child->id != keep->report.id) continue;
-    if (keep->report.news != SWEREX__KEEPER_STARTED) swerex__loop_link_remove(link);
-    child->report(child, &keep->report);
+    if (child->id != report->id) continue;
+    if (report->news != SWEREX__KEEPER_STARTED) swerex__loop_link_remove(link);
+    child->report(child, report);
     return;
   }
 }
@@ -7904,31 +7905,39 @@ static int swerex__keep_send(swerex__keep *keep, const swerex__keeper_request *r
   return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : -1;
 }
 
+/** Send the requests that wait, as far as there is room; a child whose own fails hears of it. */
 static void swerex__keep_flush(swerex__keep *keep) {
   while (!swerex__loop_link_empty(&keep->pending)) {
     swerex__keep_pending *pending = (swerex__keep_pending *)keep->pending.next;
-    if (swerex__keep_send(keep, &pending->request, pending->fds, pending->text) == 0) return;
+    swerex__keeper_request request = pending->request;
+    int sent = swerex__keep_send(keep, &request, pending->fds, pending->text);
+    swerex__keeper_report failed = {SWEREX__KEEPER_FAILED, errno, request.id,
+                                    SWEREX__KEEPER_IN_SYSTEM};
+    if (sent == 0) return;
     swerex__keep_drop_pending(pending);
+    if (sent < 0 && request.verb == SWEREX__KEEPER_SPAWN) swerex__keep_pass_on(keep, &failed);
   }
   swerex__poll_set(&keep->loop->poll, &keep->watch, SWEREX__POLL_READ);
 }
 
 static void swerex__keep_on_ready(swerex__poll_watch *watch) {
   swerex__keep *keep = (swerex__keep *)watch->owner;
-  if (!swerex__loop_link_empty(&keep->pending)) swerex__keep_flush(keep);
   for (;;) {
     char *into = (char *)&keep->report + keep->partial;
     ssize_t n = read(watch->fd, into, sizeof keep->report - keep->partial);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) return;
-    if (n <= 0) break;
+    if (n < 0 && errno == EAGAIN) break;
+    if (n <= 0) {
+      swerex__keep_set_lost(keep);
+      return;
+    }
     keep->partial += (size_t)n;
     if (keep->partial < sizeof keep->report) continue;
     keep->partial = 0;
-    swerex__keep_pass_on(keep);
+    swerex__keep_pass_on(keep, &keep->report);
     if (watch->fd < 0) return;
   }
-  swerex__keep_set_lost(keep);
+  if (!swerex__loop_link_empty(&keep->pending)) swerex__keep_flush(keep);
 }
 
 /** Send a request, or keep it (and copies of its descriptors) until there is room. */

@@ -408,6 +408,42 @@ TEST(a_request_that_cannot_wait_leaves_nothing) {
   close(ends[1]);
 }
 
+static swerex__keeper_report told;
+
+static void on_told(swerex__keep_child *child, const swerex__keeper_report *report) {
+  (void)child;
+  told = *report;
+}
+
+TEST(a_child_hears_that_its_request_was_not_sent) {
+  swerex__keeper_request request = {SWEREX__KEEPER_SPAWN, 0, 1, 1, 0};
+  swerex__keep_child child;
+  swerex_error err = SWEREX_ERROR_INIT;
+  char bytes[256];
+  int ends[2];
+  memset(&child, 0, sizeof child);
+  CHECK(swerex__sys_socketpair(ends) && swerex__sys_prepare_fd(ends[1], true));
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], &err);
+  while (write(ends[0], bytes, sizeof bytes) > 0) continue;
+  child.id = 1;
+  child.report = on_told;
+  CHECK(swerex__keep_submit(keep, &request, &ends[1], NULL, &err));
+  swerex__loop_link_insert(&keep->children, &child.link);
+  while (read(ends[1], bytes, sizeof bytes) > 0) continue;
+  fault_host = getpid();
+  fault_count = fault_at = 0;
+  keep->watch.ready(&keep->watch); /* there is room now, but sendmsg fails */
+  fault_at = -1;
+  CHECK_STR(fault_name, "sendmsg");
+  CHECK_INT(told.news, SWEREX__KEEPER_FAILED);
+  CHECK_INT(told.value, EMFILE);
+  CHECK(swerex__loop_link_empty(&keep->pending) && swerex__loop_link_empty(&keep->children));
+  swerex__keep_free(keep);
+  swerex_loop_free(loop);
+  close(ends[1]);
+}
+
 /** What to try where only a few processes may exist. */
 enum { CROWDED_COMMAND, CROWDED_LIMITED, CROWDED_SESSION, CROWDED_CHECK, CROWDED_COUNT };
 

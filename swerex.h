@@ -7555,22 +7555,27 @@ static bool swerex__keeper_remember(swerex__keeper_state *keeper, pid_t pid, uin
   return true;
 }
 
+/** What a child that becomes a program could not do. */
+typedef struct swerex__keeper_failure {
+  int number, stage; /* errno, 0: nothing; swerex__keeper_stage */
+} swerex__keeper_failure;
+
 /** Become the program of a plan: runs in the child, and returns only on failure. */
-static void swerex__keeper_become(char *const *table, const swerex__keeper_plan *plan,
-                                  const int *fds, bool terminal,
-                                  volatile swerex__keeper_report *failure) {
+static swerex__keeper_failure swerex__keeper_become(char *const *table,
+                                                    const swerex__keeper_plan *plan,
+                                                    const int *fds, bool terminal) {
   const char *map = (const char *)plan;
   int number = ENOENT; /* of the exec calls, the most telling one */
+  swerex__keeper_failure failure = {0, SWEREX__KEEPER_IN_SYSTEM};
   sigset_t none;
-  failure->stage = SWEREX__KEEPER_IN_SYSTEM;
   setsid();
   for (int i = 0; i < 3; i++)
     if (fds[terminal ? 0 : i] >= 0 && dup2(fds[terminal ? 0 : i], i) < 0) goto failed;
   if (terminal && ioctl(0, TIOCSCTTY, 0) < 0) goto failed;
-  failure->stage = SWEREX__KEEPER_IN_CHDIR;
+  failure.stage = SWEREX__KEEPER_IN_CHDIR;
   if (plan->base != 0 && chdir(map + plan->base) < 0 && errno != ENOENT) goto failed;
   if (plan->cwd != 0 && chdir(map + plan->cwd) < 0) goto failed;
-  failure->stage = SWEREX__KEEPER_IN_EXEC;
+  failure.stage = SWEREX__KEEPER_IN_EXEC;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (char *const *path = table + plan->paths; *path != NULL; path++) {
@@ -7579,24 +7584,45 @@ static void swerex__keeper_become(char *const *table, const swerex__keeper_plan 
   }
   errno = number;
 failed:
-  failure->value = errno;
+  failure.number = errno;
+  return failure;
 }
 
 /** Start a child that becomes a program; a function of its own, as vfork lends it our stack. */
 static pid_t swerex__keeper_fork_program(char *const *table, const swerex__keeper_plan *plan,
-                                         const int *fds, bool terminal,
-                                         volatile swerex__keeper_report *failure) {
+                                         const int *fds, bool terminal, int tell) {
   pid_t pid = swerex__sys_vfork();
   if (pid != 0) return pid;
-  swerex__keeper_become(table, plan, fds, terminal, failure);
+  swerex__keeper_failure failure = swerex__keeper_become(table, plan, fds, terminal);
+  ssize_t n = write(tell, &failure, sizeof failure);
+  (void)n; /* the pipe is empty: there is room */
   _exit(127);
+}
+
+/**
+ * Start a program, and wait until it runs or has failed to. The child says so by a pipe that exec
+ * closes: our memory is its own only where vfork is no fork, which it is under qemu-user too.
+ */
+static pid_t swerex__keeper_start(char *const *table, const swerex__keeper_plan *plan,
+                                  const int *fds, bool terminal, swerex__keeper_failure *failure) {
+  int ends[2];
+  pid_t pid = swerex__sys_pipe(ends) ? 0 : -1;
+  if (pid == 0) pid = swerex__keeper_fork_program(table, plan, fds, terminal, ends[1]);
+  if (pid < 0) failure->number = errno;
+  swerex__sys_close(&ends[1]);
+  while (pid > 0 && read(ends[0], failure, sizeof *failure) < 0) {
+    struct pollfd wait = {ends[0], POLLIN, 0};
+    if (errno == EAGAIN) poll(&wait, 1, -1);
+  }
+  swerex__sys_close(&ends[0]);
+  return pid;
 }
 
 /** Start the program of a plan. */
 static void swerex__keeper_spawn(swerex__keeper_state *keeper,
                                  const swerex__keeper_request *request, const int *fds,
                                  swerex__keeper_text *text) {
-  volatile swerex__keeper_report failure = {SWEREX__KEEPER_FAILED, 0, request->id, 0};
+  swerex__keeper_failure failure = {0, SWEREX__KEEPER_IN_SYSTEM};
   struct stat status;
   void *map = text;
   size_t size = 0;
@@ -7614,17 +7640,18 @@ static void swerex__keeper_spawn(swerex__keeper_state *keeper,
     uintptr_t *table = (uintptr_t *)(void *)((char *)map + sizeof *plan);
     for (uint32_t i = 0; i < plan->entries; i++)
       if (table[i] != 0) table[i] += (uintptr_t)map;
-    pid = swerex__keeper_fork_program((char *const *)(void *)table, plan, fds,
-                                      (request->flags & SWEREX__KEEPER_TERMINAL) != 0, &failure);
+    pid = swerex__keeper_start((char *const *)(void *)table, plan, fds,
+                               (request->flags & SWEREX__KEEPER_TERMINAL) != 0, &failure);
+    if (size > 0) munmap(map, size);
+  } else {
+    failure.number = errno;
   }
-  if (pid < 0) failure.value = errno;
-  if (size > 0) munmap(map, size);
-  if (failure.value == 0 && !swerex__keeper_remember(keeper, pid, request->id)) {
+  if (failure.number == 0 && !swerex__keeper_remember(keeper, pid, request->id)) {
     kill(pid, SIGKILL);
-    failure.value = ENOMEM;
+    failure.number = ENOMEM;
   }
-  if (failure.value != 0)
-    swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_FAILED, request->id, failure.value,
+  if (failure.number != 0)
+    swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_FAILED, request->id, failure.number,
                         failure.stage);
   else
     swerex__keeper_tell(keeper->fd, SWEREX__KEEPER_STARTED, request->id, (int)pid, 0);

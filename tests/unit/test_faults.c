@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ static long fault_at = -1, fault_count; /* the count at which to fail; < 0: neve
 static const char *fault_name = "an allocation";
 static pid_t fault_host;
 static long memory_at = -1, memory_count, memory_live;
+static bool vfork_is_fork; /* as under qemu-user, and elsewhere than on Linux */
 
 static int fault(const char *name) {
   if (fault_at < 0 || getpid() != fault_host || fault_count++ != fault_at) return 0;
@@ -70,6 +72,7 @@ static int far_getaddrinfo(const char *host, const char *service, const struct a
 #define SWEREX_FREE(block) fault_free(block)
 #define close(fd) fault_close(fd)
 #define open(...) (fault("open") ? -1 : open(__VA_ARGS__))
+#define vfork() (vfork_is_fork ? fork() : vfork())
 #define fork() (fault("fork") ? -1 : fork())
 #define pipe(ends) (fault("pipe") ? -1 : pipe(ends))
 #define socketpair(...) (fault("socketpair") ? -1 : socketpair(__VA_ARGS__))
@@ -106,6 +109,7 @@ static int far_getaddrinfo(const char *host, const char *service, const struct a
 #undef fcntl
 #undef open
 #undef fork
+#undef vfork
 #undef mkdir
 #include "test.h"
 
@@ -442,6 +446,27 @@ TEST(a_child_hears_that_its_request_was_not_sent) {
   swerex__keep_free(keep);
   swerex_loop_free(loop);
   close(ends[1]);
+}
+
+TEST(what_cannot_start_is_heard_of_without_vfork) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  vfork_is_fork = true;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = swerex_local_runtime_new(loop, NULL, &err);
+  command.command = "true";
+  CHECK(swerex_execute(runtime, &command, NULL, &err));
+  command.cwd = "/nonexistent";
+  CHECK(!swerex_execute(runtime, &command, NULL, &err));
+  CHECK_STR(err.message, "[Errno 2] No such file or directory: '/nonexistent'");
+  command.cwd = NULL;
+  command.command = "/etc/passwd";
+  CHECK(!swerex_execute(runtime, &command, NULL, &err));
+  CHECK_STR(err.message, "[Errno 13] Permission denied: '/etc/passwd'");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  vfork_is_fork = false;
 }
 
 /** What to try where only a few processes may exist. */

@@ -6539,13 +6539,14 @@ static const struct {
 
 /** Set a system error; why: an explanation to put behind it, or NULL. Returns false. */
 static bool swerex__fs_explain(swerex_error *err, int number, const char *path, const char *why) {
-  char text[128];
+  char text[128], quoted[PATH_MAX + 64];
   if (number == ENOMEM) return swerex__err_memory(err);
   for (size_t i = 0; why == NULL && i < SWEREX__SYS_COUNT(swerex__fs_reasons); i++)
     if (swerex__fs_reasons[i].number == number) why = swerex__fs_reasons[i].why;
   if (why == NULL) return swerex__err_system(err, number, path);
-  swerex__err_set(err, swerex__err_code_of(number), "[Errno %d] %s: '%s' (%s)", number,
-                  swerex__err_describe(number, text, sizeof text), path, why);
+  swerex__err_quote(path, quoted, sizeof quoted);
+  swerex__err_set(err, swerex__err_code_of(number), "[Errno %d] %s: %s (%s)", number,
+                  swerex__err_describe(number, text, sizeof text), quoted, why);
   if (err != NULL) err->sys_errno = number;
   return false;
 }

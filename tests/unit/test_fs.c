@@ -838,6 +838,9 @@ TEST(copy_refuses_what_is_no_file) {
                                 "(source and target are the same file)");
   CHECK_STR(copy_all("hard", "s"), same);
   CHECK_STR(copy_all("soft", "s"), same);
+  put("it's\n", "");
+  CHECK_STR(copy_all("it's\n", "it's\n"), "[Errno 22] Invalid argument: \"it's\\n\" "
+                                          "(source and target are the same file)");
   CHECK_STR(copy_all("nope", "t"), "[Errno 2] No such file or directory: 'nope'");
   CHECK_STR(copy_all("s", "d"), "[Errno 21] Is a directory: 'd/s'");
   CHECK_STR(copy_all("s", "hard/x"), "[Errno 17] File exists: 'hard'");

@@ -7400,12 +7400,12 @@ static size_t swerex__keeper_read_file(const char *path, char *text, size_t room
   return size;
 }
 
-/** Add the process ids in a text to a list. */
+/** Add the process ids in a text to a list; a space is behind each, unless it was cut. */
 static size_t swerex__keeper_add_pids(const char *text, pid_t *list, size_t count, size_t room) {
   while (*text != '\0') {
     char *end;
     long pid = strtol(text, &end, 10);
-    if (end == text) break;
+    if (end == text || *end == '\0') break;
     if (pid > 0 && count < room) list[count++] = (pid_t)pid;
     text = end;
   }

@@ -79,6 +79,16 @@ TEST(system_errors_in_pythons_words) {
   swerex_error_clear(&err);
 }
 
+#if defined(__linux__)
+TEST(a_number_that_was_cut_off_is_nobodys) {
+  pid_t list[4];
+  CHECK_INT(swerex__keeper_add_pids("12 345 67", list, 0, 4), 2);
+  CHECK(list[0] == 12 && list[1] == 345);
+  CHECK_INT(swerex__keeper_add_pids("6 7 8 ", list, 2, 4), 4);
+  CHECK(list[2] == 6 && list[3] == 7);
+}
+#endif
+
 /* --- runtimes --- */
 
 static void no_log(void *user_data, const swerex_log_record *record) {

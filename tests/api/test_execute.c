@@ -286,6 +286,25 @@ TEST(the_keeper_may_die) {
   world_close(&w);
 }
 
+TEST(commands_whose_keeper_dies_fail) {
+  world w = world_open();
+  swerex_future *futures[2];
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  command.command = "exec sleep 1";
+  command.shell = true;
+  futures[0] = swerex_execute_async(w.runtime, &command, &w.err);
+  command.timeout = 60; /* so that it has a keeper of its own */
+  futures[1] = swerex_execute_async(w.runtime, &command, &w.err);
+  CHECK(script(&w, "true", 0)); /* by now both are there */
+  kill_keepers((long)getpid());
+  for (int i = 0; i < 2; i++) {
+    CHECK(!swerex_future_take(futures[i], NULL, &w.err));
+    CHECK_STR(w.err.message, "the process that starts programs was killed; the next call starts another");
+  }
+  world_close(&w);
+}
+
 TEST(many_at_once) {
   enum { COUNT = 300 };
   world w = world_open();

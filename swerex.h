@@ -8922,7 +8922,7 @@ static bool swerex__re_set_add(swerex__re_maker *m, uint32_t lo, uint32_t hi) {
   size_t low = 0, high = m->set_count;
   while (low < high) { /* the first range that ends at lo - 1 or later */
     size_t middle = low + (high - low) / 2;
-    if (m->set[middle].hi < SWEREX__RE_NONE && m->set[middle].hi + 1 < lo)
+    if (m->set[middle].hi + 1 < lo)
       low = middle + 1;
     else
       high = middle;
@@ -9201,14 +9201,14 @@ static bool swerex__pattern_escape_read(swerex__re_maker *m, unsigned flags, uin
 /** Read the count {m,n}; false: it is none, and the brace stands for itself. */
 static bool swerex__pattern_braces(swerex__re_maker *m, uint32_t *min, uint32_t *max) {
   size_t here = m->at;
-  uint32_t counts[2] = {0, 0};
-  bool given[2] = {false, false}, comma = false;
+  uint32_t counts[2] = {0, SWEREX__RE_NONE};
+  bool comma = false;
   if (swerex__re_peek(m) == '}') return false;
   for (int i = 0; i < 2; i++) {
     while (swerex__re_peek(m) - '0' < 10U) {
+      if (counts[i] == SWEREX__RE_NONE) counts[i] = 0;
       counts[i] = counts[i] * 10 + (m->text[m->at++] - '0');
       if (counts[i] > SWEREX__PATTERN_REPEATS) counts[i] = SWEREX__PATTERN_REPEATS + 1;
-      given[i] = true;
     }
     if (i == 0 && !(comma = swerex__re_take(m, ','))) break;
   }
@@ -9217,8 +9217,7 @@ static bool swerex__pattern_braces(swerex__re_maker *m, uint32_t *min, uint32_t 
     return false;
   }
   *min = counts[0];
-  *max = !comma ? counts[0] : given[1] ? counts[1] : SWEREX__RE_NONE;
-  if (!comma && !given[0]) *max = SWEREX__RE_NONE;
+  *max = comma ? counts[1] : counts[0];
   return true;
 }
 

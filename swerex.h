@@ -7811,8 +7811,9 @@ struct swerex__keep_child {
 typedef struct swerex__keep_pending {
   swerex__loop_link link; /* first member */
   swerex__keeper_request request;
-  int fds[SWEREX__KEEPER_FDS];
-  char *text; /* behind this */
+  int fds[SWEREX__KEEPER_FDS]; /* -1: none, or gone out with the first byte */
+  char *text;                  /* behind this */
+  size_t sent;                 /* bytes of request and text that have gone out */
 } swerex__keep_pending;
 
 struct swerex__keep {
@@ -7884,36 +7885,26 @@ static bool swerex__keep_error(swerex_error *err, int number, const char *subjec
   return false;
 }
 
-/** Send the rest of a request whose begin has gone out; the keeper reads it at once. */
-static bool swerex__keep_send_rest(int fd, const char *text, size_t size) {
-  while (size > 0) {
-    struct pollfd room = {fd, POLLOUT, 0};
-    ssize_t n = send(fd, text, size, SWEREX__SYS_NOSIGNAL);
-    if (n < 0 && errno == EAGAIN && poll(&room, 1, -1) >= 0) continue;
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text += n;
-    size -= (size_t)n;
-  }
-  return true;
-}
-
-/** Send one request; 1: sent, 0: no room now, -1: the keeper is gone or refuses. */
-static int swerex__keep_send(swerex__keep *keep, const swerex__keeper_request *request,
-                             const int *fds, const char *text) {
+/** Send a request, of which `sent` bytes have gone out; returns how many more do, -1 on failure. */
+static ssize_t swerex__keep_send(swerex__keep *keep, const swerex__keeper_request *request,
+                                 const int *fds, const char *text, size_t sent) {
   union {
     struct cmsghdr align;
     char bytes[CMSG_SPACE(SWEREX__KEEPER_FDS * sizeof(int))];
   } control;
-  struct iovec parts[2] = {{(void *)(uintptr_t)request, sizeof *request},
-                           {(void *)(uintptr_t)text, request->text}};
+  size_t head = sizeof *request, first = sent < head ? sent : head;
+  struct iovec parts[2];
   struct msghdr message;
   ssize_t n;
   memset(&message, 0, sizeof message);
   memset(&control, 0, sizeof control);
+  parts[0].iov_base = (char *)(uintptr_t)request + first;
+  parts[0].iov_len = head - first;
+  parts[1].iov_base = request->text > 0 ? (char *)(uintptr_t)text + (sent - first) : NULL;
+  parts[1].iov_len = request->text - (sent - first);
   message.msg_iov = parts;
   message.msg_iovlen = request->text > 0 ? 2 : 1;
-  if (request->fds > 0) {
+  if (request->fds > 0 && sent == 0) {
     size_t size = (size_t)request->fds * sizeof(int);
     message.msg_control = control.bytes;
     message.msg_controllen = (socklen_t)CMSG_SPACE(size);
@@ -7925,12 +7916,7 @@ static int swerex__keep_send(swerex__keep *keep, const swerex__keeper_request *r
   }
   do n = sendmsg(keep->watch.fd, &message, SWEREX__SYS_NOSIGNAL);
   while (n < 0 && errno == EINTR);
-  size_t head = sizeof *request;
-  if (n == (ssize_t)(head + request->text)) return 1; /* all of it; there may be no text */
-  if (n >= (ssize_t)head)
-    return swerex__keep_send_rest(keep->watch.fd, text + ((size_t)n - head),
-                                  head + request->text - (size_t)n) ? 1 : -1;
-  return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : -1;
+  return n < 0 && (errno == EAGAIN || errno == ETOOMANYREFS) ? 0 : n;
 }
 
 /** Send the requests that wait, as far as there is room; a child whose own fails hears of it. */
@@ -7938,12 +7924,14 @@ static void swerex__keep_flush(swerex__keep *keep) {
   while (!swerex__loop_link_empty(&keep->pending)) {
     swerex__keep_pending *pending = (swerex__keep_pending *)keep->pending.next;
     swerex__keeper_request request = pending->request;
-    int sent = swerex__keep_send(keep, &request, pending->fds, pending->text);
+    ssize_t n = swerex__keep_send(keep, &request, pending->fds, pending->text, pending->sent);
     swerex__keeper_report failed = {SWEREX__KEEPER_FAILED, errno, request.id,
                                     SWEREX__KEEPER_IN_SYSTEM};
-    if (sent == 0) return;
+    if (n == 0) return;
+    if (n > 0) pending->sent += (size_t)n;
+    if (n > 0 && pending->sent < sizeof request + request.text) continue;
     swerex__keep_drop_pending(pending);
-    if (sent < 0 && request.verb == SWEREX__KEEPER_SPAWN) swerex__keep_pass_on(keep, &failed);
+    if (n < 0 && request.verb == SWEREX__KEEPER_SPAWN) swerex__keep_pass_on(keep, &failed);
   }
   swerex__poll_set(&keep->loop->poll, &keep->watch, SWEREX__POLL_READ);
 }
@@ -7968,32 +7956,23 @@ static void swerex__keep_on_ready(swerex__poll_watch *watch) {
   if (!swerex__loop_link_empty(&keep->pending)) swerex__keep_flush(keep);
 }
 
-/** Send a request, or keep it (and copies of its descriptors) until there is room. */
-static bool swerex__keep_submit(swerex__keep *keep, const swerex__keeper_request *request,
-                                const int *fds, const char *text, swerex_error *err) {
-  int sent = 0;
-  if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
-  if (swerex__loop_link_empty(&keep->pending)) sent = swerex__keep_send(keep, request, fds, text);
-  if (sent > 0) return true;
-  if (sent < 0) {
-    swerex__keeper_report last;
-    int number = errno;
-    if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
-      number = last.value;
-    return swerex__keep_error(err, number, "swerex-keeper");
-  }
+/** Keep a request, of which `sent` bytes have gone out, until there is room for the rest. */
+static bool swerex__keep_delay(swerex__keep *keep, const swerex__keeper_request *request,
+                               const int *fds, const char *text, size_t sent, swerex_error *err) {
   swerex__keep_pending *pending =
     (swerex__keep_pending *)swerex__mem_grow(&keep->loop->allocator, NULL,
                                              sizeof *pending + request->text, 1);
   if (pending == NULL) return swerex__err_memory(err);
   pending->request = *request;
+  pending->sent = sent;
   pending->text = (char *)(pending + 1);
   if (request->text > 0) memcpy(pending->text, text, request->text);
   swerex__loop_link_insert(&keep->pending, &pending->link);
   bool ok = true;
   for (int i = 0; i < SWEREX__KEEPER_FDS; i++) {
-    pending->fds[i] = ok && i < request->fds ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
-    ok = ok && (i >= request->fds || pending->fds[i] >= 0);
+    bool wanted = ok && i < request->fds && sent == 0;
+    pending->fds[i] = wanted ? fcntl(fds[i], F_DUPFD_CLOEXEC, 3) : -1;
+    ok = ok && (!wanted || pending->fds[i] >= 0);
   }
   if (ok && swerex__poll_set(&keep->loop->poll, &keep->watch,
                              SWEREX__POLL_READ | SWEREX__POLL_WRITE))
@@ -8001,6 +7980,26 @@ static bool swerex__keep_submit(swerex__keep *keep, const swerex__keeper_request
   int number = errno;
   swerex__keep_drop_pending(pending);
   return swerex__err_system(err, number, "a request to the keeper process");
+}
+
+/** Send a request, or keep it (and copies of its descriptors) until there is room. */
+static bool swerex__keep_submit(swerex__keep *keep, const swerex__keeper_request *request,
+                                const int *fds, const char *text, swerex_error *err) {
+  ssize_t sent = 0;
+  if (keep->lost) return swerex__err_set(err, SWEREX_E_OS, "the keeper process is gone");
+  if (swerex__loop_link_empty(&keep->pending))
+    sent = swerex__keep_send(keep, request, fds, text, 0);
+  if (sent < 0) {
+    swerex__keeper_report last;
+    int number = errno;
+    if (recv(keep->watch.fd, &last, sizeof last, MSG_PEEK) == (ssize_t)sizeof last && last.id == 0)
+      number = last.value;
+    return swerex__keep_error(err, number, "swerex-keeper");
+  }
+  if ((size_t)sent == sizeof *request + request->text) return true;
+  if (swerex__keep_delay(keep, request, fds, text, (size_t)sent, err)) return true;
+  if (sent > 0) shutdown(keep->watch.fd, SHUT_WR); /* half a request: nothing can follow it */
+  return false;
 }
 
 /** Make our end of a keeper around a socket, which it owns from now on. */

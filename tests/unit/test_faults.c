@@ -448,6 +448,41 @@ TEST(a_child_hears_that_its_request_was_not_sent) {
   close(ends[1]);
 }
 
+TEST(a_request_goes_out_in_pieces) {
+  static char text[12000];
+  swerex__keeper_request request = {SWEREX__KEEPER_SPAWN, 0, 1, 1, sizeof text}, seen;
+  swerex__keeper_state keeper;
+  swerex__keeper_text got, none;
+  swerex_error err = SWEREX_ERROR_INIT;
+  int ends[2], fds[SWEREX__KEEPER_FDS], size = 1;
+  memset(&keeper, 0, sizeof keeper);
+  memset(text, 'x', sizeof text);
+  CHECK(swerex__sys_socketpair(ends));
+  CHECK(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], &err);
+  CHECK(swerex__keep_submit(keep, &request, &ends[1], text, &err)); /* though nobody reads */
+  CHECK(!swerex__loop_link_empty(&keep->pending));
+  request.text = 0;
+  CHECK(swerex__keep_submit(keep, &request, &ends[1], NULL, &err));
+  keeper.fd = ends[1];
+  CHECK(recv(ends[1], &seen, sizeof seen, MSG_PEEK) == sizeof seen && seen.text == sizeof text);
+  for (pid_t pid = fork(); pid == 0;) { /* the writing side */
+    while (!swerex__loop_link_empty(&keep->pending)) keep->watch.ready(&keep->watch);
+    _exit(0);
+  }
+  CHECK(swerex__keeper_receive(&keeper, &seen, fds, &got) && fcntl(fds[0], F_GETFD) >= 0);
+  CHECK(memcmp(got.bytes, text, sizeof text) == 0);
+  close(fds[0]);
+  CHECK(swerex__keeper_receive(&keeper, &seen, fds, &none) && fcntl(fds[0], F_GETFD) >= 0);
+  CHECK_INT(seen.text, 0);
+  close(fds[0]);
+  CHECK(wait(NULL) > 0);
+  swerex__keep_free(keep);
+  swerex_loop_free(loop);
+  close(ends[1]);
+}
+
 TEST(what_cannot_start_is_heard_of_without_vfork) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_command command;

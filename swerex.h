@@ -7561,6 +7561,16 @@ typedef struct swerex__keeper_failure {
   int number, stage; /* errno, 0: nothing; swerex__keeper_stage */
 } swerex__keeper_failure;
 
+/** Go to the host's folder, unless it is gone, or we are there and may not enter it by its path. */
+static bool swerex__keeper_enter_base(const char *path) {
+  char here[PATH_MAX];
+  if (chdir(path) == 0 || errno == ENOENT) return true;
+  int number = errno;
+  if (getcwd(here, sizeof here) != NULL && strcmp(here, path) == 0) return true;
+  errno = number;
+  return false;
+}
+
 /** Become the program of a plan: runs in the child, and returns only on failure. */
 static swerex__keeper_failure swerex__keeper_become(char *const *table,
                                                     const swerex__keeper_plan *plan,
@@ -7574,7 +7584,7 @@ static swerex__keeper_failure swerex__keeper_become(char *const *table,
     if (fds[terminal ? 0 : i] >= 0 && dup2(fds[terminal ? 0 : i], i) < 0) goto failed;
   if (terminal && ioctl(0, TIOCSCTTY, 0) < 0) goto failed;
   failure.stage = SWEREX__KEEPER_IN_CHDIR;
-  if (plan->base != 0 && chdir(map + plan->base) < 0 && errno != ENOENT) goto failed;
+  if (plan->base != 0 && !swerex__keeper_enter_base(map + plan->base)) goto failed;
   if (plan->cwd != 0 && chdir(map + plan->cwd) < 0) goto failed;
   failure.stage = SWEREX__KEEPER_IN_EXEC;
   sigemptyset(&none);

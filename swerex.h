@@ -7846,12 +7846,17 @@ static void swerex__keep_drop_pending(swerex__keep_pending *pending) {
   swerex__mem_free(pending);
 }
 
-static void swerex__keep_free(swerex__keep *keep) {
-  if (keep == NULL) return;
-  while (!swerex__loop_link_empty(&keep->children)) swerex__loop_link_remove(keep->children.next);
+/** Close the socket and give up what waits for it: other keepers' sockets may be among that. */
+static void swerex__keep_close(swerex__keep *keep) {
   while (!swerex__loop_link_empty(&keep->pending))
     swerex__keep_drop_pending((swerex__keep_pending *)keep->pending.next);
   swerex__poll_drop(&keep->loop->poll, &keep->watch);
+}
+
+static void swerex__keep_free(swerex__keep *keep) {
+  if (keep == NULL) return;
+  while (!swerex__loop_link_empty(&keep->children)) swerex__loop_link_remove(keep->children.next);
+  swerex__keep_close(keep);
   swerex__mem_free(keep);
 }
 
@@ -7861,7 +7866,7 @@ static void swerex__keep_set_lost(swerex__keep *keep) {
   keep->lost = true;
   if (keep->refused != 0) lost.news = SWEREX__KEEPER_FAILED;
   lost.value = keep->refused;
-  swerex__poll_drop(&keep->loop->poll, &keep->watch);
+  swerex__keep_close(keep);
   while (!swerex__loop_link_empty(&keep->children)) {
     swerex__keep_child *child = (swerex__keep_child *)keep->children.next;
     swerex__loop_link_remove(&child->link);

@@ -483,6 +483,27 @@ TEST(a_request_goes_out_in_pieces) {
   close(ends[1]);
 }
 
+TEST(a_keeper_that_dies_takes_those_with_it_that_it_was_to_fork) {
+  swerex__keeper_request request = {SWEREX__KEEPER_FORK, 0, 0, 1, 0};
+  swerex_error err = SWEREX_ERROR_INIT;
+  char bytes[256];
+  int ends[2], below[2];
+  CHECK(swerex__sys_socketpair(ends) && swerex__sys_socketpair(below));
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex__keep *keep = swerex__keep_wrap(loop, ends[0], &err);
+  while (write(ends[0], bytes, sizeof bytes) > 0) continue;
+  CHECK(swerex__keep_submit(keep, &request, &below[1], NULL, &err));
+  close(below[1]);
+  CHECK(read(below[0], bytes, 1) < 0 && errno == EAGAIN); /* its other end waits to be sent */
+  close(ends[1]);
+  keep->watch.ready(&keep->watch);
+  CHECK(keep->lost);
+  CHECK_INT(read(below[0], bytes, 1), 0);
+  close(below[0]);
+  swerex__keep_free(keep);
+  swerex_loop_free(loop);
+}
+
 TEST(what_cannot_start_is_heard_of_without_vfork) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_command command;

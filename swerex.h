@@ -8230,7 +8230,9 @@ static swerex__str swerex__keep_plan_of(swerex_loop *loop, const swerex__keep_pr
   plan.paths = swerex__keep_draft_paths(&draft,
                                         program->path != NULL ? program->path : program->argv[0],
                                         search != NULL ? search : "/bin:/usr/bin");
-  plan.base = swerex__keep_draft_string(&draft, getcwd(base, sizeof base));
+  if (getcwd(base, sizeof base) == NULL) /* it was removed: Linux leads there all the same */
+    snprintf(base, sizeof base, "/proc/%ld/cwd", (long)getpid());
+  plan.base = swerex__keep_draft_string(&draft, base);
   plan.cwd = swerex__keep_draft_string(&draft, program->cwd);
   swerex__keep_draft_join(&draft, &plan, &out);
   swerex__str_clear(&draft.table);

@@ -147,6 +147,10 @@ TEST(follows_the_folder_of_the_host) {
   CHECK(chdir("/usr") == 0);
   CHECK(ARGV(&w, "pwd"));
   CHECK_STR(w.ran.stdout_text.data, "/usr\n");
+  char gone[] = "/tmp/swerex-gone-XXXXXX";
+  CHECK(mkdtemp(gone) != NULL && chdir(gone) == 0 && rmdir(gone) == 0);
+  CHECK(ARGV(&w, "readlink", "/proc/self/cwd"));
+  CHECK(strstr(w.ran.stdout_text.data, " (deleted)\n") != NULL);
   CHECK(chdir(before) == 0);
   world_close(&w);
 }

@@ -28773,7 +28773,7 @@ typedef struct swerex__modal {
   swerex__modalrc rc;
   swerex__rpc grpc;
   swerex__loop_link runs;
-  const char *environment; /* "": the server's default */
+  char *environment;       /* "": the server's default */
   bool v2;                 /* the newer calls for sandboxes */
   double token_due, token_end; /* when it is to be renewed, and when it is of no use any more */
   /* of modal_sandbox_kwargs */
@@ -30608,6 +30608,8 @@ static void swerex__sandbox_disconnect(swerex__modal *modal) {
   }
   swerex__rpc_close(&modal->grpc);
   swerex__modalrc_clear(&modal->rc);
+  swerex__mem_free(modal->environment);
+  modal->environment = NULL;
 }
 
 /** Forget a start before this one. */
@@ -30662,7 +30664,11 @@ static bool swerex__sandbox_connect(swerex__modal *modal, swerex_error *err) {
   const char *servers = swerex__modalrc_get(&modal->rc, "server_url");
   const char *wait = swerex__modalrc_get(&modal->rc, "max_throttle_wait");
   if (environment == NULL) environment = swerex__modalrc_get(&modal->rc, "environment");
-  modal->environment = environment == NULL ? "" : environment;
+  if (environment == NULL) environment = "";
+  /* a copy: the process's environment may change before the last call */
+  modal->environment =
+    swerex__mem_copy(&deployment->loop->allocator, environment, strlen(environment));
+  if (modal->environment == NULL) return swerex__err_memory(err);
   modal->v2 = swerex__modalrc_is_on(&modal->rc, "sandbox_v2") && modal->gpu.count == 0;
   if (!swerex__rpc_open(&modal->grpc, deployment->loop, "modal.client.ModalClient",
                         servers == NULL ? SWEREX__MODAL_SERVERS : servers, err))

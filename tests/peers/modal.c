@@ -323,6 +323,30 @@ TEST(environment) {
   end(&w);
 }
 
+static char environment_variable[] = "MODAL_ENVIRONMENT=dev";
+
+static void change_environment(void *user_data, const char *message) {
+  (void)user_data;
+  if (strcmp(message, "Preparing image") == 0)
+    memcpy(environment_variable, "MODAL_ENVIRONMENT=new", sizeof environment_variable);
+}
+
+/** A start keeps to the environment that it began with, whatever becomes of the variable. */
+TEST(environment_that_changes) {
+  world w;
+  swerex_deployment_hook hook = {change_environment, NULL};
+  size_t from = log_size();
+  begin(&w, "");
+  CHECK(putenv(environment_variable) == 0);
+  CHECK(make(&w, "{\"type\":\"modal\"}"));
+  CHECK(swerex_deployment_add_hook(w.box, hook, &w.err));
+  CHECK(swerex_deployment_start(w.box, &w.err));
+  CHECK(count_in_log("\"environmentName\":\"dev\"", from) > 1);
+  CHECK_INT(count_in_log("\"environmentName\":\"new\"", from), 0);
+  unsetenv("MODAL_ENVIRONMENT");
+  end(&w);
+}
+
 /* --- modal_sandbox_kwargs --------------------------------------------------------------------- */
 
 TEST(kwargs) {

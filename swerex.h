@@ -30659,7 +30659,6 @@ static bool swerex__sandbox_sign(swerex__modal *modal, swerex_error *err) {
 static bool swerex__sandbox_connect(swerex__modal *modal, swerex_error *err) {
   swerex_deployment *deployment = modal->deployment;
   const char *environment = swerex__modal_config(modal)->environment;
-  double seconds;
   if (!swerex__modalrc_open(&modal->rc, &deployment->loop->allocator, err)) return false;
   const char *servers = swerex__modalrc_get(&modal->rc, "server_url");
   const char *wait = swerex__modalrc_get(&modal->rc, "max_throttle_wait");
@@ -30675,8 +30674,10 @@ static bool swerex__sandbox_connect(swerex__modal *modal, swerex_error *err) {
     return false;
   modal->grpc.logger = &deployment->logger;
   modal->grpc.code = SWEREX_E_DEPLOYMENT_STARTUP;
-  if (wait != NULL && swerex__util_parse_double(wait, strlen(wait), &seconds))
-    modal->grpc.throttle_max = seconds;
+  if (wait != NULL && !(swerex__util_parse_double(wait, strlen(wait), &modal->grpc.throttle_max) &&
+                        modal->grpc.throttle_max >= 0))
+    return swerex__err_set(err, SWEREX_E_VALUE,
+                           "MODAL_MAX_THROTTLE_WAIT: %s is no number of seconds", wait);
   return swerex__sandbox_sign(modal, err);
 }
 

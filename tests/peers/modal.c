@@ -347,6 +347,26 @@ TEST(environment_that_changes) {
   end(&w);
 }
 
+TEST(settings_that_cannot_be) {
+  static const char *const rows[][3] = {
+    {"MODAL_MAX_THROTTLE_WAIT", "long", "MODAL_MAX_THROTTLE_WAIT: long is no number of seconds"},
+    {"MODAL_MAX_THROTTLE_WAIT", "-1", "MODAL_MAX_THROTTLE_WAIT: -1 is no number of seconds"},
+    {"MODAL_SERVER_URL", "ftp://modal", "host ftp://modal: only http, https and unix are known"},
+    {"MODAL_SERVER_URL", ",", "there is no server's address"},
+    {"MODAL_TOKEN_SECRET", "as fake", "MODAL_TOKEN_ID or MODAL_TOKEN_SECRET has a blank"},
+  };
+  for (size_t i = 0; i < COUNT(rows); i++) {
+    world w;
+    begin(&w, "");
+    setenv(rows[i][0], rows[i][1], 1);
+    CHECK(!start(&w, "{\"type\":\"modal\"}"));
+    CHECK_INT(w.err.code, SWEREX_E_VALUE);
+    check_has(w.err.message, rows[i][2]);
+    unsetenv(rows[i][0]);
+    end(&w);
+  }
+}
+
 /* --- modal_sandbox_kwargs --------------------------------------------------------------------- */
 
 TEST(kwargs) {

@@ -28745,7 +28745,7 @@ static bool swerex__context_open(swerex__context *context, const swerex_allocato
 #define SWEREX__MODAL_TOKEN_PAUSE 30.0           /* before one that was not renewed is so */
 #define SWEREX__MODAL_ORPHAN_TIME 15.0           /* for an answer that only the stop waits for */
 #define SWEREX__MODAL_TAIL 4096                  /* kept of a build's log */
-#define SWEREX__MODAL_LOG_MAX ((size_t)1 << 20)  /* kept of a sandbox's output */
+#define SWEREX__MODAL_LOG_MAX ((size_t)1 << 20)  /* kept of a stream of a sandbox's output */
 
 enum {
   SWEREX__MODAL_ID = 72,
@@ -28884,6 +28884,8 @@ struct swerex__modal_run {
   int breaks, idle_ends;
   int stream;          /* of the sandbox's output */
   uint64_t offset;     /* in it */
+  size_t room;         /* for what else it says */
+  bool cut;            /* there was too little */
   int32_t exit_code;
   char entry[SWEREX__MODAL_ID];
   char task[SWEREX__MODAL_ID]; /* in which a sandbox of v2 ran */
@@ -29229,7 +29231,7 @@ static swerex_future *swerex__modal_start(swerex__modal *modal, const swerex__mo
   run->count = count;
   run->seconds = seconds;
   run->limited_by = limited_by;
-  run->text = swerex__str_new(&loop->allocator, SWEREX__MODAL_LOG_MAX * 2);
+  run->text = swerex__str_new(&loop->allocator, SWEREX__MODAL_LOG_MAX * 3);
   future->operation = run;
   future->cancel = swerex__modal_cancel_run;
   swerex__loop_link_insert(&modal->runs, &run->link);
@@ -30353,13 +30355,21 @@ static int swerex__box_stream(swerex__modal_run *run) {
   run->stream = stream;
   run->entry[0] = '\0';
   run->offset = 0;
+  run->room = SWEREX__MODAL_LOG_MAX;
+  run->cut = false;
   swerex__str_puts(&run->text, stream == 1 ? "\nstdout:\n" : "\nstderr:\n");
   return stream;
 }
 
+/** Keep the beginning of a stream, and say so where that is not all. */
 static void swerex__box_add_output(swerex__modal_run *run, swerex__pb_text data) {
-  if (run->text.size + data.size <= SWEREX__MODAL_LOG_MAX)
-    swerex__str_add(&run->text, data.data, data.size);
+  size_t size = data.size < run->room ? data.size : run->room;
+  swerex__str_add(&run->text, data.data, size);
+  run->room -= size;
+  if (size < data.size && !run->cut)
+    swerex__str_printf(&run->text, "\n(what comes behind the first %zu bytes is left out)",
+                       SWEREX__MODAL_LOG_MAX);
+  run->cut = run->cut || size < data.size;
 }
 
 static bool swerex__box_fill_logs(swerex__modal_run *run, void *request, swerex_error *err) {
@@ -30430,8 +30440,8 @@ static swerex__modal_verdict swerex__box_took_access(swerex__modal_run *run, con
   }
   router->logger = modal->grpc.logger;
   router->code = modal->grpc.code;
-  swerex__str_printf(&router->token, "authorization: Bearer %.*s\r\n",
-                     swerex__pb_length(reply->jwt), reply->jwt.size > 0 ? reply->jwt.data : "");
+  swerex__str_printf(&router->token, "authorization: Bearer %.*s\r\n", (int)reply->jwt.size,
+                     reply->jwt.size > 0 ? reply->jwt.data : "");
   return SWEREX__MODAL_DONE;
 }
 

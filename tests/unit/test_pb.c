@@ -474,6 +474,60 @@ TEST(life_of_a_token) {
   CHECK(swerex__modal_token_life(NULL, swerex__pb_str("")) == SWEREX__MODAL_TOKEN_TIME / 2);
 }
 
+/* --- what a sandbox has said ------------------------------------------------------------------ */
+
+/** The beginning of each stream is kept, whatever the other one has said. */
+TEST(output_of_a_sandbox) {
+  static char large[(1 << 20) - 2];
+  swerex__pb_text parts[] = {{large, sizeof large}, TEXT("abcd"), TEXT("ef")}, word = TEXT("broken");
+  swerex__modal_run run;
+  memset(&run, 0, sizeof run);
+  memset(large, 'x', sizeof large);
+  run.text = swerex__str_new(NULL, SWEREX__MODAL_LOG_MAX * 3);
+  run.rows = swerex__box_alive_rows;
+  run.at = 1;
+  CHECK_INT(swerex__box_stream(&run), 1);
+  for (size_t i = 0; i < COUNT(parts); i++) swerex__box_add_output(&run, parts[i]);
+  run.at = 2;
+  CHECK_INT(swerex__box_stream(&run), 2);
+  swerex__box_add_output(&run, word);
+  CHECK(run.text.size > sizeof large + 9);
+  CHECK_STR(run.text.data + 9 + sizeof large, /* behind "\nstdout:\n" */
+            "ab\n(what comes behind the first 1048576 bytes is left out)\nstderr:\nbroken");
+  swerex__str_clear(&run.text);
+}
+
+/** The token for a router goes to it as a whole, however long it is. */
+TEST(token_of_a_router) {
+  static const char before[] = "authorization: Bearer ";
+  static char jwt[9000];
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_deployment deployment;
+  swerex__modal modal;
+  swerex__modal_run run;
+  swerex__modalpb_access_reply reply = {{jwt, sizeof jwt}, TEXT("http://127.0.0.1:1")};
+  memset(&deployment, 0, sizeof deployment);
+  memset(&modal, 0, sizeof modal);
+  memset(&run, 0, sizeof run);
+  memset(jwt, 'j', sizeof jwt);
+  deployment.loop = loop;
+  modal.deployment = &deployment;
+  run.modal = &modal;
+  CHECK_INT(swerex__box_took_access(&run, &reply, &err), SWEREX__MODAL_DONE);
+  CHECK_INT(run.router.token.size, sizeof before - 1 + sizeof jwt + 2);
+  swerex__rpc_close(&run.router);
+  static const swerex__modalpb_access_reply bad[] = {
+    {TEXT("j w t"), TEXT("http://a")}, {TEXT("jwt"), {NULL, 0}}, {TEXT("jwt"), TEXT("ftp://a")}};
+  for (size_t i = 0; i < COUNT(bad); i++) {
+    memset(&run.router, 0, sizeof run.router);
+    CHECK_INT(swerex__box_took_access(&run, &bad[i], &err), SWEREX__MODAL_FAILED);
+    CHECK(err.message != NULL && run.router.loop == NULL);
+    swerex_error_clear(&err);
+  }
+  swerex_loop_free(loop);
+}
+
 /* --- the folder of a Dockerfile --------------------------------------------------------------- */
 
 TEST(patterns) {

@@ -30759,7 +30759,8 @@ static swerex_future *swerex__sandbox_unmake(swerex_deployment *deployment, swer
 
 static swerex_future *swerex__sandbox_is_alive(swerex_deployment *deployment, swerex_error *err) {
   swerex__modal *modal = swerex__modal_of(deployment);
-  modal->grpc.code = SWEREX_E_RUNTIME;
+  bool starting = deployment->phase == SWEREX__DEP_STARTING; /* a look at what starts */
+  modal->grpc.code = starting ? SWEREX_E_DEPLOYMENT_STARTUP : SWEREX_E_RUNTIME;
   return swerex__modal_start(modal, swerex__box_alive_rows,
                              SWEREX__SYS_COUNT(swerex__box_alive_rows), SWEREX__SANDBOX_STOP_TIME,
                              "the limit of is_alive",

@@ -617,6 +617,7 @@ TEST(failures) {
     {"exits:SandboxCreate", "The sandbox has ended with exit code 3"},
     {"init-fails:SandboxCreate", "The sandbox could not be initialised"},
     {"unauthenticated:AuthTokenGet", "UNAUTHENTICATED: AuthTokenGet"},
+    {"tls:SandboxGetTunnels/invalid_argument:SandboxWait", "INVALID_ARGUMENT: SandboxWait"},
   };
   for (size_t i = 0; i < COUNT(rows); i++) {
     char config[80]; /* an image for each, so that it is built */
@@ -757,6 +758,25 @@ TEST(output_of_a_newer_sandbox_that_cannot_be_read) {
     end(&w);
   }
   if (before == NULL) unsetenv("MODAL_SANDBOX_V2");
+}
+
+/** What fails behind a start is no failure of the start. */
+TEST(codes_behind_a_start) {
+  world w;
+  begin(&w, "invalid_argument:SandboxWait/failed_precondition:SandboxTerminate:1");
+  CHECK(start(&w, MODAL));
+  CHECK(!swerex_deployment_is_alive(w.box, NULL, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_RUNTIME);
+  check_has(w.err.message, "INVALID_ARGUMENT: SandboxWait");
+  swerex_error_clear(&w.err);
+  CHECK(!swerex_deployment_stop(w.box, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_RUNTIME);
+  check_has(w.err.message, "FAILED_PRECONDITION: SandboxTerminate");
+  check_has(w.err.message, "; sandbox sb-");
+  check_has(w.err.message, " may run until its deployment_timeout");
+  swerex_error_clear(&w.err);
+  CHECK(swerex__loop_take(swerex__sandbox_unmake(w.box, &w.err), NULL, &w.err)); /* it still runs */
+  end(&w);
 }
 
 /** An is_alive that Modal does not answer ends with the start that comes behind a stop. */

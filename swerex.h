@@ -29820,18 +29820,25 @@ static bool swerex__image_fill_missing(swerex__modal_run *run, void *request,
   return true;
 }
 
+/** Mark what is missing there; before the first is sent, those that cannot be are refused. */
 static swerex__modal_verdict swerex__image_took_missing(swerex__modal_run *run,
                                                         const void *message, swerex_error *err) {
   const swerex__modalpb_missing_reply *reply = (const swerex__modalpb_missing_reply *)message;
   const swerex__pb_list *list = &reply->missing_sha256_hex_hashes;
   swerex__modal *modal = run->modal;
   swerex__context *files = swerex__image_files(modal);
-  (void)err;
   for (size_t n = 0; n < SWEREX__MODAL_HASHES && modal->file < files->count; n++, modal->file++) {
     swerex__context_file *file = swerex__context_at(files, modal->file);
     for (size_t i = 0; i < list->count; i++)
       if (swerex__pb_is(((const swerex__pb_text *)list->items)[i], file->hash))
         file->missing = true;
+    if (file->missing && file->size >= SWEREX__MODAL_FILE_MAX) {
+      swerex__err_set(err, SWEREX_E_VALUE,
+                      "%s has %llu bytes: files of 4 MiB and more cannot be sent to Modal here; "
+                      "leave it out in .dockerignore, or fetch it in the Dockerfile",
+                      file->path, (unsigned long long)file->size);
+      return SWEREX__MODAL_FAILED;
+    }
   }
   if (modal->file < files->count) return SWEREX__MODAL_MORE;
   modal->file = 0;
@@ -29848,11 +29855,6 @@ static bool swerex__image_fill_put(swerex__modal_run *run, void *request, swerex
   if (modal->file == files->count) return false;
   const swerex__context_file *file = swerex__context_at(files, modal->file);
   swerex_bytes content = {NULL, 0};
-  if (file->size >= SWEREX__MODAL_FILE_MAX)
-    return swerex__err_set(err, SWEREX_E_VALUE,
-                           "%s has %llu bytes: files of 4 MiB and more cannot be sent to Modal "
-                           "here; leave it out in .dockerignore, or fetch it in the Dockerfile",
-                           file->path, (unsigned long long)file->size);
   if (!swerex__fs_read(&modal->deployment->loop->allocator, file->path, SWEREX__MODAL_FILE_MAX,
                        &content, err))
     return false;
@@ -30714,8 +30716,16 @@ static bool swerex__sandbox_plan_server(swerex__modal *modal, swerex_error *err)
   if (!swerex__elf_find(config->remote_binary, swerex__elf_find_machine("amd64"), path, err))
     return false;
   modal->binary.memory = &modal->deployment->loop->allocator;
-  if (path[0] != '\0')
-    return swerex__context_add(&modal->binary, path, SWEREX__MODAL_BINARY, 0755, err);
+  if (path[0] != '\0') {
+    if (!swerex__context_add(&modal->binary, path, SWEREX__MODAL_BINARY, 0755, err)) return false;
+    uint64_t size = swerex__context_at(&modal->binary, 0)->size;
+    return size < SWEREX__MODAL_FILE_MAX ||
+           swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
+                           "the static server %s has %llu bytes, and files of 4 MiB and more "
+                           "cannot be sent to Modal here: build a smaller one with `make -C tools "
+                           "static`, and name it in SWEREX_REMOTE_BINARY",
+                           path, (unsigned long long)size);
+  }
   if (!config->skip_pipx) modal->layers = SWEREX__MODAL_LAYERS;
   swerex__elf_tell_absent(&modal->deployment->logger, SWEREX_LOG_INFO, "amd64");
   return true;

@@ -545,8 +545,12 @@ TEST(dockerfiles) {
   put("Dockerfile", "FROM a\nCOPY missing.txt /\n");
   check_fails("", config, SWEREX_E_DEPLOYMENT_STARTUP, "file not found in build context");
   CHECK(system("head -c 4194304 /dev/zero >build/modal-context/large.bin") == 0);
-  put("Dockerfile", "FROM a\nCOPY large.bin /\n");
-  check_fails("", config, SWEREX_E_VALUE, "files of 4 MiB and more cannot be sent to Modal");
+  put("Dockerfile", "FROM a\nCOPY *.* /\n");
+  put("a.txt", "new");
+  from = log_size();
+  check_fails("", config, SWEREX_E_VALUE,
+              "/large.bin has 4194304 bytes: files of 4 MiB and more cannot be sent to Modal");
+  CHECK_INT(count_in_log("\"method\":\"MountPutFile", from), 0); /* nor is one before it */
   CHECK(system("rm -rf build/modal-context") == 0);
 }
 
@@ -574,6 +578,13 @@ TEST(without_binary) {
   }
   check_fails("", "{\"type\":\"modal\",\"remote_binary\":\"/nonexistent\"}",
               SWEREX_E_DEPLOYMENT_STARTUP, "remote_binary /nonexistent cannot serve");
+  char command[600]; /* an ELF file stays one with something behind it */
+  snprintf(command, sizeof command, "(cat %s; head -c 4194304 /dev/zero) >build/modal-large && "
+                                    "chmod 755 build/modal-large", binary);
+  CHECK(system(command) == 0);
+  check_fails("", "{\"type\":\"modal\",\"remote_binary\":\"build/modal-large\"}",
+              SWEREX_E_DEPLOYMENT_STARTUP, "the static server build/modal-large has ");
+  CHECK(unlink("build/modal-large") == 0);
 }
 
 /* --- what goes wrong -------------------------------------------------------------------------- */

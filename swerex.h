@@ -29243,6 +29243,10 @@ static swerex_future *swerex__modal_start(swerex__modal *modal, const swerex__mo
 /* =============================================================================================
  * [kwargs] What modal_sandbox_kwargs mean
  * ========================================================================================== */
+/* The keywords of modal.Sandbox.create in JSON. Where Python wants an object of its own, a secret
+ * or a volume, there is its name, or an object of what makes it: {"name": ..., "environment_name":
+ * ...}, for a secret also {"env": {...}}, and for a volume "create_if_missing", "read_only" and
+ * "sub_path". */
 
 typedef struct swerex__kwargs_row swerex__kwargs_row;
 struct swerex__kwargs_row {
@@ -29440,21 +29444,48 @@ static bool swerex__kwargs_add_need(swerex__modal *modal, const swerex__json *js
   return true;
 }
 
-/** Tell whether a value is a name, or an object with one (or with one of `other`). */
-static bool swerex__kwargs_is_named(const swerex__json *value, const char *other) {
+/** A member of the object that stands for a secret or a volume. */
+typedef struct swerex__kwargs_member {
+  const char *name;
+  swerex__json_type type;
+} swerex__kwargs_member;
+
+/** Check a member; null counts as none. */
+static bool swerex__kwargs_check_member(const swerex__kwargs_row *row,
+                                        const swerex__kwargs_member *members, size_t count,
+                                        const swerex__json *one, swerex_error *err) {
+  size_t i = 0;
+  while (i < count && !swerex__json_same(one->key, one->key_size, members[i].name)) i++;
+  if (i == count)
+    return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs.%s: %.100s is not known",
+                           row->name, one->key);
+  return one->type == members[i].type || one->type == SWEREX__JSON_NULL;
+}
+
+/** Check what stands for a secret or a volume: a name, or an object of members. */
+static bool swerex__kwargs_check_need(const swerex__kwargs_row *row,
+                                      const swerex__kwargs_member *members, size_t count,
+                                      const swerex__json *value, swerex_error *err) {
   if (value->type == SWEREX__JSON_STRING) return value->size > 0;
   if (value->type != SWEREX__JSON_OBJECT) return false;
-  const swerex__json *name = swerex__json_get(value, "name");
-  if (name == NULL) return other != NULL && swerex__kwargs_is_env(swerex__json_get(value, other));
-  return name->type == SWEREX__JSON_STRING && name->size > 0;
+  for (const swerex__json *one = value->child; one != NULL; one = one->next)
+    if (!swerex__kwargs_check_member(row, members, count, one, err)) return false;
+  const swerex__json *name = swerex__json_get(value, "name"), *env = swerex__json_get(value, "env");
+  if (name == NULL || name->type == SWEREX__JSON_NULL) return swerex__kwargs_is_env(env);
+  return name->size > 0 && (env == NULL || env->type == SWEREX__JSON_NULL);
 }
 
 static bool swerex__kwargs_take_secrets(swerex__modal *modal, const swerex__kwargs_row *row,
                                         const swerex__json *value, swerex_error *err) {
-  (void)row, (void)err;
+  static const swerex__kwargs_member members[] = {
+    {"name", SWEREX__JSON_STRING},
+    {"environment_name", SWEREX__JSON_STRING},
+    {"env", SWEREX__JSON_OBJECT},
+  };
   if (value->type != SWEREX__JSON_ARRAY) return false;
   for (const swerex__json *one = value->child; one != NULL; one = one->next)
-    if (!swerex__kwargs_is_named(one, "env") || !swerex__kwargs_add_need(modal, one, NULL))
+    if (!swerex__kwargs_check_need(row, members, SWEREX__SYS_COUNT(members), one, err) ||
+        !swerex__kwargs_add_need(modal, one, NULL))
       return false;
   return true;
 }
@@ -29462,6 +29493,13 @@ static bool swerex__kwargs_take_secrets(swerex__modal *modal, const swerex__kwar
 static bool swerex__kwargs_take_volumes(swerex__modal *modal, const swerex__kwargs_row *row,
                                         const swerex__json *value, swerex_error *err) {
   static const char *const taken[] = {"/", "/root", "/tmp"};
+  static const swerex__kwargs_member members[] = {
+    {"name", SWEREX__JSON_STRING},
+    {"environment_name", SWEREX__JSON_STRING},
+    {"create_if_missing", SWEREX__JSON_BOOL},
+    {"read_only", SWEREX__JSON_BOOL},
+    {"sub_path", SWEREX__JSON_STRING},
+  };
   if (value->type != SWEREX__JSON_OBJECT) return false;
   for (const swerex__json *one = value->child; one != NULL; one = one->next) {
     bool bad = one->key[0] != '/' || strlen(one->key) != one->key_size;
@@ -29477,7 +29515,8 @@ static bool swerex__kwargs_take_volumes(swerex__modal *modal, const swerex__kwar
                              "modal_sandbox_kwargs.%s: no volume can be at \"%.200s\": it has to "
                              "be an absolute path without . and .., and not /, /root or /tmp",
                              row->name, one->key);
-    if (!swerex__kwargs_is_named(one, NULL) || !swerex__kwargs_add_need(modal, one, one->key))
+    if (!swerex__kwargs_check_need(row, members, SWEREX__SYS_COUNT(members), one, err) ||
+        !swerex__kwargs_add_need(modal, one, one->key))
       return false;
   }
   return true;

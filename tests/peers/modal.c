@@ -373,15 +373,19 @@ TEST(kwargs) {
   static const char all[] =
     "{\"type\":\"modal\",\"modal_sandbox_kwargs\":{\"cpu\":[0.5,2],\"memory\":4096,\"gpu\":\"a100:2\","
     "\"region\":[\"us-east\",\"eu\"],\"cloud\":\"aws\",\"workdir\":\"/tmp\",\"env\":{\"E1\":\"v1\"},"
-    "\"secrets\":[\"known\",{\"env\":{\"FOO\":\"bar\"}}],\"block_network\":false,"
+    "\"secrets\":[\"known\",{\"env\":{\"FOO\":\"bar\"},\"name\":null}],\"block_network\":false,"
     "\"cidr_allowlist\":[\"10.0.0.0/8\"],\"encrypted_ports\":[8000],\"i6pn\":true,"
     "\"volumes\":{\"/data\":\"data\",\"/more\":{\"name\":\"more\",\"read_only\":true,"
-    "\"create_if_missing\":true}},\"verbose\":true,\"idle_timeout\":100,\"name\":null}}";
+    "\"create_if_missing\":true,\"sub_path\":null}},\"verbose\":true,\"idle_timeout\":100,\"name\":null,"
+    "\"experimental_options\":{\"a\":\"b\"},\"h2_ports\":[8001],\"unencrypted_ports\":[8002],"
+    "\"inbound_cidr_allowlist\":[\"10.0.0.0/9\"],\"outbound_domain_allowlist\":[\"a.b\"]}}";
   static const char *const sent[] = {
     "\"resources\":{\"memoryMb\":4096,\"milliCpu\":500,\"gpuConfig\":{\"count\":2,\"gpuType\":\"A100\"}",
     "\"milliCpuMax\":2000", "\"schedulerPlacement\":{\"regions\":[\"us-east\",\"eu\"]}",
     "\"cloudProviderStr\":\"aws\"", "\"workdir\":\"/tmp\"", "\"i6pnEnabled\":true",
-    "\"allowedCidrs\":[\"10.0.0.0/8\"]", "\"ports\":[{\"port\":8000},{\"port\":8880,\"unencrypted\":true}]",
+    "\"allowedCidrs\":[\"10.0.0.0/8\"],\"allowedDomains\":[\"a.b\"]",
+    "\"ports\":[{\"port\":8000},{\"port\":8880,\"unencrypted\":true},{\"port\":8002,\"unencrypted\":true},"
+    "{\"port\":8001,", "\"inboundCidrAllowlist\":[\"10.0.0.0/9\"]", "{\"a\":\"b\"}",
     "\"mountPath\":\"/data\",\"allowBackgroundCommits\":true}", "\"readOnly\":true",
     "\"idleTimeoutSecs\":100", "\"verbose\":true", "\"envDict\":{\"FOO\":\"bar\"}",
   };
@@ -420,6 +424,17 @@ TEST(kwargs_that_are_refused) {
     {"{\"workdir\":\"tmp\"}", "modal_sandbox_kwargs.workdir: it is not an absolute path"},
     {"{\"env\":{\"A\":1}}", "modal_sandbox_kwargs.env: it is not an object of texts"},
     {"{\"secrets\":\"a\"}", "modal_sandbox_kwargs.secrets: it is not a list of names"},
+    {"{\"secrets\":[\"\"]}", "modal_sandbox_kwargs.secrets: it is not a list of names"},
+    {"{\"secrets\":[{}]}", "modal_sandbox_kwargs.secrets: it is not a list of names"},
+    {"{\"secrets\":[{\"name\":\"a\",\"env\":{}}]}", "modal_sandbox_kwargs.secrets: it is not"},
+    {"{\"secrets\":[{\"env\":{\"A B\":\"c\"}}]}", "modal_sandbox_kwargs.secrets: it is not"},
+    {"{\"secrets\":[{\"names\":\"a\"}]}", "modal_sandbox_kwargs.secrets: names is not known"},
+    {"{\"volumes\":{\"/a\":{\"name\":\"a\",\"readonly\":true}}}",
+     "modal_sandbox_kwargs.volumes: readonly is not known"},
+    {"{\"volumes\":{\"/a\":{\"name\":\"a\",\"read_only\":1}}}", "modal_sandbox_kwargs.volumes: it is not"},
+    {"{\"volumes\":{\"/a\":{\"env\":{}}}}", "modal_sandbox_kwargs.volumes: env is not known"},
+    {"{\"volumes\":[]}", "modal_sandbox_kwargs.volumes: it is not an object of paths"},
+    {"{\"experimental_options\":1}", "modal_sandbox_kwargs.experimental_options: it is not"},
     {"{\"block_network\":true}", "could not be reached without a network"},
     {"{\"encrypted_ports\":[8880]}", "port 8880 is that of the server"},
     {"{\"encrypted_ports\":[70000]}", "modal_sandbox_kwargs.encrypted_ports: it is not"},

@@ -28506,17 +28506,30 @@ static bool swerex__context_matches(const char *pattern, const char *path) {
   return false;
 }
 
-/** Tell whether a file is to be sent: a COPY means it, and the last pattern for it is no ignore. */
-static bool swerex__context_wants(const swerex__context *context, const char *path) {
-  bool wanted = false, ignored = false;
-  for (size_t i = 0; !wanted && i < context->source_count; i++)
-    wanted = swerex__context_matches(((char **)context->sources)[i], path);
+/** Tell whether the last pattern for a path leaves it out. */
+static bool swerex__context_ignores(const swerex__context *context, const char *path) {
+  bool ignored = false;
   for (size_t i = 0; i < context->ignored_count; i++) {
     const char *pattern = ((char **)context->ignored)[i];
     bool back = *pattern == '!';
     if (swerex__context_matches(pattern + back, path)) ignored = !back;
   }
-  return wanted && !ignored;
+  return ignored;
+}
+
+/** Tell whether a file is to be sent: a COPY means it, and it is not left out. */
+static bool swerex__context_wants(const swerex__context *context, const char *path) {
+  bool wanted = false;
+  for (size_t i = 0; !wanted && i < context->source_count; i++)
+    wanted = swerex__context_matches(((char **)context->sources)[i], path);
+  return wanted && !swerex__context_ignores(context, path);
+}
+
+/** Tell whether a folder may be passed over: it is left out, and nothing in it is taken back. */
+static bool swerex__context_skips(const swerex__context *context, const char *path) {
+  for (size_t i = 0; i < context->ignored_count; i++)
+    if (((char **)context->ignored)[i][0] == '!') return false;
+  return swerex__context_ignores(context, path);
 }
 
 /** Add a pattern without "./", slashes around it, and blanks. */
@@ -28600,6 +28613,32 @@ static bool swerex__context_take_copy(swerex__context *context, const char *word
   return ok;
 }
 
+/** Make words of a list in JSON, such as ["a b", "c"]. */
+static void swerex__context_unlist(char *words) {
+  char *at = strchr(words, '[');
+  if (at == NULL || at[1 + strspn(at + 1, " \t")] != '"') return; /* a pattern has no quote there */
+  for (bool quoted = false; *at != '\0'; at++) {
+    if (quoted && *at == '\\' && at[1] != '\0')
+      at++;
+    else if (*at == '"')
+      quoted = !quoted;
+    else if (!quoted && strchr("[],", *at) != NULL)
+      *at = ' ';
+  }
+}
+
+/** Take what an instruction copies, if it is a COPY; `whole` is empty then. */
+static bool swerex__context_take_instruction(swerex__context *context, swerex__str *whole,
+                                             swerex_error *err) {
+  if (whole->failed) return swerex__err_memory(err);
+  swerex__http_text first = {whole->data, whole->size < 5 ? 0 : 4};
+  bool copies = swerex__http_is(first, "copy") && strchr(" \t", whole->data[4]) != NULL;
+  whole->size = 0;
+  if (!copies) return true;
+  swerex__context_unlist(whole->data + 4);
+  return swerex__context_take_copy(context, whole->data + 4, err);
+}
+
 /** Find the COPY instructions. */
 static bool swerex__context_read_dockerfile(swerex__context *context, const char *text, size_t size,
                                             swerex_error *err) {
@@ -28616,13 +28655,10 @@ static bool swerex__context_read_dockerfile(swerex__context *context, const char
     if (text[stop - 1] == '\\') stop--;
     swerex__str_add(&whole, text + from, stop - from);
     swerex__str_putc(&whole, ' ');
-    if (more) continue;
-    if (whole.failed) ok = swerex__err_memory(err);
-    swerex__http_text first = {whole.data, whole.size < 4 ? 0 : 4};
-    if (ok && swerex__http_is(first, "copy") && strchr(" \t", whole.data[4]) != NULL)
-      ok = swerex__context_take_copy(context, whole.data + 4, err);
-    whole.size = 0;
+    if (!more) ok = swerex__context_take_instruction(context, &whole, err);
   }
+  /* the last one may go on into nothing */
+  ok = ok && swerex__context_take_instruction(context, &whole, err);
   swerex__str_clear(&whole);
   return ok;
 }
@@ -28665,6 +28701,7 @@ static bool swerex__context_visit(swerex__context *context, swerex__str *path, s
     return errno == ENOENT || swerex__err_system(err, errno, path->data);
   const char *relative = path->data + root;
   if (S_ISDIR(link.st_mode) || (*depth == 0 && S_ISDIR(info.st_mode))) { /* links: the root */
+    if (*depth > 0 && swerex__context_skips(context, relative)) return true;
     if (*depth >= SWEREX__CONTEXT_DEPTH)
       return swerex__err_set(err, SWEREX_E_VALUE, "%s: folders are nested too deeply", path->data);
     stack[*depth].dir = opendir(path->data);

@@ -559,12 +559,23 @@ TEST(files_of_a_dockerfile) {
     const char *text;
     int count; /* of files; < 0: it is refused */
   } rows[] = {
-    {"FROM a\nCOPY f.txt $HOME/x\n", 1},  {"FROM a\nCOPY . ${APP}\n", 3},
+    {"FROM a\nCOPY f.txt $HOME/x\n", 1},  {"FROM a\nCOPY . ${APP}\n", 5},
     {"FROM a\nCOPY d /x\n", 1},            {"FROM a\nCOPY $WHAT /x\n", -1},
     {"FROM a\nCOPY --new=1 d /x\n", -1},   {"FROM a\n", 0},
+    {"COPY --link [\"a b\", \"f.txt\" , \"/x\"]", 2}, {"copy\t[\"a\\ b\",\"/x\"]\n", 1},
+    {"COPY [\"f.txt\",\n", 0},             {"COPY [a]?b [f].txt /x\n", 2},
+    {"COPY f.txt /x \\\n\n# end\n", 1},    {"COPYf.txt /x\n", 0},
   };
-  char folder[] = "/tmp/swerex-context-XXXXXX", path[64], target[64];
+  char folder[] = "/tmp/swerex-context-XXXXXX", path[512], target[64];
   CHECK(mkdtemp(folder) != NULL);
+  size_t used = (size_t)snprintf(path, sizeof path, "%s/real/skip", folder);
+  for (int i = 0; i < SWEREX__CONTEXT_DEPTH; i++) /* deeper than what is entered */
+    used += (size_t)snprintf(path + used, sizeof path - used, "/s");
+  CHECK(swerex__fs_write(NULL, path, "s", 1, NULL));
+  snprintf(path, sizeof path, "%s/real/Dockerfile.dockerignore", folder);
+  CHECK(swerex__fs_write(NULL, path, "skip\n", 5, NULL));
+  snprintf(path, sizeof path, "%s/real/a b", folder);
+  CHECK(swerex__fs_write(NULL, path, "a", 1, NULL));
   snprintf(path, sizeof path, "%s/real/d/g.txt", folder);
   CHECK(swerex__fs_write(NULL, path, "g", 1, NULL));
   snprintf(path, sizeof path, "%s/real/f.txt", folder);
@@ -587,6 +598,16 @@ TEST(files_of_a_dockerfile) {
     swerex__context_clear(&context);
     swerex_error_clear(&err);
   }
+  snprintf(target, sizeof target, "%s/real/Dockerfile.dockerignore", folder);
+  CHECK(swerex__fs_write(NULL, target, "skip\n!skip/a\n", 13, NULL)); /* so it is entered */
+  swerex_allocator memory = {0};
+  swerex_bytes text = {(char *)(uintptr_t) "COPY . /x", 9};
+  swerex__context context;
+  swerex_error err = SWEREX_ERROR_INIT;
+  CHECK(!swerex__context_open(&context, &memory, path, &text, &err));
+  CHECK(err.message != NULL && strstr(err.message, "folders are nested too deeply") != NULL);
+  swerex__context_clear(&context);
+  swerex_error_clear(&err);
   snprintf(path, sizeof path, "rm -rf %s", folder);
   CHECK(system(path) == 0);
 }

@@ -29638,15 +29638,19 @@ static bool swerex__kwargs_read(swerex__modal *modal, swerex_error *err) {
   modal->doc.allocator = memory;
   modal->resources.gpu_config = &modal->gpu;
   modal->network.network_access_type = 1;
+  swerex_error error = SWEREX_ERROR_INIT;
   if (text == NULL) text = "{}";
-  if (!swerex__doc_parse(memory, text, strlen(text), &modal->kwargs, err)) return false;
-  modal->read = true;
+  modal->read = swerex__doc_parse(memory, text, strlen(text), &modal->kwargs, &error);
+  if (!modal->read) {
+    swerex__err_set(err, error.code, "modal_sandbox_kwargs: %s", error.message);
+    swerex__err_clear(&error);
+    return false;
+  }
   if (modal->kwargs.root->type != SWEREX__JSON_OBJECT)
     return swerex__err_set(err, SWEREX_E_VALIDATION, "modal_sandbox_kwargs: it is no JSON object");
   for (const swerex__json *one = modal->kwargs.root->child; one != NULL; one = one->next) {
     const swerex__kwargs_row *row = swerex__kwargs_rows;
     const swerex__kwargs_row *end = row + SWEREX__SYS_COUNT(swerex__kwargs_rows);
-    swerex_error error = SWEREX_ERROR_INIT;
     while (row < end && !swerex__json_same(one->key, one->key_size, row->name)) row++;
     if (row == end) return swerex__kwargs_refuse(one, err);
     if (one->type == SWEREX__JSON_NULL || row->take(modal, row, one, &error)) continue;

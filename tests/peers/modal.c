@@ -461,6 +461,19 @@ TEST(kwargs_that_are_refused) {
     check_has(w.err.message, rows[i].words);
     end(&w);
   }
+  static const char *const texts[][2] = {
+    {"[]", "modal_sandbox_kwargs: it is no JSON object"},
+    {"{", "modal_sandbox_kwargs: Expecting property name"},
+  };
+  for (size_t i = 0; i < COUNT(texts); i++) { /* of C's struct */
+    swerex_deployment_config config = {.type = SWEREX_DEPLOYMENT_MODAL};
+    world w;
+    begin(&w, "");
+    config.u.modal.modal_sandbox_kwargs = texts[i][0];
+    CHECK(swerex_get_deployment(w.loop, &config, &w.err) == NULL);
+    check_has(w.err.message, texts[i][1]);
+    end(&w);
+  }
   static const char *const times[] = {"-1", "0", "86401", "1e300"};
   for (size_t i = 0; i < COUNT(times); i++) {
     char config[80];

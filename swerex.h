@@ -30081,12 +30081,18 @@ static bool swerex__image_fill_image(swerex__modal_run *run, void *request, swer
 static void swerex__image_tell_line(swerex__modal *modal, bool whole) {
   swerex__modal_lines *lines = &modal->lines;
   char text[SWEREX__MODAL_LINE];
-  if (lines->line.size == 0 && !whole) return;
-  snprintf(text, sizeof text, "Building: %.380s", lines->line.size == 0 ? "" : lines->line.data);
+  size_t size = lines->line.size, most = sizeof text - 20;
+  if (size == 0 && !whole) return;
+  if (size > most)
+    for (size = most; size > 0 && ((unsigned char)lines->line.data[size] & 0xC0) == 0x80;) size--;
+  snprintf(text, sizeof text, "Building: %.*s", (int)size, size == 0 ? "" : lines->line.data);
   swerex__str_add(&lines->tail, lines->line.data, lines->line.size);
   swerex__str_putc(&lines->tail, '\n');
-  if (lines->tail.size > SWEREX__MODAL_TAIL)
-    swerex__str_drop(&lines->tail, lines->tail.size - SWEREX__MODAL_TAIL);
+  if (lines->tail.size > SWEREX__MODAL_TAIL) { /* from the beginning of a line on */
+    size_t over = lines->tail.size - SWEREX__MODAL_TAIL;
+    while (over < lines->tail.size && lines->tail.data[over - 1] != '\n') over++;
+    swerex__str_drop(&lines->tail, over);
+  }
   bool empty = lines->line.size == 0;
   lines->line.size = 0;
   if (!empty) swerex__dep_tell(modal->deployment, text);

@@ -474,7 +474,43 @@ TEST(life_of_a_token) {
   CHECK(swerex__modal_token_life(NULL, swerex__pb_str("")) == SWEREX__MODAL_TOKEN_TIME / 2);
 }
 
-/* --- what a sandbox has said ------------------------------------------------------------------ */
+/* --- what a build and a sandbox have said ----------------------------------------------------- */
+
+static void keep_step(void *user_data, const char *message) {
+  snprintf((char *)user_data, SWEREX__MODAL_LINE, "%s", message);
+}
+
+/** Long lines are told up to a whole character, and the tail begins with a whole line. */
+TEST(lines_of_a_build) {
+  char told[SWEREX__MODAL_LINE], piece[64];
+  swerex_deployment_hook hook = {keep_step, told};
+  swerex_deployment deployment;
+  swerex__modal modal;
+  memset(&deployment, 0, sizeof deployment);
+  memset(&modal, 0, sizeof modal);
+  deployment.hooks = &hook;
+  deployment.hook_count = 1;
+  deployment.logger.level = SWEREX_LOG_OFF;
+  modal.deployment = &deployment;
+  modal.lines.line = modal.lines.tail = swerex__str_new(NULL, 65536);
+  for (int shift = 0; shift < 2; shift++) {
+    swerex__image_take_log(&modal, swerex__pb_str(shift == 0 ? "" : "x"));
+    for (int i = 0; i < 300; i++) swerex__image_take_log(&modal, swerex__pb_str("\xc3\xa9"));
+    swerex__image_take_log(&modal, swerex__pb_str("\n"));
+    CHECK_INT(strlen(told), 10 + 380 - shift);
+    CHECK_INT((unsigned char)told[strlen(told) - 1], 0xA9);
+  }
+  for (int i = 0; i < 1000; i++) {
+    snprintf(piece, sizeof piece, "line %d of the log\n", i);
+    swerex__image_take_log(&modal, swerex__pb_str(piece));
+    CHECK(modal.lines.tail.size <= SWEREX__MODAL_TAIL);
+  }
+  CHECK(modal.lines.tail.size > SWEREX__MODAL_TAIL - 30);
+  CHECK(strncmp(modal.lines.tail.data, "line ", 5) == 0);
+  CHECK_STR(told, "Building: line 999 of the log");
+  swerex__str_clear(&modal.lines.line);
+  swerex__str_clear(&modal.lines.tail);
+}
 
 /** The beginning of each stream is kept, whatever the other one has said. */
 TEST(output_of_a_sandbox) {

@@ -27394,15 +27394,15 @@ static int swerex__grpc_judge(const swerex__grpc_reply *reply, bool stream, char
   size_t size;
   int status = reply->status;
   if (status == SWEREX__GRPC_NO_STATUS || !reply->typed || reply->http_status != 200) {
-    bool html = reply->http_status == 200 && reply->typed;
+    bool unfinished = reply->http_status == 200 && reply->typed;
     if (status <= SWEREX__GRPC_OK) status = SWEREX__GRPC_UNKNOWN;
     for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__grpc_http_statuses); i++)
       if (reply->status <= SWEREX__GRPC_OK &&
           swerex__grpc_http_statuses[i].http == reply->http_status)
         status = swerex__grpc_http_statuses[i].status;
     snprintf(words, SWEREX__GRPC_TEXT,
-             html ? "the answer has no gRPC status at its end"
-                  : "the answer is HTTP %d and not gRPC's",
+             unfinished ? "the answer has no gRPC status at its end"
+                        : "the answer is HTTP %d and not gRPC's",
              reply->http_status);
     return status;
   }
@@ -29736,13 +29736,9 @@ static bool swerex__image_is_ecr(const char *image) {
 
 /** Find the region in "ACCOUNT.dkr.ecr.REGION.amazonaws.com/..."; 64 bytes. */
 static void swerex__image_ecr_region(const char *image, char out[64]) {
-  const char *given = swerex__modalrc_env("AWS_REGION"), *at = strstr(image, ".dkr.ecr.");
-  size_t size = at == NULL ? 0 : strcspn(at + 9, ".");
-  if (given == NULL) given = swerex__modalrc_env("AWS_DEFAULT_REGION");
-  if (size > 0)
-    snprintf(out, 64, "%.*s", size < 63 ? (int)size : 63, at + 9);
-  else
-    snprintf(out, 64, "%s", given == NULL ? "" : given);
+  const char *region = strstr(image, ".dkr.ecr.") + 9;
+  size_t size = strcspn(region, ".");
+  snprintf(out, 64, "%.*s", size < 63 ? (int)size : 63, region);
 }
 
 /** Make the secret by which the registry lets Modal in, if there is a need. */

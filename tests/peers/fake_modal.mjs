@@ -21,7 +21,7 @@
 //     reset (RST INTERNAL_ERROR within a frame), drop (the connection closes within a frame),
 //     prefix (a length longer than what follows, and trailers), huge (a length of 100 MiB and one, and
 //     data), compressed (flag 1), garbage and truncated (a whole frame that is no message), two (two
-//     messages), none (no message, status 0), no-trailers, html (503 and a page), no-grpc (200, a page)
+//     messages), none (no message, status 0), empty (one without a field), no-trailers, html (503 and a page), no-grpc (200, a page)
 //   - of one answer: lost (the call is done, and drop), late (it is done, and answered 3 s later)
 //   - of the sandbox: exits:SandboxCreate (the command is `echo`s and exit 3), dies:SandboxCreate
 //     (killed 0.5 s after its tunnels were told), waits:SandboxGetTunnels (TIMEOUT as the result),
@@ -224,6 +224,7 @@ const wire = {
   html: (stream) => page(stream, 503),
   'no-grpc': (stream) => page(stream, 200),
   none: (stream) => (answer(stream, OK), stream.end()),
+  empty: (stream) => (answer(stream, OK), stream.end(frame(bytes()))),
   stall: (stream, first) => (answer(stream, OK), stream.write(Buffer.concat([first, part]))),
   reset(stream, first) {
     answer(stream, OK);

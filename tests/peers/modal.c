@@ -407,6 +407,29 @@ TEST(kwargs) {
   end(&w);
 }
 
+/** Secrets of newer sandboxes, and a name that is taken. */
+TEST(kwargs_of_newer_sandboxes) {
+  static const char config[] =
+    "{\"type\":\"modal\",\"modal_sandbox_kwargs\":{\"secrets\":[\"known\",{\"env\":{\"FOO\":\"bar\"}}],"
+    "\"name\":\"mine\"}}";
+  const char *before = getenv("MODAL_SANDBOX_V2");
+  world w;
+  setenv("MODAL_SANDBOX_V2", "1", 1);
+  begin(&w, "");
+  CHECK(start(&w, config));
+  if (w.err.code != SWEREX_E_OK) printf("# %s\n", w.err.message);
+  swerex_runtime *runtime = swerex_deployment_runtime(w.box, &w.err);
+  swerex_command command = {.command = "echo $NAMED_SECRET $FOO", .shell = true};
+  swerex_command_response ran = {0};
+  CHECK(runtime != NULL && swerex_execute(runtime, &command, &ran, &w.err));
+  CHECK_STR(ran.stdout_text.data, "yes bar\n");
+  swerex_command_response_clear(&ran);
+  CHECK(!start(&w, config));
+  check_has(w.err.message, "ALREADY_EXISTS: Sandbox 'mine' exists");
+  if (before == NULL) unsetenv("MODAL_SANDBOX_V2");
+  end(&w);
+}
+
 TEST(kwargs_that_are_refused) {
   static const struct {
     const char *kwargs, *words;
@@ -647,6 +670,11 @@ TEST(failures) {
     {"two:AppGetOrCreate", "INTERNAL: the answer has more than one message"},
     {"none:AppGetOrCreate", "INTERNAL: the answer has no message"},
     {"none:ImageJoinStreaming", "the stream ends at once and without a word, again and again"},
+    {"empty:AppGetOrCreate", "Modal's answer has no app that can be used"},
+    {"empty:EnvironmentGetOrCreate", "names no image builder version: set MODAL_IMAGE_BUILDER_VERSION"},
+    {"empty:ImageGetOrCreate", "Modal's answer has no image that can be used"},
+    {"empty:SecretGetOrCreate", "Modal's answer has no secret that can be used"},
+    {"empty:SandboxCreate", "no sandbox that can be used; if a sandbox was made, it runs until its"},
     {"no-trailers:AppGetOrCreate", "UNKNOWN: the answer has no gRPC status at its end"},
     {"no-trailers:ImageJoinStreaming", "UNKNOWN: the answer has no gRPC status at its end"},
     {"html:AppGetOrCreate", "UNAVAILABLE: the answer is HTTP 503 and not gRPC's"},
@@ -815,6 +843,24 @@ TEST(codes_behind_a_start) {
   check_has(w.err.message, " may run until its deployment_timeout");
   swerex_error_clear(&w.err);
   CHECK(swerex__loop_take(swerex__sandbox_unmake(w.box, &w.err), NULL, &w.err)); /* it still runs */
+  end(&w);
+  begin(&w, "not_found:SandboxTerminate:1");
+  CHECK(start(&w, MODAL));
+  CHECK(swerex_deployment_stop(w.box, &w.err)); /* what is gone already has not to be stopped */
+  CHECK(swerex__loop_take(swerex__sandbox_unmake(w.box, &w.err), NULL, &w.err));
+  end(&w);
+}
+
+/** Where the first address has no server, the next one is asked. */
+TEST(next_address) {
+  char urls[100];
+  world w;
+  begin(&w, "");
+  snprintf(urls, sizeof urls, "http://127.0.0.1:9,%s", getenv("MODAL_SERVER_URL"));
+  setenv("MODAL_SERVER_URL", urls, 1);
+  CHECK(start(&w, MODAL));
+  if (w.err.code != SWEREX_E_OK) printf("# %s\n", w.err.message);
+  check_has(w.said, "UNAVAILABLE: ");
   end(&w);
 }
 

@@ -553,6 +553,9 @@ TEST(token_of_a_router) {
   CHECK_INT(swerex__box_took_access(&run, &reply, &err), SWEREX__MODAL_DONE);
   CHECK_INT(run.router.token.size, sizeof before - 1 + sizeof jwt + 2);
   swerex__rpc_close(&run.router);
+  swerex__modalpb_token_reply blank = {TEXT("j w t")};
+  CHECK(!swerex__modal_take_token(&run, &blank, &err));
+  CHECK_STR(err.message, "AuthTokenGet: that is no token");
   static const swerex__modalpb_access_reply bad[] = {
     {TEXT("j w t"), TEXT("http://a")}, {TEXT("jwt"), {NULL, 0}}, {TEXT("jwt"), TEXT("ftp://a")}};
   for (size_t i = 0; i < COUNT(bad); i++) {

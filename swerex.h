@@ -27469,6 +27469,7 @@ typedef struct swerex__rpc_call {
   swerex__curl_job *job;
   swerex__loop_timer timer;
   double began, deadline, paused, pause;
+  size_t url; /* that this try is sent to */
   int tries, throttled;
   bool spoilt;  /* by what came: it would come again */
   bool refused; /* by on_message, whose error it is */
@@ -27512,9 +27513,9 @@ static void swerex__rpc_explain(const swerex__rpc_call *call, int status, const 
     code = error->code;
   else if (status == SWEREX__GRPC_PERMISSION || status == SWEREX__GRPC_UNAUTHENTICATED)
     code = SWEREX_E_PERMISSION;
-  bool sent = code != SWEREX_E_UNSUPPORTED; /* else it is not the server's to say */
+  bool sent = code != SWEREX_E_UNSUPPORTED && code != SWEREX_E_NO_MEMORY; /* else it is ours */
   swerex__err_set(&full, code, "%s at %s: %s%s%s", call->method->name,
-                  swerex__rpc_address(call->grpc),
+                  call->grpc->urls[call->url].text,
                   sent ? swerex__grpc_statuses[status].name : "", sent ? ": " : "",
                   words[0] == '\0' ? "the server does not say why" : words);
   swerex__err_clear(error);
@@ -27530,7 +27531,7 @@ static void swerex__rpc_end(swerex__rpc_call *call, int status, swerex_error *er
   swerex__loop_disarm(grpc->loop, &call->timer);
   bool fixed = call->refused || call->spoilt || call->method->stream ||
                error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY;
-  if (status == SWEREX__GRPC_UNAVAILABLE && grpc->url_count > 1)
+  if (status == SWEREX__GRPC_UNAVAILABLE && call->url == grpc->url) /* else another call has */
     grpc->url = (grpc->url + 1) % grpc->url_count;
   if (!fixed && status != SWEREX__GRPC_OK && wait > 0 &&
       call->paused + wait <= grpc->throttle_max) {
@@ -27653,7 +27654,7 @@ static void swerex__rpc_on_done(void *owner, bool sent, swerex_error *error) {
 
 static void swerex__rpc_add_headers(const swerex__rpc_call *call, swerex__str *out) {
   const swerex__rpc *grpc = call->grpc;
-  const swerex__web_url *url = &grpc->urls[grpc->url];
+  const swerex__web_url *url = &grpc->urls[call->url];
   double since = swerex__util_now() - call->began;
   if (!call->method->stream) {
     swerex__str_printf(out, "x-idempotency-key: %s\r\nx-retry-attempt: %d\r\n", call->key,
@@ -27672,7 +27673,8 @@ static void swerex__rpc_add_headers(const swerex__rpc_call *call, swerex__str *o
 /** Start a try. */
 static bool swerex__rpc_try(swerex__rpc_call *call, swerex_error *err) {
   swerex__rpc *grpc = call->grpc;
-  const swerex__web_url *server = &grpc->urls[grpc->url];
+  call->url = grpc->url;
+  const swerex__web_url *server = &grpc->urls[call->url];
   swerex__curl_request request;
   swerex__str url = swerex__str_new(&grpc->loop->allocator, 65536), headers = url;
   if (grpc->curl == NULL) grpc->curl = swerex__curl_new(grpc->loop, err);

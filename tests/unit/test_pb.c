@@ -454,6 +454,40 @@ TEST(how_an_answer_is_judged) {
   }
 }
 
+/** Calls that meet no server at the same address go on to the next one, not past it. */
+TEST(two_calls_and_two_addresses) {
+  static const swerex__rpc_method method = {
+    "AuthTokenGet", &swerex__modalpb_empty_message, &swerex__modalpb_token_reply_message, false, 9, 1};
+  static const swerex__modalpb_empty request = {0};
+  swerex_loop_options options;
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex__rpc rpc;
+  swerex__rpc_call *calls[2];
+  memset(&options, 0, sizeof options);
+  options.logger.level = SWEREX_LOG_OFF;
+  swerex_loop *loop = swerex_loop_new(&options, &err);
+  CHECK(swerex__rpc_open(&rpc, loop, "a.B", "http://a,,http://b", &err));
+  rpc.logger = &loop->logger;
+  for (size_t i = 0; i < COUNT(calls); i++) {
+    calls[i] = swerex__rpc_call_new(&rpc, &method, &request, &err);
+    CHECK(calls[i] != NULL);
+  }
+  for (size_t i = 0; i < COUNT(calls); i++) {
+    swerex__err_set(&err, SWEREX_E_HTTP, "nobody is there");
+    swerex__rpc_explain(calls[i], SWEREX__GRPC_UNAVAILABLE, "nobody is there", &err);
+    CHECK_STR(err.message, "AuthTokenGet at a:80: UNAVAILABLE: nobody is there");
+    swerex__rpc_end(calls[i], SWEREX__GRPC_UNAVAILABLE, &err);
+    CHECK_INT(rpc.url, 1);
+  }
+  swerex__err_memory(&err); /* no status, as no server has said one */
+  swerex__rpc_explain(calls[0], SWEREX__GRPC_DATA_LOSS, "no memory", &err);
+  CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
+  CHECK_STR(err.message, "AuthTokenGet at a:80: no memory");
+  swerex_error_clear(&err);
+  swerex__rpc_close(&rpc);
+  swerex_loop_free(loop);
+}
+
 TEST(life_of_a_token) {
   char text[200], body[100];
   static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -29064,7 +29064,7 @@ static bool swerex__modal_on_message(void *owner, const void *message, swerex_er
   bool gone = false, rest = run->done; /* what else is in a stream, such as the rest of a log */
   run->gone = &gone;
   swerex__modal_verdict verdict = row->took(run, message, err);
-  if (gone) return true; /* a hook has ended the start */
+  if (gone) return true; /* a logger has ended the start; for a hook that waits */
   run->gone = NULL;
   switch (rest ? SWEREX__MODAL_DONE : verdict) {
     case SWEREX__MODAL_FAILED: return false;
@@ -29564,16 +29564,19 @@ static bool swerex__kwargs_take_volumes(swerex__modal *modal, const swerex__kwar
 static bool swerex__kwargs_take_options(swerex__modal *modal, const swerex__kwargs_row *row,
                                         const swerex__json *value, swerex_error *err) {
   (void)row, (void)err;
-  if (!swerex__kwargs_is_env(value)) return false;
+  if (value->type != SWEREX__JSON_OBJECT) return false;
   swerex__pb_pair *pairs =
     (swerex__pb_pair *)swerex__pb_take(&modal->doc, (value->size + 1) * sizeof *pairs);
   if (pairs == NULL) return false;
   modal->spec.experimental_options_v2.items = pairs;
   for (const swerex__json *one = value->child; one != NULL; one = one->next, pairs++) {
+    if (one->type != SWEREX__JSON_STRING && one->type != SWEREX__JSON_BOOL) return false;
     pairs->key.data = one->key;
     pairs->key.size = one->key_size;
     pairs->value.data = one->string;
     pairs->value.size = one->size;
+    if (one->type == SWEREX__JSON_BOOL) /* as Python writes it */
+      pairs->value = swerex__pb_str(one->boolean ? "True" : "False");
     modal->spec.experimental_options_v2.count++;
   }
   return true;
@@ -29595,7 +29598,7 @@ static const swerex__kwargs_row swerex__kwargs_rows[] = {
   {"cpu", swerex__kwargs_take_amount, 1, "a number, or [request, limit]"},
   {"encrypted_ports", swerex__kwargs_take_ports, 0, "a list of ports"},
   {"env", swerex__kwargs_take_env, 0, "an object of texts"},
-  {"experimental_options", swerex__kwargs_take_options, 0, "an object of texts"},
+  {"experimental_options", swerex__kwargs_take_options, 0, "an object of texts, true and false"},
   {"gpu", swerex__kwargs_take_gpu, 0, "a type such as \"A100\" or \"A100:2\""},
   {"h2_ports", swerex__kwargs_take_ports, 2, "a list of ports"},
   {"i6pn", swerex__kwargs_take_bool, SWEREX__KWARGS_SPEC(i6pn_enabled), "true or false"},

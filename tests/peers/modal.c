@@ -60,6 +60,7 @@ typedef struct world {
   char said[65536]; /* by the logger */
   char steps[16384];
   const char *stop_at; /* a step at which the start is given up; NULL: none */
+  const char *stop_in_log; /* the same by the logger, which hears of it first */
   swerex_future *starting;
 } world;
 
@@ -71,6 +72,10 @@ static void append(char *out, size_t room, const char *text) {
 static void on_log(void *user_data, const swerex_log_record *record) {
   world *w = (world *)user_data;
   append(w->said, sizeof w->said, record->message);
+  if (w->stop_in_log != NULL && strncmp(record->message, w->stop_in_log, strlen(w->stop_in_log)) == 0) {
+    w->stop_in_log = NULL;
+    swerex_future_cancel(w->starting);
+  }
 }
 
 static void on_step(void *user_data, const char *message) {
@@ -377,7 +382,7 @@ TEST(kwargs) {
     "\"cidr_allowlist\":[\"10.0.0.0/8\"],\"encrypted_ports\":[8000],\"i6pn\":true,"
     "\"volumes\":{\"/data\":\"data\",\"/more\":{\"name\":\"more\",\"read_only\":true,"
     "\"create_if_missing\":true,\"sub_path\":null}},\"verbose\":true,\"idle_timeout\":100,\"name\":null,"
-    "\"experimental_options\":{\"a\":\"b\"},\"h2_ports\":[8001],\"unencrypted_ports\":[8002],"
+    "\"experimental_options\":{\"a\":\"b\",\"c\":true},\"h2_ports\":[8001],\"unencrypted_ports\":[8002],"
     "\"inbound_cidr_allowlist\":[\"10.0.0.0/9\"],\"outbound_domain_allowlist\":[\"a.b\"]}}";
   static const char *const sent[] = {
     "\"resources\":{\"memoryMb\":4096,\"milliCpu\":500,\"gpuConfig\":{\"count\":2,\"gpuType\":\"A100\"}",
@@ -385,7 +390,7 @@ TEST(kwargs) {
     "\"cloudProviderStr\":\"aws\"", "\"workdir\":\"/tmp\"", "\"i6pnEnabled\":true",
     "\"allowedCidrs\":[\"10.0.0.0/8\"],\"allowedDomains\":[\"a.b\"]",
     "\"ports\":[{\"port\":8000},{\"port\":8880,\"unencrypted\":true},{\"port\":8002,\"unencrypted\":true},"
-    "{\"port\":8001,", "\"inboundCidrAllowlist\":[\"10.0.0.0/9\"]", "{\"a\":\"b\"}",
+    "{\"port\":8001,", "\"inboundCidrAllowlist\":[\"10.0.0.0/9\"]", "{\"a\":\"b\",\"c\":\"True\"}",
     "\"mountPath\":\"/data\",\"allowBackgroundCommits\":true}", "\"readOnly\":true",
     "\"idleTimeoutSecs\":100", "\"verbose\":true", "\"envDict\":{\"FOO\":\"bar\"}",
   };
@@ -457,6 +462,7 @@ TEST(kwargs_that_are_refused) {
     {"{\"volumes\":{\"/a\":{\"name\":\"a\",\"read_only\":1}}}", "modal_sandbox_kwargs.volumes: it is not"},
     {"{\"volumes\":{\"/a\":{\"env\":{}}}}", "modal_sandbox_kwargs.volumes: env is not known"},
     {"{\"volumes\":[]}", "modal_sandbox_kwargs.volumes: it is not an object of paths"},
+    {"{\"experimental_options\":{\"a\":[]}}", "experimental_options: it is not an object of texts"},
     {"{\"experimental_options\":1}", "modal_sandbox_kwargs.experimental_options: it is not"},
     {"{\"block_network\":true}", "could not be reached without a network"},
     {"{\"encrypted_ports\":[8880]}", "port 8880 is that of the server"},
@@ -1022,6 +1028,20 @@ TEST(starts_that_are_given_up) {
       end(&w);
     }
   }
+}
+
+/** A logger ends a start at once, in the midst of a message and of what it says. */
+TEST(start_that_a_logger_gives_up) {
+  world w;
+  begin(&w, "");
+  CHECK(make(&w, "{\"type\":\"modal\",\"image\":\"given-up:log\"}"));
+  w.stop_in_log = "Building: => Step 0";
+  w.starting = swerex_deployment_start_async(w.box, &w.err);
+  CHECK(!swerex_future_take(w.starting, NULL, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_CANCELLED);
+  swerex_error_clear(&w.err);
+  CHECK(swerex_deployment_start(w.box, &w.err));
+  end(&w);
 }
 
 int main(int argc, char **argv) {

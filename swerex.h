@@ -24126,9 +24126,15 @@ static void swerex__aws_on_login(void *owner, swerex_error *error) {
 
 /* --- rows --------------------------------------------------------------------------------- */
 
-/** Fill and send the present row; end behind the last. */
+/** Begin the time and the pauses of the present row. */
+static void swerex__aws_begin_row(swerex__aws_run *run) {
+  run->began = swerex__util_now();
+  run->pause = run->at < run->count ? run->rows[run->at].pause : 0;
+}
+
+/** Fill and send the present row, or the next that has something to call; end behind the last. */
 static void swerex__aws_next(swerex__aws_run *run) {
-  for (; run->at < run->count; run->at++) {
+  for (; run->at < run->count; run->at++, swerex__aws_begin_row(run)) {
     const swerex__aws_row *row = &run->rows[run->at];
     run->body.size = 0;
     run->body.failed = false;
@@ -24148,12 +24154,6 @@ static void swerex__aws_next(swerex__aws_run *run) {
   swerex__loop_finish(future);
 }
 
-static void swerex__aws_begin_row(swerex__aws_run *run) {
-  run->began = swerex__util_now();
-  run->pause = run->at < run->count ? run->rows[run->at].pause : 0;
-  swerex__aws_next(run);
-}
-
 static void swerex__aws_on_pause(swerex__loop_timer *timer) {
   swerex__aws_next((swerex__aws_run *)timer->owner);
 }
@@ -24169,6 +24169,7 @@ static void swerex__aws_obey(swerex__aws_run *run, swerex__aws_verdict verdict,
   } else if (verdict == SWEREX__AWS_MORE || verdict == SWEREX__AWS_DONE) {
     if (verdict == SWEREX__AWS_DONE) run->at++;
     swerex__aws_begin_row(run);
+    swerex__aws_next(run);
   } else if (error->code != SWEREX_E_OK) {
     swerex__aws_fail(run, error);
   } else {
@@ -24357,6 +24358,7 @@ static swerex_future *swerex__aws_start(swerex__aws *aws, const swerex__aws_row 
   future->cancel = swerex__aws_cancel_run;
   swerex__loop_link_insert(&aws->runs, &run->link);
   swerex__aws_begin_row(run);
+  swerex__aws_next(run);
   return future;
 }
 

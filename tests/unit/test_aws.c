@@ -580,4 +580,106 @@ TEST(a_machine_service_that_hangs) {
   close(deaf);
 }
 
+/** An answer that a small AWS has to a call. */
+typedef struct scripted {
+  const char *action;
+  int status;
+  const char *body;
+} scripted;
+
+typedef struct small_aws {
+  pid_t pid;
+  int calls; /* a line for each call: its action */
+} small_aws;
+
+/** Read a request; its action is what X-Amz-Target or the form says. */
+static bool read_call(int client, char action[64]) {
+  char text[65536];
+  size_t size = 0, wanted = SIZE_MAX;
+  while (size < wanted) {
+    ssize_t n = read(client, text + size, sizeof text - 1 - size);
+    if (n <= 0) return false;
+    text[size += (size_t)n] = '\0';
+    const char *end = strstr(text, "\r\n\r\n"), *length = strstr(text, "content-length: ");
+    if (end != NULL) wanted = (size_t)(end + 4 - text) + (length == NULL ? 0 : strtoul(length + 16, NULL, 10));
+  }
+  const char *target = strstr(text, "x-amz-target: "), *form = strstr(text, "Action=");
+  const char *at = target != NULL ? strchr(target, '.') + 1 : form != NULL ? form + 7 : "?";
+  snprintf(action, 64, "%.*s", (int)strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"), at);
+  return true;
+}
+
+/** Have the calls of this process go to a small AWS. Each answer is given once, an action's last always. */
+static small_aws start_aws(const scripted *rows, size_t count) {
+  char url[64];
+  int listener = listen_deaf(url), ends[2];
+  CHECK(pipe(ends) == 0);
+  set_environment(url);
+  small_aws aws = {fork(), ends[0]};
+  for (bool used[64] = {false}; aws.pid == 0;) {
+    char action[64], head[128];
+    int client = accept(listener, NULL, NULL);
+    if (client < 0 || count > 64) _exit(1);
+    if (read_call(client, action)) {
+      size_t found = count;
+      for (size_t i = 0; i < count; i++)
+        if (strcmp(rows[i].action, action) == 0 && (found == count || used[found])) found = i;
+      const char *body = found < count ? rows[found].body : "{\"__type\":\"NotScripted\"}";
+      int size = snprintf(head, sizeof head, "HTTP/1.1 %d X\r\ncontent-length: %zu\r\nconnection: close\r\n\r\n",
+                          found < count ? rows[found].status : 400, strlen(body));
+      if (found < count) used[found] = true;
+      strcat(action, "\n");
+      if (write(ends[1], action, strlen(action)) < 0 || write(client, head, (size_t)size) < 0 ||
+          write(client, body, strlen(body)) < 0)
+        _exit(1);
+    }
+    close(client);
+  }
+  close(listener);
+  close(ends[1]);
+  return aws;
+}
+
+/** End a small AWS: the actions that it was called for, each with a line feed. */
+static const char *stop_aws(small_aws *aws) {
+  static char calls[16384];
+  size_t size = 0;
+  ssize_t n;
+  kill(aws->pid, SIGKILL);
+  waitpid(aws->pid, NULL, 0);
+  while ((n = read(aws->calls, calls + size, sizeof calls - 1 - size)) > 0) size += (size_t)n;
+  calls[size] = '\0';
+  close(aws->calls);
+  return calls;
+}
+
+static bool fill_nothing(void *owner, const swerex__aws_row *row, swerex__str *body) {
+  (void)owner, (void)body;
+  return row->kind == 0;
+}
+
+static swerex__aws_verdict took_third(void *owner, const swerex__aws_row *row,
+                                      const swerex__answer *answer, swerex_error *err) {
+  (void)row, (void)answer, (void)err;
+  return ++*(int *)owner < 3 ? SWEREX__AWS_AGAIN : SWEREX__AWS_DONE;
+}
+
+TEST(a_row_behind_one_without_a_call_has_its_own_pauses) {
+  static const scripted script[] = {{"StopTask", 200, "{}"}};
+  static const swerex__aws_row rows[] = {
+    {SWEREX__PROFILE_ECS, "ListTasks", 1, fill_nothing, NULL, 0, 0},
+    {SWEREX__PROFILE_ECS, "StopTask", 0, fill_nothing, took_third, 20, 0.1},
+  };
+  small_aws fake = start_aws(script, 1);
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  int looks = 0;
+  double began = swerex__util_now();
+  swerex__aws *aws = swerex__aws_new(loop, &loop->logger, "us-east-1", NULL, SWEREX_E_RUNTIME, NULL);
+  CHECK(aws != NULL && swerex__loop_take(swerex__aws_start(aws, rows, 2, &looks, NULL, NULL), NULL, NULL));
+  CHECK(swerex__util_now() - began >= 0.25);
+  swerex__aws_free(aws);
+  swerex_loop_free(loop);
+  CHECK_STR(stop_aws(&fake), "StopTask\nStopTask\nStopTask\n");
+}
+
 TEST_MAIN()

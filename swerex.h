@@ -21465,7 +21465,7 @@ static bool swerex__docker_is_local(const swerex_deployment *deployment) {
   return host == NULL || strstr(host, "127.0.0.1") != NULL || strstr(host, "localhost") != NULL;
 }
 
-/** Copy the environment with the token behind it; borrowed texts. NULL: no memory. */
+/** Copy the environment with the token, and none of its own; borrowed texts. NULL: no memory. */
 static const char **swerex__docker_env(const swerex_deployment *deployment, const char *token) {
   size_t count = 0, key = strcspn(token, "=") + 1, at = 0;
   while (environ != NULL && environ[count] != NULL) count++;
@@ -21529,6 +21529,7 @@ static swerex_future *swerex__container_make(swerex_deployment *deployment, swer
   swerex__docker_add_command(deployment, &argv, port);
   snprintf(token, sizeof token, "SWEREX_AUTH_TOKEN=%s", docker->token);
   const char **env = swerex__docker_env(deployment, token);
+  if (env == NULL) argv.failed = true; /* without it the engine would find another token, or none */
   swerex__engine_call call = {swerex__docker_limit(deployment), swerex__engine_none,
                               -1, env, {NULL, NULL, false}};
   swerex_future *future = swerex__docker_run(deployment, &argv, &call, err);

@@ -22504,12 +22504,12 @@ static bool swerex__sign_learn_time(const char *code, const char *date, double *
 
 /* --- the canonical request ---------------------------------------------------------------- */
 
-/** Add a text with all but the unreserved characters, and those in `keep`, as %XX. */
-static void swerex__sign_encode(swerex__str *out, const char *text, size_t size, const char *keep) {
+/** Add a text with all but the unreserved characters as %XX. */
+static void swerex__sign_encode(swerex__str *out, const char *text, size_t size) {
   for (size_t i = 0; i < size; i++) {
     unsigned char c = (unsigned char)text[i];
     bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
-                 (c != '\0' && (strchr("_.~-", c) != NULL || strchr(keep, c) != NULL));
+                 (c != '\0' && strchr("_.~-", c) != NULL);
     if (plain)
       swerex__str_putc(out, (char)c);
     else
@@ -22522,7 +22522,7 @@ static void swerex__sign_add_field(swerex__str *form, const char *name, const ch
   swerex__str_printf(form, "&%s=", name);
   for (;;) {
     size_t size = strcspn(value, " ");
-    swerex__sign_encode(form, value, size, "");
+    swerex__sign_encode(form, value, size);
     if (value[size] == '\0') return;
     swerex__str_putc(form, '+');
     value += size + 1;
@@ -22541,7 +22541,7 @@ static void swerex__sign_add_path(swerex__str *out, const char *path) {
       while (out->size > start && out->data[--out->size] != '/') continue;
     } else if (!here && size > 0) {
       swerex__str_putc(out, '/');
-      swerex__sign_encode(out, at, size, "");
+      swerex__sign_encode(out, at, size);
     }
     at += size;
     if (*at == '/' && (at[1] == '\0' || at[1] == '?')) swerex__str_putc(out, '/');
@@ -23076,7 +23076,66 @@ static bool swerex__login_set_keys(swerex__login *login, const char *id, const c
          (token == NULL || login->keys.token != NULL);
 }
 
-/* --- calls -------------------------------------------------------------------------------- */
+/* --- signed calls --------------------------------------------------------------------------- */
+
+/** Return the path of AWS's calls, which is sent behind that of the address. */
+static const char *swerex__login_path(const swerex__web_url *url) {
+  return url->prefix[0] == '\0' ? "/" : "";
+}
+
+/** Return what the header Host says. */
+static const char *swerex__login_authority(const swerex__web_url *url) {
+  bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
+  return usual ? url->host : url->text;
+}
+
+/** Add a header to the signed ones, and to those that are sent. */
+static void swerex__login_add_header(swerex__sign_request *request, swerex__str *lines,
+                                     const char *name, const char *value) {
+  request->headers[request->header_count].name = name;
+  request->headers[request->header_count++].value = value;
+  swerex__str_printf(lines, "%s: %s\r\n", name, value);
+}
+
+/** Write the headers of a call whose body is there. Keys NULL: it is not signed. False: no memory */
+static bool swerex__login_sign(swerex__web_call *call, const swerex__sign_keys *keys,
+                               swerex__profile_service service, const char *action,
+                               const char *region, double skew) {
+  const swerex__web_url *url = &call->web->url;
+  const char *target = swerex__profile_services[service].target;
+  swerex__str *lines = &call->headers;
+  swerex__sign_request request;
+  char name[128];
+  memset(&request, 0, sizeof request);
+  swerex__sign_write_date((time_t)((double)time(NULL) + skew), request.date);
+  request.method = call->method;
+  request.path = url->prefix[0] == '\0' ? call->path : url->prefix;
+  request.query = "";
+  request.body = call->body.data;
+  request.body_size = call->body.size;
+  request.region = region;
+  request.service = swerex__profile_services[service].name;
+  request.headers[request.header_count].name = "host"; /* [web] sends it */
+  request.headers[request.header_count++].value = swerex__login_authority(url);
+  swerex__login_add_header(&request, lines, "content-type",
+                           target != NULL ? "application/x-amz-json-1.1"
+                                          : "application/x-www-form-urlencoded; charset=utf-8");
+  snprintf(name, sizeof name, "%s%s", target == NULL ? "" : target, action);
+  if (target != NULL) swerex__login_add_header(&request, lines, "x-amz-target", name);
+  swerex__str_puts(lines, "user-agent: swerex/" SWEREX_VERSION "\r\n");
+  bool ok = !call->body.failed;
+  if (keys != NULL) {
+    swerex__login_add_header(&request, lines, "x-amz-date", request.date);
+    if (keys->token != NULL)
+      swerex__login_add_header(&request, lines, "x-amz-security-token", keys->token);
+    swerex__str_puts(lines, "authorization: ");
+    ok = ok && swerex__sign(&request, keys, lines);
+    swerex__str_puts(lines, "\r\n");
+  }
+  return ok && !lines->failed;
+}
+
+/* --- calls for keys ------------------------------------------------------------------------- */
 
 static void swerex__login_on_call(void *owner, swerex_error *error) {
   swerex__login *login = (swerex__login *)owner;
@@ -23209,49 +23268,13 @@ static void swerex__login_on_role(swerex__login *login) {
     swerex__login_fail(login, "%s", why);
 }
 
-/** Return what the header Host says. */
-static const char *swerex__login_authority(const swerex__web_url *url) {
-  bool usual = url->tls && url->port == 443 && strchr(url->host, ':') == NULL;
-  return usual ? url->host : url->text;
-}
-
-/** Sign the call to STS with the keys that are there. */
-static bool swerex__login_sign(swerex__login *login) {
-  swerex__sign_request request;
-  swerex__str *headers = &login->call.headers;
-  memset(&request, 0, sizeof request);
-  swerex__sign_write_date((time_t)((double)time(NULL) + login->skew), request.date);
-  request.method = "POST";
-  request.path = "/";
-  request.query = "";
-  request.body = login->call.body.data;
-  request.body_size = login->call.body.size;
-  request.region = login->scope;
-  request.service = "sts";
-  request.headers[request.header_count].name = "host";
-  request.headers[request.header_count++].value = swerex__login_authority(&login->web.url);
-  request.headers[request.header_count].name = "x-amz-date";
-  request.headers[request.header_count++].value = request.date;
-  swerex__str_printf(headers, "x-amz-date: %s\r\n", request.date);
-  if (login->keys.token != NULL) {
-    request.headers[request.header_count].name = "x-amz-security-token";
-    request.headers[request.header_count++].value = login->keys.token;
-    swerex__str_printf(headers, "x-amz-security-token: %s\r\n", login->keys.token);
-  }
-  swerex__str_puts(headers, "authorization: ");
-  bool ok = swerex__sign(&request, &login->keys, headers);
-  swerex__str_puts(headers, "\r\n");
-  return ok;
-}
 
 /** Send the call to STS, signed anew where it is. */
 static void swerex__login_send_role(swerex__login *login) {
-  swerex__str *headers = &login->call.headers;
-  headers->size = 0;
+  login->call.headers.size = 0;
   login->date[0] = '\0';
-  swerex__str_puts(headers, "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n");
-  bool ok = login->token_file != NULL || swerex__login_sign(login);
-  if (!ok || headers->failed || login->call.body.failed)
+  if (!swerex__login_sign(&login->call, login->token_file == NULL ? &login->keys : NULL,
+                          SWEREX__PROFILE_STS, "AssumeRole", login->scope, login->skew))
     swerex__login_fail(login, "out of memory");
   else
     swerex__login_send(login);
@@ -23270,11 +23293,11 @@ static void swerex__login_ask_role(swerex__login *login, const char *role, const
     return;
   }
   swerex__profile_address(login->profile, SWEREX__PROFILE_STS, login->region, url, &login->scope);
-  snprintf(login->path, sizeof login->path, "/");
   if (!swerex__login_prepare(login, url, "POST", SWEREX__LOGIN_STS_TIME, swerex__login_on_role)) {
     swerex__mem_free(token.data);
     return;
   }
+  login->call.path = swerex__login_path(&login->web.url);
   login->web.trust = swerex__profile_trust(login->profile);
   snprintf(name, sizeof name, "swerex-session-%.0f", (double)time(NULL));
   swerex__str *body = &login->call.body;
@@ -23993,7 +24016,7 @@ static void swerex__aws_write_body(const swerex__aws_run *run, swerex__str *out)
     swerex__str_add(out, run->body.data, run->body.size);
     if (run->page == NULL) return;
     swerex__str_puts(out, row->service == SWEREX__PROFILE_IAM ? "&Marker=" : "&NextToken=");
-    swerex__sign_encode(out, run->page, strlen(run->page), "");
+    swerex__sign_encode(out, run->page, strlen(run->page));
     return;
   }
   swerex__str_add(out, run->body.data, run->body.size);
@@ -24003,45 +24026,6 @@ static void swerex__aws_write_body(const swerex__aws_run *run, swerex__str *out)
   swerex__json_add_key(out, "nextToken");
   swerex__json_add_text(out, run->page);
   swerex__str_putc(out, '}');
-}
-
-/** Add a header to the signed ones, and to those that are sent. */
-static void swerex__aws_add_header(swerex__sign_request *request, swerex__str *lines,
-                                   const char *name, const char *value) {
-  request->headers[request->header_count].name = name;
-  request->headers[request->header_count++].value = value;
-  if (lines != NULL) swerex__str_printf(lines, "%s: %s\r\n", name, value);
-}
-
-/** Sign the call of a row. */
-static bool swerex__aws_sign(swerex__aws_run *run) {
-  const swerex__aws_row *row = &run->rows[run->at];
-  const char *target = swerex__profile_services[row->service].target;
-  swerex__str *lines = &run->call.headers;
-  swerex__sign_request request;
-  char action[128];
-  memset(&request, 0, sizeof request);
-  swerex__sign_write_date((time_t)((double)time(NULL) + run->aws->skew), request.date);
-  request.method = "POST";
-  request.path = run->call.web->url.prefix[0] == '\0' ? "/" : run->call.web->url.prefix;
-  request.query = "";
-  request.body = run->call.body.data;
-  request.body_size = run->call.body.size;
-  request.region = run->aws->services[row->service].scope;
-  request.service = swerex__profile_services[row->service].name;
-  snprintf(action, sizeof action, "%s%s", target == NULL ? "" : target, row->action);
-  swerex__aws_add_header(&request, NULL, "host", swerex__login_authority(&run->call.web->url));
-  swerex__aws_add_header(&request, lines, "content-type",
-                         target != NULL ? "application/x-amz-json-1.1"
-                                        : "application/x-www-form-urlencoded; charset=utf-8");
-  swerex__aws_add_header(&request, lines, "x-amz-date", request.date);
-  if (target != NULL) swerex__aws_add_header(&request, lines, "x-amz-target", action);
-  if (run->aws->keys.token != NULL)
-    swerex__aws_add_header(&request, lines, "x-amz-security-token", run->aws->keys.token);
-  swerex__str_puts(lines, "authorization: ");
-  bool ok = swerex__sign(&request, &run->aws->keys, lines);
-  swerex__str_puts(lines, "\r\nuser-agent: swerex/" SWEREX_VERSION "\r\n");
-  return ok && !lines->failed;
 }
 
 static void swerex__aws_on_call(void *owner, swerex_error *error);
@@ -24062,14 +24046,15 @@ static void swerex__aws_send_signed(swerex__aws_run *run) {
   run->attempt++;
   run->call.answer = swerex__str_new(&run->aws->loop->allocator, SWEREX__AWS_ANSWER);
   run->call.method = "POST";
-  run->call.path = run->call.web->url.prefix[0] == '\0' ? "/" : "";
+  run->call.path = swerex__login_path(&run->call.web->url);
   run->call.connect_timeout = SWEREX__AWS_CONNECT_TIME;
   run->call.timeout = SWEREX__AWS_CALL_TIME;
   run->call.on_header = swerex__aws_on_header;
   run->call.done = swerex__aws_on_call;
   run->request_id[0] = run->error_type[0] = run->date[0] = '\0';
   swerex__aws_write_body(run, &run->call.body);
-  if (run->call.body.failed || !swerex__aws_sign(run))
+  if (!swerex__login_sign(&run->call, &run->aws->keys, service, run->rows[run->at].action,
+                          run->aws->services[service].scope, run->aws->skew))
     swerex__err_memory(&error);
   else if (swerex__web_start(&run->call, &error))
     return;
@@ -25375,9 +25360,9 @@ static void swerex__ecs_tell_logs(swerex_deployment *deployment) {
   if (logs == NULL) return;
   swerex__str_printf(&link, "https://%s.%s/cloudwatch/home?region=%s#logsV2:log-groups/log-group/",
                      region, swerex__profile_find_partition(region)->console, region);
-  swerex__sign_encode(&link, logs, strlen(logs), "");
+  swerex__sign_encode(&link, logs, strlen(logs));
   swerex__str_puts(&link, "/log-events/ecs%2F");
-  swerex__sign_encode(&link, fargate->container, strlen(fargate->container), "");
+  swerex__sign_encode(&link, fargate->container, strlen(fargate->container));
   swerex__str_printf(&link, "%%2F%s", slash == NULL ? fargate->task : slash + 1);
   if (!link.failed)
     swerex__log(&deployment->logger, SWEREX_LOG_INFO, "the task's log: %s", link.data);

@@ -592,7 +592,7 @@ typedef struct small_aws {
   int calls; /* a line for each call: its action */
 } small_aws;
 
-/** Read a request; its action is what X-Amz-Target or the form says. */
+/** Read a request: its action is what X-Amz-Target or the form says, or a path that is not "/". */
 static bool read_call(int client, char action[64]) {
   char text[65536];
   size_t size = 0, wanted = SIZE_MAX;
@@ -604,9 +604,8 @@ static bool read_call(int client, char action[64]) {
     if (end != NULL) wanted = (size_t)(end + 4 - text) + (length == NULL ? 0 : strtoul(length + 16, NULL, 10));
   }
   const char *target = strstr(text, "x-amz-target: "), *form = strstr(text, "Action=");
-  const char *at = target != NULL ? strchr(target, '.') + 1 : form != NULL ? form + 7 : "?";
-  snprintf(action, 64, "%.*s", (int)strspn(at, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"), at);
-  return true;
+  if (sscanf(text, "%*s %60s", action) != 1 || strcmp(action, "/") != 0) return true;
+  return sscanf(target != NULL ? strchr(target, '.') + 1 : form + 7, "%60[A-Za-z]", action) == 1;
 }
 
 /** Have the calls of this process go to a small AWS. Each answer is given once, an action's last always. */
@@ -680,6 +679,43 @@ TEST(a_row_behind_one_without_a_call_has_its_own_pauses) {
   swerex__aws_free(aws);
   swerex_loop_free(loop);
   CHECK_STR(stop_aws(&fake), "StopTask\nStopTask\nStopTask\n");
+}
+
+#define ROLE                                                                                       \
+  "<R><AssumeRoleResult><Credentials><AccessKeyId>i</AccessKeyId><SecretAccessKey>s"               \
+  "</SecretAccessKey><SessionToken>t</SessionToken></Credentials></AssumeRoleResult></R>"
+#define REFUSED "{\"__type\":\"com.amazonaws.ecs#No\",\"message\":\"not you\"}"
+
+/** Have a teardown look for credentials in a config file, or in the environment (NULL); it fails. */
+static void tear_down(const char *config, swerex_error *err) {
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/swerex-aws-%ld", (long)getpid());
+  if (config != NULL) {
+    FILE *file = fopen(path, "w");
+    fputs(config, file);
+    fclose(file);
+    unsetenv("AWS_ACCESS_KEY_ID");
+    setenv("AWS_CONFIG_FILE", path, 1);
+  }
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  CHECK(!swerex_fargate_teardown(loop, NULL, err));
+  swerex_loop_free(loop);
+  unsetenv("AWS_CONFIG_FILE");
+  unlink(path);
+}
+
+TEST(an_address_may_have_a_path) {
+  static const scripted script[] = {{"/base", 200, ROLE}, {"/base", 400, REFUSED}};
+  small_aws fake = start_aws(script, 2);
+  swerex_error err = SWEREX_ERROR_INIT;
+  char url[80];
+  snprintf(url, sizeof url, "%s/base/", getenv("AWS_ENDPOINT_URL"));
+  setenv("AWS_ENDPOINT_URL", url, 1);
+  tear_down("[default]\nregion=x\nrole_arn=r\nsource_profile=default\naws_access_key_id=a\n"
+            "aws_secret_access_key=b\n", &err);
+  CHECK(strstr(err.message, "ListClusters: No: not you") != NULL);
+  CHECK(strstr(stop_aws(&fake), "/base\n/base\n") != NULL);
+  swerex_error_clear(&err);
 }
 
 TEST_MAIN()

@@ -22117,7 +22117,7 @@ static void swerex__hash_hmac(const void *key, size_t key_size, const void *data
     swerex__hash_end(&hash, pad);
     swerex__hash_init(&hash);
   } else {
-    memcpy(pad, key, key_size);
+    if (key_size > 0) memcpy(pad, key, key_size);
   }
   for (size_t i = 0; i < sizeof pad; i++) pad[i] ^= 0x36;
   swerex__hash_add(&hash, pad, sizeof pad);
@@ -22828,7 +22828,8 @@ static bool swerex__profile_add(swerex__profile *profile, swerex__http_text sect
 
 /** Read "[name]" of the one file or "[profile name]" of the other. */
 static bool swerex__profile_section(swerex__http_text line, bool config, swerex__http_text *out) {
-  if (line.data[line.size - 1] != ']') return false;
+  while (line.size > 1 && line.data[line.size - 1] != ']') line.size--; /* a comment, mostly */
+  if (line.size == 1) return false;
   *out = swerex__profile_trim(line.data + 1, line.size - 2);
   if (config && out->size > 8 && memcmp(out->data, "profile", 7) == 0 &&
       strchr(" \t", out->data[7]) != NULL) {
@@ -23175,11 +23176,6 @@ static void swerex__login_send(swerex__login *login) {
   swerex__err_clear(&error);
 }
 
-/** Return a header's value that may not hold a line end; NULL: it does. */
-static const char *swerex__login_clean(const char *value) {
-  return strpbrk(value, "\r\n") == NULL ? value : NULL;
-}
-
 static const char *swerex__login_text(const swerex__json *object, const char *key) {
   const swerex__json *node = swerex__json_get(object, key);
   return node != NULL && node->type == SWEREX__JSON_STRING && node->size > 0 ? node->string : NULL;
@@ -23346,24 +23342,29 @@ static void swerex__login_go_on(swerex__login *login) {
 static void swerex__creds_on_keys(swerex__login *login) {
   swerex__doc doc;
   const swerex__str *answer = &login->call.answer;
-  bool ok = login->call.status == 200 &&
-            swerex__doc_parse(&login->loop->allocator, answer->data, answer->size, &doc, NULL);
-  if (ok) {
-    ok = swerex__login_take(login, doc.root, "Token");
+  char why[256] = "";
+  bool ok = false;
+  if (swerex__doc_parse(&login->loop->allocator, answer->data, answer->size, &doc, NULL)) {
+    const char *message = swerex__login_text(doc.root, "Message");
+    if (message == NULL) message = swerex__login_text(doc.root, "message");
+    if (message != NULL) snprintf(why, sizeof why, ": %s", message);
+    ok = login->call.status == 200 && swerex__login_take(login, doc.root, "Token");
     swerex__doc_free(&doc);
   }
   if (ok)
     swerex__login_go_on(login);
   else
-    swerex__login_fail(login, "no credentials from %s%s: status %d", login->web.url.text,
-                       login->path, login->call.status);
+    swerex__login_fail(login, "no credentials from %s%s: status %d%s", login->web.url.text,
+                       login->path, login->call.status,
+                       why[0] == '\0' && login->call.status == 200 ? ", but no keys" : why);
 }
 
 /** Tell whether the container's service may be at this address, which gets a secret. */
 static bool swerex__creds_may_ask(const swerex__web_url *url) {
   static const char *const hosts[] = {"169.254.170.2", "169.254.170.23", "fd00:ec2::23",
                                       "localhost", "::1"};
-  if (url->tls || strncmp(url->host, "127.", 4) == 0) return true;
+  bool number = url->host[strspn(url->host, "0123456789.")] == '\0'; /* no 127.example.com */
+  if (url->tls || (number && strncmp(url->host, "127.", 4) == 0)) return true;
   for (size_t i = 0; i < SWEREX__SYS_COUNT(hosts); i++)
     if (strcmp(url->host, hosts[i]) == 0) return true;
   return false;
@@ -23376,7 +23377,7 @@ static bool swerex__creds_add_authorization(swerex__login *login, swerex_error *
   if (file != NULL && !swerex__fs_read(&login->loop->allocator, file, 65536, &read, err))
     return false;
   if (file != NULL) text = read.data;
-  bool ok = text == NULL || swerex__login_clean(text) != NULL;
+  bool ok = text == NULL || strpbrk(text, "\r\n") == NULL;
   if (ok && text != NULL) swerex__str_printf(&login->call.headers, "authorization: %s\r\n", text);
   swerex__mem_free(read.data);
   return ok || swerex__err_set(err, SWEREX_E_VALUE,
@@ -23507,6 +23508,9 @@ static void swerex__creds_on_program(swerex__proc *proc) {
   swerex_bytes out = {NULL, 0}, complaint = {NULL, 0};
   swerex__doc doc;
   bool ok = proc->end == SWEREX__PROC_EXITED && proc->status == 0;
+  swerex_error error = SWEREX_ERROR_INIT;
+  if (proc->end == SWEREX__PROC_NOT_STARTED)
+    swerex__keep_error(&error, proc->failed_errno, "credential_process");
   swerex__term_keep_take(&proc->pipes[0].keep, &out, NULL);
   swerex__term_keep_take(&proc->pipes[1].keep, &complaint, NULL);
   ok = ok && swerex__doc_parse(&login->loop->allocator, out.data, out.size, &doc, NULL);
@@ -23520,13 +23524,17 @@ static void swerex__creds_on_program(swerex__proc *proc) {
   swerex__proc_free(proc);
   if (ok)
     swerex__login_go_on(login);
+  else if (error.code != SWEREX_E_OK)
+    swerex__login_end(login, &error);
   else
     swerex__login_fail(login,
-                       "credential_process gives no credentials: it must end with status 0 and "
-                       "print JSON with Version 1, AccessKeyId and SecretAccessKey%s%.*s",
-                       complaint.size > 0 ? "; it says: " : "",
+                       "credential_process gives no credentials: it must end within %g seconds "
+                       "with status 0 and print JSON with Version 1, AccessKeyId and "
+                       "SecretAccessKey%s%.*s",
+                       SWEREX__CREDS_PROCESS_TIME, complaint.size > 0 ? "; it says: " : "",
                        (int)(complaint.size < 500 ? complaint.size : 500),
                        complaint.data == NULL ? "" : complaint.data);
+  swerex__err_clear(&error);
   swerex__mem_free(out.data);
   swerex__mem_free(complaint.data);
 }
@@ -23547,7 +23555,8 @@ static bool swerex__creds_split(char *line, const char **argv, size_t room) {
         quote = '\0';
         at++;
       } else {
-        if (*at == '\\' && quote != '\'' && at[1] != '\0') at++;
+        bool escapes = quote == '\0' || (quote == '"' && (at[1] == '"' || at[1] == '\\'));
+        if (*at == '\\' && escapes && at[1] != '\0') at++;
         *out++ = *at++;
       }
     }
@@ -23678,17 +23687,18 @@ static bool swerex__creds_from_roles(swerex__login *login) {
                                     swerex__profile_get(profile, name, "role_session_name"));
     bool loop = login->hop_count == SWEREX__LOGIN_HOPS;
     for (size_t i = 0; i < login->hop_count; i++) loop = loop || strcmp(login->hops[i], name) == 0;
-    if (loop || swerex__profile_get(profile, name, "mfa_serial") != NULL ||
-        (source == NULL && from == NULL) ||
-        (source != NULL && !swerex__profile_has(profile, source))) {
-      swerex__login_fail(login, "the profile %s %s", name,
-                         loop ? "comes back to itself by source_profile"
-                         : source == NULL && from == NULL
-                           ? "has role_arn, but neither source_profile nor credential_source"
-                         : source != NULL && !swerex__profile_has(profile, source)
-                           ? "has a source_profile that is not there"
-                           : "asks for an MFA code, which is not done here: use "
-                             "credential_process, or keys that `aws sts` gives");
+    const char *wrong =
+      loop ? "comes back to itself by source_profile"
+      : source == NULL && from == NULL
+        ? "has role_arn, but neither source_profile nor credential_source"
+      : source != NULL && !swerex__profile_has(profile, source)
+        ? "has a source_profile that is not there"
+      : swerex__profile_get(profile, name, "mfa_serial") != NULL
+        ? "asks for an MFA code, which is not done here: use credential_process, or keys that "
+          "`aws sts` gives"
+        : NULL;
+    if (wrong != NULL) {
+      swerex__login_fail(login, "the profile %s %s", name, wrong);
       return true;
     }
     login->hops[login->hop_count++] = name;
@@ -23757,7 +23767,7 @@ typedef struct swerex__answer {
   void *response;           /* of the future */
 } swerex__answer;
 
-/** Return the text at a path such as "task/taskArn"; NULL: there is none. */
+/** Return what is at a path such as "task/taskArn"; NULL: there is nothing. */
 static const swerex__json *swerex__answer_find(const swerex__json *node, const char *path) {
   while (node != NULL && *path != '\0') {
     char key[64];
@@ -24103,10 +24113,13 @@ static void swerex__aws_on_login(void *owner, swerex_error *error) {
     run->waits_for_login = false;
     bool usable = aws->keys.id != NULL && (aws->keys.expires <= 0 ||
                                            aws->keys.expires > (double)time(NULL) + aws->skew);
-    if (ok || usable)
+    if (ok || usable) {
       swerex__aws_send_signed(run);
-    else
-      swerex__aws_fail_with(run, 401, error->message);
+      continue;
+    }
+    swerex_error why = SWEREX_ERROR_INIT;
+    swerex__err_set(&why, SWEREX_E_PERMISSION, "%s: %s", run->rows[run->at].action, error->message);
+    swerex__aws_fail(run, &why);
   }
 }
 

@@ -231,7 +231,7 @@ TEST(shared_files) {
   static const struct {
     const char *text, *why;
   } bad[] = {{"x = 1\n", "line 1"}, {"[a]\n[b\n", "line 2"}, {"[a]\n\nfoo\n", "line 3"},
-             {"[]\n", "line 1"}, {"[a]\n= 1\n", "line 2"}};
+             {"[]\n", "line 1"}, {"[a] # b\n[\n", "line 2"}, {"[a]\n= 1\n", "line 2"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     CHECK(!read_profile(bad[i].text, &profile, &err));
     CHECK(strstr(err.message, bad[i].why) != NULL);
@@ -716,6 +716,78 @@ TEST(an_address_may_have_a_path) {
   CHECK(strstr(err.message, "ListClusters: No: not you") != NULL);
   CHECK(strstr(stop_aws(&fake), "/base\n/base\n") != NULL);
   swerex_error_clear(&err);
+}
+
+TEST(files_that_give_no_credentials) {
+  static const struct {
+    const char *config, *said;
+  } rows[] = {
+    {"[default]\ncredential_process=/nonexistent/x\n", "No such file or directory: 'credential_process'"},
+    {"[default]\ncredential_process='x\n", "is not a command line"},
+    {"[default]\ncredential_process=sh -c \"printf '%b' 'a\\162 \\\" z' >&2\"\n", "it says: ar \" z"},
+    {"[default]\ncredential_process=echo {}\n", "it must end within 60 seconds with status 0"},
+    {"[default]\naws_access_key_id=a\n", "in the profile default, missing: aws_secret_access_key"},
+    {"[default]\nrole_arn=a\ncredential_source=Environment\n", "no keys are in the environment"},
+    {"[default]\nrole_arn=a\nsource_profile=b\n[b]\nx=1\n", "the source profiles of default lead to no"},
+    {"[default]\nrole_arn=a\nsource_profile=b\nmfa_serial=x\n[b] ; b\nx=1\n", "asks for an MFA code"},
+    {"[default]\nrole_arn=a\nweb_identity_token_file=/dev/null\nendpoint_url=ftp://x\n", "only http, https"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    set_environment(NULL);
+    tear_down(rows[i].config, &err);
+    CHECK_INT(err.code, SWEREX_E_PERMISSION);
+    CHECK_INT(err.http_status, 0);
+    CHECK(strstr(err.message, rows[i].said) != NULL);
+    if (strstr(err.message, rows[i].said) == NULL) printf("# %s\n", err.message);
+    swerex_error_clear(&err);
+  }
+}
+
+/** Tell whether a service of credentials may be at an address. */
+static bool may_ask(const char *address) {
+  swerex__web_url url;
+  CHECK(swerex__web_parse_url(NULL, address, 0, &url, NULL));
+  bool may = swerex__creds_may_ask(&url);
+  swerex__web_clear_url(&url);
+  return may;
+}
+
+TEST(services_that_give_no_credentials) {
+  static const struct {
+    scripted script[3];
+    const char *said;
+  } rows[] = {
+    {{{"/c", 200, "{}"}}, "/c: status 200, but no keys"},
+    {{{"/c", 200, "<a/>"}}, "/c: status 200, but no keys"},
+    {{{"/c", 404, "{\"code\":\"x\",\"message\":\"no such task\"}"}}, "/c: status 404: no such task"},
+    {{{"/latest/api/token", 200, ""}}, "Unable to locate credentials"},
+    {{{"/latest/api/token", 200, "t"}, {"/latest/meta-data/iam/security-credentials/", 200, "a b"}},
+     "Unable to locate credentials"},
+    {{{"/latest/api/token", 200, "t"}, {"/latest/meta-data/iam/security-credentials/", 200, "r"},
+      {"/latest/meta-data/iam/security-credentials/r", 200, "{\"Code\":\"No\",\"Message\":\"no profile\"}"}},
+     "/r: status 200: no profile"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    size_t count = 1;
+    while (count < 3 && rows[i].script[count].action != NULL) count++;
+    small_aws fake = start_aws(rows[i].script, count);
+    char url[80];
+    snprintf(url, sizeof url, "%s/c", getenv("AWS_ENDPOINT_URL"));
+    unsetenv("AWS_ACCESS_KEY_ID");
+    setenv(i < 3 ? "AWS_CONTAINER_CREDENTIALS_FULL_URI" : "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+           i < 3 ? url : getenv("AWS_ENDPOINT_URL"), 1);
+    tear_down(NULL, &err);
+    CHECK(strstr(err.message, rows[i].said) != NULL);
+    if (strstr(err.message, rows[i].said) == NULL) printf("# %s\n", err.message);
+    unsetenv("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    unsetenv("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+    swerex_error_clear(&err);
+    stop_aws(&fake);
+  }
+  CHECK(may_ask("http://127.0.0.2:1") && may_ask("http://[::1]") && may_ask("https://x"));
+  CHECK(!may_ask("http://127.example.com") && !may_ask("http://10.0.0.1"));
 }
 
 TEST_MAIN()

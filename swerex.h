@@ -25741,6 +25741,7 @@ static swerex_future *swerex__task_make(swerex_deployment *deployment, swerex_er
 
 static swerex_future *swerex__task_unmake(swerex_deployment *deployment, swerex_error *err) {
   size_t at = deployment->step - 1;
+  swerex__fargate_of(deployment)->aws->code = SWEREX_E_RUNTIME;
   return swerex__aws_start(swerex__fargate_of(deployment)->aws, swerex__task_groups[at].undo,
                            swerex__task_groups[at].undo_count, deployment, NULL, err);
 }
@@ -25916,6 +25917,7 @@ static const swerex__aws_row swerex__task_check_rows[] = {
 static swerex_future *swerex__task_is_alive(swerex_deployment *deployment, swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(deployment);
   const swerex__model *model = swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE);
+  fargate->aws->code = SWEREX_E_RUNTIME;
   if (swerex__util_now() - fargate->looked > SWEREX__TASK_LOOK)
     return swerex__aws_start(fargate->aws, swerex__task_check_rows, 1, deployment, model, err);
   swerex_future *future = swerex__loop_promise(deployment->loop, model, err);

@@ -790,4 +790,109 @@ TEST(services_that_give_no_credentials) {
   CHECK(!may_ask("http://127.example.com") && !may_ask("http://10.0.0.1"));
 }
 
+#define XML(action, inner) "<R><" action "Result>" inner "</" action "Result></R>"
+
+/** What a small AWS says to a start in an account that has nothing, its end, and a teardown. */
+static const scripted account[] = {
+  {"DescribeClusters", 200, "{\"clusters\":[]}"},
+  {"CreateCluster", 200, "{\"cluster\":{\"clusterArn\":\"arn:c\"}}"},
+  {"GetRole", 404, "<R><Error><Code>NoSuchEntity</Code></Error></R>"},
+  {"CreateRole", 200, "<R/>"},
+  {"GetRole", 200, XML("GetRole", "<Role><Arn>arn:r</Arn></Role>")},
+  {"ListAttachedRolePolicies", 200, "<R/>"},
+  {"AttachRolePolicy", 200, "<R/>"},
+  {"ListRolePolicies", 200, "<R/>"},
+  {"PutRolePolicy", 200, "<R/>"},
+  {"DescribeTaskDefinition", 400, "{\"__type\":\"ClientException\"}"},
+  {"RegisterTaskDefinition", 200, "{\"taskDefinition\":{\"taskDefinitionArn\":\"arn:d\"}}"},
+  {"DescribeVpcs", 200, "<R><vpcSet><item><vpcId>vpc-1</vpcId></item></vpcSet></R>"},
+  {"DescribeSubnets", 200,
+   "<R><subnetSet><item><subnetId>s-1</subnetId><state>available</state><vpcId>vpc-1</vpcId>"
+   "<defaultForAz>true</defaultForAz></item></subnetSet></R>"},
+  {"DescribeSecurityGroups", 200, "<R><securityGroupInfo/></R>"},
+  {"CreateSecurityGroup", 200, "<R><groupId>sg-1</groupId></R>"},
+  {"AuthorizeSecurityGroupIngress", 200, "<R/>"},
+  {"RunTask", 200, "{\"tasks\":[{\"taskArn\":\"arn:t/1\"}]}"},
+  {"DescribeTasks", 200,
+   "{\"tasks\":[{\"lastStatus\":\"RUNNING\",\"attachments\":[{\"type\":\"ElasticNetworkInterface\",\"details\":["
+   "{\"name\":\"privateIPv4Address\",\"value\":\"127.0.0.1\"}]}]}]}"},
+  {"/is_alive", 200, "{\"is_alive\":true,\"message\":\"\"}"},
+  {"/close", 200, "{}"},
+  {"StopTask", 200, "{}"},
+  {"DeleteSecurityGroup", 200, "<R/>"},
+  {"DeregisterTaskDefinition", 200, "{}"},
+  {"DeleteTaskDefinitions", 200, "{}"},
+  {"DetachRolePolicy", 200, "<R/>"},
+  {"DeleteRolePolicy", 200, "<R/>"},
+  {"DeleteRole", 200, "<R/>"},
+  {"DeleteCluster", 200, "{}"},
+};
+enum { ACCOUNT = sizeof account / sizeof *account };
+
+/** Have a small AWS give these answers before those of the account. */
+static small_aws start_account(const scripted *rows, size_t count) {
+  static scripted script[64];
+  memcpy(script, rows, count * sizeof *rows);
+  memcpy(script + count, account, sizeof account);
+  return start_aws(script, count + ACCOUNT);
+}
+
+/** Make a deployment whose task is the small AWS itself. */
+static swerex_deployment *box_at(swerex_loop *loop, const char *more) {
+  char json[400];
+  snprintf(json, sizeof json, "{\"type\":\"fargate\",\"assign_public_ip\":false,\"port\":%s%s}",
+           strrchr(getenv("AWS_ENDPOINT_URL"), ':') + 1, more);
+  return swerex_get_deployment_json(loop, json, 0, NULL);
+}
+
+TEST(each_call_of_a_start_may_be_refused) {
+  for (size_t i = 0; strcmp(account[i].action, "/is_alive") != 0; i++) {
+    scripted refusal = {account[i].action, 400, REFUSED};
+    char words[80], undo[80];
+    swerex_error err = SWEREX_ERROR_INIT;
+    small_aws fake = start_account(&refusal, 1);
+    swerex_loop *loop = swerex_loop_new(NULL, NULL);
+    CHECK(!swerex_deployment_start(box_at(loop, ""), &err));
+    snprintf(words, sizeof words, "%s: No: not you", refusal.action);
+    CHECK_STR(err.message, words);
+    CHECK_INT(err.code, SWEREX_E_DEPLOYMENT_STARTUP);
+    swerex_error_clear(&err);
+    swerex_loop_free(loop);
+    const char *calls = stop_aws(&fake);
+    /* what was made goes, in the other order */
+    static const char *const made[][2] = {{"CreateCluster\n", "DeleteCluster\n"}, {"CreateRole\n", "DeleteRole\n"},
+                                          {"RegisterTaskDefinition\n", "DeleteTaskDefinitions\n"},
+                                          {"CreateSecurityGroup\n", "DeleteSecurityGroup\n"},
+                                          {"RunTask\n", "StopTask\n"}};
+    for (size_t k = 0; k < 5; k++) {
+      snprintf(undo, sizeof undo, "\n%s", made[k][1]);
+      bool refused = strncmp(made[k][0], refusal.action, strlen(made[k][0]) - 1) == 0;
+      bool there = strstr(calls, made[k][0]) != NULL && !refused;
+      CHECK((strstr(calls, undo) != NULL) == there);
+    }
+  }
+}
+
+TEST(a_task_that_runs_is_asked_after_and_stopped) {
+  static const scripted refusals[] = {{"StopTask", 400, REFUSED}};
+  small_aws fake = start_account(refusals, 1);
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_is_alive_response alive = {0};
+  swerex_deployment *box = box_at(loop, "");
+  CHECK(swerex_deployment_start(box, &err));
+  for (int i = 0; i < 2; i++) { /* it was just seen to run; it was long ago */
+    CHECK(swerex_deployment_is_alive(box, NULL, &alive, &err) && alive.is_alive);
+    swerex_is_alive_response_clear(&alive);
+    swerex__fargate_of(box)->looked -= 60;
+  }
+  CHECK(!swerex_deployment_stop(box, &err));
+  CHECK_INT(err.code, SWEREX_E_RUNTIME);
+  CHECK_STR(err.message, "StopTask: No: not you");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  const char *calls = stop_aws(&fake), *run = strstr(calls, "RunTask\n");
+  CHECK_STR(run, "RunTask\nDescribeTasks\n/is_alive\n/is_alive\nDescribeTasks\n/is_alive\n/close\nStopTask\n");
+}
+
 TEST_MAIN()

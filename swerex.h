@@ -23943,7 +23943,6 @@ static void swerex__aws_cancel_run(swerex_future *future) {
 static void swerex__aws_fail(swerex__aws_run *run, swerex_error *error) {
   swerex_future *future = run->future;
   swerex__aws_free_run(run);
-  future->cancel = NULL;
   swerex__loop_fail(future, error);
 }
 
@@ -24149,7 +24148,6 @@ static void swerex__aws_next(swerex__aws_run *run) {
   }
   swerex_future *future = run->future;
   swerex__aws_free_run(run);
-  future->cancel = NULL;
   swerex__loop_finish(future);
 }
 
@@ -24449,11 +24447,23 @@ static bool swerex__fargate_keep(char *out, size_t room, const char *text) {
   return ok;
 }
 
+/** Return a verdict, with the error of the start should it be the last. */
+static swerex__aws_verdict swerex__fargate_judge(swerex__aws_verdict verdict, swerex_error *err,
+                                                 const char *format, ...) SWEREX_PRINTF(3, 4);
+static swerex__aws_verdict swerex__fargate_judge(swerex__aws_verdict verdict, swerex_error *err,
+                                                 const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  swerex__err_vset(err, SWEREX_E_DEPLOYMENT_STARTUP, NULL, format, args);
+  va_end(args);
+  return verdict;
+}
+
 /** Refuse an answer in which something is missing. */
 static swerex__aws_verdict swerex__fargate_lacks(const swerex__aws_row *row, const char *what,
                                                  swerex_error *err) {
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s: the answer has no %s", row->action, what);
-  return SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(SWEREX__AWS_FAILED, err, "%s: the answer has no %s", row->action,
+                               what);
 }
 
 /* --- names -------------------------------------------------------------------------------- */
@@ -24616,11 +24626,11 @@ static swerex__aws_verdict swerex__fargate_described_cluster(void *owner,
     others = others || strncmp(swerex__answer_text(name, ""), "FARGATE", 7) != 0;
   }
   if (wanted == NULL || fargate->has_provider || !others) return SWEREX__AWS_DONE;
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                  "the cluster %s has capacity providers of its own, and %s is none of them: add "
-                  "it with `aws ecs put-cluster-capacity-providers`, or name another cluster",
-                  swerex__fargate_cluster(owner), wanted);
-  return SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(
+    SWEREX__AWS_FAILED, err,
+    "the cluster %s has capacity providers of its own, and %s is none of them: add it with `aws "
+    "ecs put-cluster-capacity-providers`, or name another cluster",
+    swerex__fargate_cluster(owner), wanted);
 }
 
 static bool swerex__fargate_create_cluster(void *owner, const swerex__aws_row *row,
@@ -24964,11 +24974,10 @@ static swerex__aws_verdict swerex__network_described_vpcs(void *owner, const swe
   if (!answer->ok) return SWEREX__AWS_FAILED;
   const char *vpc = swerex__answer_text(swerex__answer_first(answer->root, "vpcSet"), "vpcId");
   if (swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, vpc)) return SWEREX__AWS_DONE;
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                  "there is no default VPC in %s: name subnets in the configuration, or make one "
-                  "with `aws ec2 create-default-vpc`",
-                  fargate->aws->region);
-  return SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(SWEREX__AWS_FAILED, err,
+                               "there is no default VPC in %s: name subnets in the configuration, "
+                               "or make one with `aws ec2 create-default-vpc`",
+                               fargate->aws->region);
 }
 
 static bool swerex__network_describe_subnets(void *owner, const swerex__aws_row *row,
@@ -25006,11 +25015,10 @@ static swerex__aws_verdict swerex__network_described_subnets(void *owner,
     swerex__fargate_keep(fargate->vpc, sizeof fargate->vpc, swerex__answer_text(subnet, "vpcId"));
   }
   if (fargate->subnet_count > 0 && fargate->vpc[0] != '\0') return SWEREX__AWS_DONE;
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                  "no subnet to run in: the default VPC of %s has none that is available: name "
-                  "subnets in the configuration",
-                  fargate->aws->region);
-  return SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(SWEREX__AWS_FAILED, err,
+                               "no subnet to run in: the default VPC of %s has none that is "
+                               "available: name subnets in the configuration",
+                               fargate->aws->region);
 }
 
 static bool swerex__network_describe_group(void *owner, const swerex__aws_row *row,
@@ -25395,12 +25403,12 @@ static swerex__aws_verdict swerex__ecs_ran_task(void *owner, const swerex__aws_r
     return SWEREX__AWS_DONE;
   }
   const char *reason = swerex__answer_text(failure, "reason");
-  const char *detail = swerex__answer_text(failure, "detail");
+  const char *detail = swerex__answer_text(failure, "detail"), *id = answer->request_id;
   if (reason[0] == '\0') return swerex__fargate_lacks(row, "taskArn", err);
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s: no task was started: %s%s%s%s%s",
-                  row->action, reason, detail[0] == '\0' ? "" : ": ", detail,
-                  answer->request_id[0] == '\0' ? "" : " (request ", answer->request_id);
-  return swerex__answer_has(reason, "capacity") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(
+    swerex__answer_has(reason, "capacity") ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED, err,
+    "%s: no task was started: %s%s%s%s%s%s", row->action, reason, detail[0] == '\0' ? "" : ": ",
+    detail, id[0] == '\0' ? "" : " (request ", id, id[0] == '\0' ? "" : ")");
 }
 
 static bool swerex__ecs_describe_task(void *owner, const swerex__aws_row *row,
@@ -25458,9 +25466,8 @@ static void swerex__ecs_read_interface(swerex__fargate *fargate, const swerex__j
 /** Fail with why the task cannot be used. */
 static swerex__aws_verdict swerex__ecs_give_up(const swerex__fargate *fargate, const char *tail,
                                                swerex_error *err) {
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "%s%s%s", fargate->why,
-                  tail[0] == '\0' ? "" : "\nThe last of its log:\n", tail);
-  return SWEREX__AWS_FAILED;
+  return swerex__fargate_judge(SWEREX__AWS_FAILED, err, "%s%s%s", fargate->why,
+                               tail[0] == '\0' ? "" : "\nThe last of its log:\n", tail);
 }
 
 /** Look at a task that is awaited (WAIT), or that should run. */
@@ -25471,11 +25478,10 @@ static swerex__aws_verdict swerex__ecs_described_task(void *owner, const swerex_
   const swerex__json *task = swerex__answer_first(answer->root, "tasks");
   const char *status = swerex__answer_text(task, "lastStatus");
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  if (task == NULL) {
-    swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task %s is not known to AWS",
-                    fargate->task);
-    return answer->waited < SWEREX__ECS_MISSING_TIME ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED;
-  }
+  if (task == NULL)
+    return swerex__fargate_judge(
+      answer->waited < SWEREX__ECS_MISSING_TIME ? SWEREX__AWS_AGAIN : SWEREX__AWS_FAILED, err,
+      "the task %s is not known to AWS", fargate->task);
   if (strcmp(status, "STOPPED") == 0) swerex__ecs_note_stop(fargate, task);
   if (fargate->stopped || fargate->late)
     return swerex__fargate_logs(owner) == NULL ? swerex__ecs_give_up(fargate, "", err)
@@ -25488,9 +25494,8 @@ static swerex__aws_verdict swerex__ecs_described_task(void *owner, const swerex_
     return swerex__fargate_lacks(row, inside ? "privateIPv4Address" : "networkInterfaceId", err);
   }
   if (row->kind != SWEREX__FARGATE_WAIT) return SWEREX__AWS_DONE;
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "the task is still %s after %.0f seconds",
-                  status, answer->waited);
-  return SWEREX__AWS_AGAIN;
+  return swerex__fargate_judge(SWEREX__AWS_AGAIN, err, "the task is still %s after %.0f seconds",
+                               status, answer->waited);
 }
 
 static bool swerex__ecs_describe_interface(void *owner, const swerex__aws_row *row,
@@ -25515,11 +25520,11 @@ static swerex__aws_verdict swerex__ecs_described_interface(void *owner,
   if (swerex__fargate_keep(fargate->address, sizeof fargate->address,
                            swerex__answer_text(one, "association/publicIp")))
     return SWEREX__AWS_DONE;
-  swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                  "the task's network interface %s has no public address: run it in a public "
-                  "subnet, or set assign_public_ip to false and start from inside of the VPC",
-                  fargate->interface);
-  return SWEREX__AWS_AGAIN;
+  return swerex__fargate_judge(
+    SWEREX__AWS_AGAIN, err,
+    "the task's network interface %s has no public address: run it in a public subnet, or set "
+    "assign_public_ip to false and start from inside of the VPC",
+    fargate->interface);
 }
 
 static bool swerex__ecs_get_logs(void *owner, const swerex__aws_row *row, swerex__str *body) {
@@ -25786,7 +25791,6 @@ static void swerex__task_settle(swerex__fargate *fargate, swerex_error *error) {
   fargate->reaching = NULL;
   swerex__loop_free_future(fargate->probe);
   fargate->probe = NULL;
-  future->cancel = NULL;
   if (error == NULL)
     swerex__loop_finish(future);
   else
@@ -26546,7 +26550,6 @@ static void swerex__removal_end(swerex__teardown *teardown, swerex_error *error)
     swerex__err_set(&all, SWEREX_E_RUNTIME, "%zu failures, of which the first is: %s",
                     teardown->failed, teardown->failure.message);
   swerex__removal_free(teardown);
-  future->cancel = NULL;
   if (all.code == SWEREX_E_OK)
     swerex__loop_finish(future);
   else

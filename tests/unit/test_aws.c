@@ -873,6 +873,36 @@ TEST(each_call_of_a_start_may_be_refused) {
   }
 }
 
+TEST(answers_that_a_start_cannot_use) {
+  static const struct {
+    scripted script[2];
+    const char *more, *said;
+  } rows[] = {
+    {{{"CreateCluster", 200, "{}"}}, "", "CreateCluster: the answer has no clusterArn"},
+    {{{"GetRole", 200, "<R/>"}}, "", "GetRole: the answer has no Arn"},
+    {{{"RegisterTaskDefinition", 200, "{}"}}, "", "the answer has no taskDefinitionArn"},
+    {{{"DescribeSubnets", 200, "<R/>"}}, "", "no subnet to run in"},
+    {{{"RunTask", 200, "{}"}}, "", "RunTask: the answer has no taskArn"},
+    {{{"RunTask", 200, "{\"failures\":[{\"reason\":\"ENI\",\"detail\":\"d\"}],\"requestId\":\"r-1\"}"}}, "",
+     "RunTask: no task was started: ENI: d (request r-1)"},
+    {{{"RunTask", 400, REFUSED}, {"DeleteTaskDefinitions", 400, REFUSED}}, "", "RunTask: No: not you"},
+    {{{"DescribeClusters", 200, "{\"clusters\":[{\"status\":\"ACTIVE\",\"clusterArn\":\"arn:c\"}]}"},
+      {"PutClusterCapacityProviders", 400, REFUSED}}, ",\"capacity_provider\":\"FARGATE_SPOT\"",
+     "PutClusterCapacityProviders: No: not you"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    swerex_error err = SWEREX_ERROR_INIT;
+    small_aws fake = start_account(rows[i].script, rows[i].script[1].action == NULL ? 1 : 2);
+    swerex_loop *loop = swerex_loop_new(NULL, NULL);
+    CHECK(!swerex_deployment_start(box_at(loop, rows[i].more), &err));
+    CHECK(strstr(err.message, rows[i].said) != NULL);
+    if (strstr(err.message, rows[i].said) == NULL) printf("# %s\n", err.message);
+    swerex_error_clear(&err);
+    swerex_loop_free(loop);
+    stop_aws(&fake);
+  }
+}
+
 TEST(a_task_that_runs_is_asked_after_and_stopped) {
   static const scripted refusals[] = {{"StopTask", 400, REFUSED}};
   small_aws fake = start_account(refusals, 1);

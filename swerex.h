@@ -200,8 +200,8 @@
  *                                                                 profile login creds answer
  *   fargate What Fargate needs                                uses: sys log err str util json hash
  *                                                                 sign profile answer aws
- *   network The network of tasks: subnets, a security group   uses: sys err str json sign answer
- *                                                                 aws fargate
+ *   network The network of tasks: subnets, a security group   uses: sys str json sign answer aws
+ *                                                                 fargate
  *   ecs     Tasks in Fargate                                  uses: sys log err str util json doc
  *                                                                 sign profile answer aws fargate
  *   task    The deployment in Fargate                         uses: sys mem log err str util json
@@ -23098,7 +23098,7 @@ static void swerex__login_add_header(swerex__sign_request *request, swerex__str 
   swerex__str_printf(lines, "%s: %s\r\n", name, value);
 }
 
-/** Write the headers of a call whose body is there. Keys NULL: it is not signed. False: no memory */
+/** Write the headers of a call whose body is there; it is signed where there are keys. */
 static bool swerex__login_sign(swerex__web_call *call, const swerex__sign_keys *keys,
                                swerex__profile_service service, const char *action,
                                const char *region, double skew) {
@@ -25219,9 +25219,9 @@ static bool swerex__ecs_read_sizes(const void *deployment, int *cpu, int *memory
   if (small || *memory < least || *memory > most || *memory % swerex__ecs_sizes[row].step != 0)
     return swerex__err_set(
       err, SWEREX_E_VALIDATION,
-      "fargate_args.memory: %.40s MiB do not go with %g vCPU, which take %d to "
-      "%d in steps of %d",
-      mib == NULL ? "2048" : mib, *cpu / 1024.0, least, most, swerex__ecs_sizes[row].step);
+      "fargate_args.memory: %.40s MiB do not go with %g vCPU, which take %d to %d in steps of %d%s",
+      mib == NULL ? "2048" : mib, *cpu / 1024.0, least, most, swerex__ecs_sizes[row].step,
+      *cpu == 256 ? ", but not 1536" : "");
   number = gib == NULL ? 21 : swerex__ecs_number(gib, 1);
   *disk = number >= 21 && number <= 200 ? (int)number : 0;
   return *disk != 0 ||
@@ -26056,10 +26056,12 @@ static swerex__teardown_item *swerex__teardown_now(void *owner) {
 /** Add an item; NULL: no memory. One whose name cannot be is over at once. */
 static swerex__teardown_item *swerex__teardown_add(swerex__teardown *teardown,
                                                    swerex__teardown_kind kind, const char *name,
-                                                   const char *parent) {
+                                                   const char *parent, swerex_error *err) {
   if (!swerex__mem_reserve(&teardown->loop->allocator, &teardown->items, &teardown->room,
-                           teardown->count, sizeof(swerex__teardown_item)))
+                           teardown->count, sizeof(swerex__teardown_item))) {
+    swerex__err_memory(err);
     return NULL;
+  }
   swerex__teardown_item *item = swerex__teardown_at(teardown, teardown->count);
   memset(item, 0, sizeof *item);
   item->kind = kind;
@@ -26175,10 +26177,8 @@ static swerex__aws_verdict swerex__teardown_listed(void *owner, const swerex__aw
        arn != NULL; arn = arn->next) {
     const char *slash = arn->type == SWEREX__JSON_STRING ? strrchr(arn->string, '/') : NULL;
     if (slash == NULL || strncmp(slash + 1, prefix, strlen(prefix)) != 0) continue;
-    if (swerex__teardown_add(teardown, (swerex__teardown_kind)row->kind, arn->string, "") != NULL)
-      continue;
-    swerex__err_memory(err);
-    return SWEREX__AWS_FAILED;
+    if (!swerex__teardown_add(teardown, (swerex__teardown_kind)row->kind, arn->string, "", err))
+      return SWEREX__AWS_FAILED;
   }
   return SWEREX__AWS_DONE;
 }
@@ -26191,11 +26191,8 @@ static swerex__aws_verdict swerex__teardown_listed_groups(void *owner, const swe
   for (const swerex__json *group = swerex__answer_first(answer->root, "securityGroupInfo");
        group != NULL; group = group->next) {
     swerex__teardown_item *item = swerex__teardown_add(
-      teardown, SWEREX__TEARDOWN_GROUP, swerex__answer_text(group, "groupId"), "");
-    if (item == NULL) {
-      swerex__err_memory(err);
-      return SWEREX__AWS_FAILED;
-    }
+      teardown, SWEREX__TEARDOWN_GROUP, swerex__answer_text(group, "groupId"), "", err);
+    if (item == NULL) return SWEREX__AWS_FAILED;
     item->tagged = true;
     snprintf(item->state, sizeof item->state, "%.39s", swerex__answer_text(group, "groupName"));
   }
@@ -26213,22 +26210,19 @@ static swerex__aws_verdict swerex__teardown_listed_roles(void *owner, const swer
                *prefix = teardown->execution_role_prefix;
     if (name[0] == '\0' || strncmp(name, prefix, strlen(prefix)) != 0) continue;
     swerex__teardown_item *item =
-      swerex__teardown_add(teardown, SWEREX__TEARDOWN_ROLE, name, "");
-    if (item == NULL) {
-      swerex__err_memory(err);
-      return SWEREX__AWS_FAILED;
-    }
+      swerex__teardown_add(teardown, SWEREX__TEARDOWN_ROLE, name, "", err);
+    if (item == NULL) return SWEREX__AWS_FAILED;
     item->born = swerex__teardown_time(role, "CreateDate");
   }
   return SWEREX__AWS_DONE;
 }
 
-/** Go to the next item of a row's kind; false: there is none, and the next row begins anew. */
-static bool swerex__teardown_step(swerex__teardown *teardown, const swerex__aws_row *row,
-                                  bool wanted) {
+/** Go to the next item of a kind; false: there is none, and the next row begins anew. */
+static bool swerex__teardown_step(void *owner, int kind, bool wanted) {
+  swerex__teardown *teardown = (swerex__teardown *)owner;
   for (; teardown->next < teardown->count; teardown->next++) {
     const swerex__teardown_item *item = swerex__teardown_at(teardown, teardown->next);
-    if ((int)item->kind != row->kind || item->over) continue;
+    if ((int)item->kind != kind || item->over) continue;
     if (wanted && !swerex__teardown_wants(teardown, item)) continue;
     teardown->now = teardown->next++;
     return true;
@@ -26279,7 +26273,7 @@ static void swerex__teardown_address(const swerex__teardown_item *item, bool loo
 }
 
 static bool swerex__teardown_look(void *owner, const swerex__aws_row *row, swerex__str *body) {
-  if (!swerex__teardown_step((swerex__teardown *)owner, row, false)) return false;
+  if (!swerex__teardown_step(owner, row->kind, false)) return false;
   swerex__teardown_address(swerex__teardown_now(owner), true, body);
   return true;
 }
@@ -26294,7 +26288,17 @@ static const struct {
   {NULL, "taskDefinition", "status", "registeredAt"},
 };
 
-/** What cannot be looked at is another's, and left alone; so is what is gone. */
+/** Tell that an item cannot be looked at: it is another's, or gone, and is left alone. */
+static swerex__aws_verdict swerex__teardown_pass(void *owner, const swerex__aws_row *row,
+                                                 const swerex__answer *answer) {
+  if (!answer->ok)
+    swerex__log(&((swerex__teardown *)owner)->logger, SWEREX_LOG_WARNING,
+                "%s is left alone: %s: %s: %s", swerex__teardown_now(owner)->name, row->action,
+                answer->code, answer->message);
+  swerex__teardown_now(owner)->over = true;
+  return SWEREX__AWS_MORE;
+}
+
 static swerex__aws_verdict swerex__teardown_looked(void *owner, const swerex__aws_row *row,
                                                    const swerex__answer *answer,
                                                    swerex_error *err) {
@@ -26304,8 +26308,7 @@ static swerex__aws_verdict swerex__teardown_looked(void *owner, const swerex__aw
     list != NULL ? swerex__answer_first(answer->root, list)
                  : swerex__json_get(answer->root, swerex__teardown_looks[row->kind].one);
   (void)err;
-  item->over = !answer->ok || one == NULL;
-  if (item->over) return SWEREX__AWS_MORE;
+  if (!answer->ok || one == NULL) return swerex__teardown_pass(owner, row, answer);
   const char *state = swerex__answer_text(one, swerex__teardown_looks[row->kind].state);
   const swerex__json *tags = row->kind == SWEREX__TEARDOWN_DEFINITION ? answer->root : one;
   snprintf(item->state, sizeof item->state, "%.39s", state);
@@ -26321,17 +26324,17 @@ static swerex__aws_verdict swerex__teardown_looked_at_role(void *owner, const sw
                                                            const swerex__answer *answer,
                                                            swerex_error *err) {
   swerex__teardown_item *item = swerex__teardown_now(owner);
-  (void)row, (void)err;
-  if (answer->ok && swerex__teardown_has_tag(swerex__answer_first(answer->root, "Tags")))
-    item->tagged = true;
+  (void)err;
+  if (!answer->ok) return swerex__teardown_pass(owner, row, answer);
+  item->tagged = item->tagged || /* on an earlier page */
+                 swerex__teardown_has_tag(swerex__answer_first(answer->root, "Tags"));
   return SWEREX__AWS_MORE;
 }
 
 static bool swerex__teardown_list_tasks(void *owner, const swerex__aws_row *row,
                                         swerex__str *body) {
-  swerex__aws_row clusters = *row;
-  clusters.kind = SWEREX__TEARDOWN_CLUSTER;
-  if (!swerex__teardown_step((swerex__teardown *)owner, &clusters, false)) return false;
+  (void)row;
+  if (!swerex__teardown_step(owner, SWEREX__TEARDOWN_CLUSTER, false)) return false;
   swerex__str_putc(body, '{');
   swerex__aws_member(body, "cluster", swerex__teardown_now(owner)->name);
   swerex__str_putc(body, '}');
@@ -26346,13 +26349,10 @@ static swerex__aws_verdict swerex__teardown_listed_tasks(void *owner, const swer
   snprintf(cluster, sizeof cluster, "%s", swerex__teardown_now(owner)->name);
   if (!swerex__teardown_check(teardown, row, answer)) return SWEREX__AWS_MORE;
   for (const swerex__json *arn = swerex__answer_first(answer->root, "taskArns"); arn != NULL;
-       arn = arn->next) {
-    if (arn->type == SWEREX__JSON_STRING &&
-        swerex__teardown_add(teardown, SWEREX__TEARDOWN_TASK, arn->string, cluster) != NULL)
-      continue;
-    swerex__err_memory(err);
-    return SWEREX__AWS_FAILED;
-  }
+       arn = arn->next)
+    if (!swerex__teardown_add(teardown, SWEREX__TEARDOWN_TASK, swerex__answer_text(arn, ""),
+                              cluster, err))
+      return SWEREX__AWS_FAILED;
   return SWEREX__AWS_MORE;
 }
 
@@ -26389,20 +26389,20 @@ static const swerex__aws_row swerex__teardown_look_rows[] = {
 /* --- removing ----------------------------------------------------------------------------- */
 
 static bool swerex__removal_remove(void *owner, const swerex__aws_row *row, swerex__str *body) {
-  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  if (!swerex__teardown_step(owner, row->kind, true)) return false;
   swerex__teardown_address(swerex__teardown_now(owner), false, body);
   return true;
 }
 
 static bool swerex__removal_await(void *owner, const swerex__aws_row *row, swerex__str *body) {
-  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  if (!swerex__teardown_step(owner, row->kind, true)) return false;
   swerex__teardown_address(swerex__teardown_now(owner), true, body);
   return true;
 }
 
 /** Only what is active can be deregistered. */
 static bool swerex__removal_deregister(void *owner, const swerex__aws_row *row, swerex__str *body) {
-  while (swerex__teardown_step((swerex__teardown *)owner, row, true)) {
+  while (swerex__teardown_step(owner, row->kind, true)) {
     if (strcmp(swerex__teardown_now(owner)->state, "ACTIVE") != 0) continue;
     swerex__teardown_address(swerex__teardown_now(owner), false, body);
     return true;
@@ -26412,7 +26412,7 @@ static bool swerex__removal_deregister(void *owner, const swerex__aws_row *row, 
 
 static bool swerex__removal_delete_definition(void *owner, const swerex__aws_row *row,
                                               swerex__str *body) {
-  if (!swerex__teardown_step((swerex__teardown *)owner, row, true)) return false;
+  if (!swerex__teardown_step(owner, row->kind, true)) return false;
   swerex__str_puts(body, "{\"taskDefinitions\":[");
   swerex__json_add_text(body, swerex__teardown_now(owner)->name);
   swerex__str_puts(body, "]}");
@@ -26487,11 +26487,9 @@ static swerex__aws_verdict swerex__removal_listed_policies(void *owner, const sw
        answer->ok && policy != NULL; policy = policy->next) {
     swerex__teardown_item *item = swerex__teardown_add(
       teardown, attached ? SWEREX__TEARDOWN_ATTACHED : SWEREX__TEARDOWN_INLINE,
-      attached ? swerex__answer_text(policy, "PolicyArn") : swerex__answer_text(policy, ""), role);
-    if (item == NULL) {
-      swerex__err_memory(err);
-      return SWEREX__AWS_FAILED;
-    }
+      attached ? swerex__answer_text(policy, "PolicyArn") : swerex__answer_text(policy, ""), role,
+      err);
+    if (item == NULL) return SWEREX__AWS_FAILED;
     item->tagged = true;
   }
   return SWEREX__AWS_MORE;
@@ -26575,12 +26573,12 @@ static void swerex__removal_on_removed(swerex_future *inner, void *user_data) {
   swerex__removal_end((swerex__teardown *)user_data, &error);
 }
 
-/** Ask whether what was found is to go. */
-static bool swerex__removal_confirm(swerex__teardown *teardown) {
+/** Ask whether what was found is to go. False: it is not, or *err says why nobody was asked. */
+static bool swerex__removal_confirm(swerex__teardown *teardown, swerex_error *err) {
   swerex_fargate_item *list = (swerex_fargate_item *)swerex__mem_grow(
     &teardown->loop->allocator, NULL, teardown->count + 1, sizeof *list);
   size_t count = 0;
-  if (list == NULL) return false;
+  if (list == NULL) return swerex__err_memory(err);
   for (int kind = SWEREX__TEARDOWN_TASK; kind <= SWEREX__TEARDOWN_ROLE; kind++)
     for (size_t i = 0; i < teardown->count; i++) {
       const swerex__teardown_item *item = swerex__teardown_at(teardown, i);
@@ -26598,7 +26596,7 @@ static void swerex__removal_on_looked(swerex_future *inner, void *user_data) {
   swerex_error error = SWEREX_ERROR_INIT;
   if (!inner->ok) {
     swerex__err_move(&error, &inner->error);
-  } else if (swerex__removal_confirm(teardown)) {
+  } else if (swerex__removal_confirm(teardown, &error)) {
     swerex__loop_free_future(inner);
     swerex__removal_run(teardown, swerex__removal_remove_rows,
                         SWEREX__SYS_COUNT(swerex__removal_remove_rows), swerex__removal_on_removed);

@@ -183,7 +183,7 @@ static void try_teardown(lines *answers) {
   teardown.execution_role_prefix = role;
   run_rows(&teardown, swerex__teardown_look_rows, SWEREX__SYS_COUNT(swerex__teardown_look_rows),
            answers);
-  require(swerex__removal_confirm(&teardown) || true);
+  require(swerex__removal_confirm(&teardown, NULL) || true);
   run_rows(&teardown, swerex__removal_remove_rows,
            SWEREX__SYS_COUNT(swerex__removal_remove_rows), answers);
   swerex__err_clear(&teardown.failure);

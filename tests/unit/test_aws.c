@@ -337,7 +337,7 @@ TEST(bad_configurations) {
     {"\"cpu_architecture\":\"mips\"", "X86_64"},
     {"\"fargate_args\":{\"vcpus\":\"3\"}", "vcpus"},
     {"\"fargate_args\":{\"vcpus\":\"4\",\"memory\":\"2048\"}", "8192 to 30720"},
-    {"\"fargate_args\":{\"vcpus\":\".25\",\"memory\":\"1536\"}", "memory"},
+    {"\"fargate_args\":{\"vcpus\":\".25\",\"memory\":\"1536\"}", "but not 1536"},
     {"\"fargate_args\":{\"ephemeral_storage\":\"5\"}", "21 to 200"},
     {"\"fargate_args\":{\"containerOverrides\":\"[]\"}", "containerOverrides"},
     {"\"execution_role_prefix\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "51"},
@@ -923,6 +923,81 @@ TEST(a_task_that_runs_is_asked_after_and_stopped) {
   swerex_loop_free(loop);
   const char *calls = stop_aws(&fake), *run = strstr(calls, "RunTask\n");
   CHECK_STR(run, "RunTask\nDescribeTasks\n/is_alive\n/is_alive\nDescribeTasks\n/is_alive\n/close\nStopTask\n");
+}
+
+#define TAGS "\"tags\":[{\"key\":\"origin\",\"value\":\"swe-rex-deployment-auto\"}]"
+#define XML_TAGS "<Tags><member><Key>origin</Key><Value>swe-rex-deployment-auto</Value></member></Tags>"
+#define ROLES(name, more) XML("ListRoles", "<Roles><member><RoleName>swe-rex-execution-role-" name "</RoleName></member></Roles>" more)
+
+static char told[4096]; /* items and messages, a line each */
+
+static void on_item(void *user_data, const swerex_fargate_item *item, const swerex_error *err) {
+  size_t size = strlen(told);
+  (void)user_data;
+  snprintf(told + size, sizeof told - size, "%s %s%s\n", item->kind, item->name, err == NULL ? "" : ": stays");
+}
+
+static void on_message(void *user_data, const swerex_log_record *record) {
+  size_t size = strlen(told);
+  (void)user_data;
+  if (record->level >= SWEREX_LOG_WARNING)
+    snprintf(told + size, sizeof told - size, "%s\n", record->message);
+}
+
+TEST(a_teardown_that_may_not_do_all) {
+  static const scripted script[] = {
+    {"ListClusters", 200, "{\"clusterArns\":[\"arn:cluster/c\",7]}"},
+    {"DescribeClusters", 200, "{\"clusters\":[{\"status\":\"ACTIVE\"," TAGS "}]}"},
+    {"ListTasks", 200, "{\"taskArns\":[\"arn:t/1\",\"arn:t/2\",7]}"},
+    {"DescribeTasks", 200, "{\"tasks\":[{\"lastStatus\":\"RUNNING\"}]}"},
+    {"DescribeTasks", 200, "{\"tasks\":[{\"lastStatus\":\"RUNNING\"}]}"},
+    {"DescribeTasks", 200, "{\"tasks\":[{\"lastStatus\":\"STOPPED\"}]}"},
+    {"StopTask", 400, REFUSED},
+    {"StopTask", 200, "{}"},
+    {"ListTaskDefinitions", 200, "{\"taskDefinitionArns\":[\"d/swe-rex-task-1:1\",\"d/swe-rex-task-2:1\",\"d/mine:1\"]}"},
+    {"ListTaskDefinitions", 200, "{}"},
+    {"DescribeTaskDefinition", 400, REFUSED},
+    {"DescribeTaskDefinition", 200, "{\"taskDefinition\":{\"status\":\"ACTIVE\"}," TAGS "}"},
+    {"DescribeSecurityGroups", 200, "<R><securityGroupInfo><item><groupId>sg-1</groupId></item></securityGroupInfo></R>"},
+    {"ListRoles", 200, ROLES("1", "<IsTruncated>true</IsTruncated><Marker>m 1</Marker>")},
+    {"ListRoles", 200, ROLES("2", "")},
+    {"ListRoleTags", 403, "<R><Error><Code>AccessDenied</Code><Message>not you</Message></Error></R>"},
+    {"ListRoleTags", 200, XML("ListRoleTags", XML_TAGS)},
+    {"ListAttachedRolePolicies", 200,
+     XML("ListAttachedRolePolicies", "<AttachedPolicies><member><PolicyArn>p</PolicyArn></member></AttachedPolicies>")},
+    {"DetachRolePolicy", 404, "<R><Error><Code>NoSuchEntity</Code></Error></R>"},
+    {"DeleteRole", 403, "<R><Error><Code>AccessDenied</Code></Error></R>"},
+  };
+  small_aws fake = start_account(script, sizeof script / sizeof *script);
+  swerex_fargate_teardown_options options;
+  swerex_loop_options quiet;
+  swerex_error err = SWEREX_ERROR_INIT;
+  memset(&options, 0, sizeof options);
+  memset(&quiet, 0, sizeof quiet);
+  options.on_item = on_item;
+  quiet.logger.write = on_message;
+  swerex_loop *loop = swerex_loop_new(&quiet, NULL);
+  CHECK(!swerex_fargate_teardown(loop, &options, &err));
+  CHECK_INT(err.code, SWEREX_E_RUNTIME);
+  CHECK_STR(err.message, "2 failures, of which the first is: task arn:t/1: StopTask: No: not you");
+  CHECK_STR(told, "d/swe-rex-task-1:1 is left alone: DescribeTaskDefinition: No: not you\n"
+                  "swe-rex-execution-role-1 is left alone: ListRoleTags: AccessDenied: not you\n"
+                  "task arn:t/1: stays\ntask arn:t/2\ncluster arn:cluster/c\n"
+                  "task definition d/swe-rex-task-2:1\nsecurity group sg-1\n"
+                  "role swe-rex-execution-role-2: stays\n");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  stop_aws(&fake);
+}
+
+TEST(a_list_without_an_end) {
+  static const scripted script[] = {{"ListClusters", 200, "{\"nextToken\":\"t\"}"}};
+  small_aws fake = start_aws(script, 1);
+  swerex_error err = SWEREX_ERROR_INIT;
+  tear_down(NULL, &err);
+  CHECK_STR(err.message, "ListClusters: it answers with the same page again");
+  swerex_error_clear(&err);
+  CHECK_STR(stop_aws(&fake), "ListClusters\nListClusters\n");
 }
 
 TEST_MAIN()

@@ -25393,6 +25393,7 @@ static void swerex__ecs_tell_logs(swerex_deployment *deployment) {
 static swerex__aws_verdict swerex__ecs_ran_task(void *owner, const swerex__aws_row *row,
                                                 const swerex__answer *answer, swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
+  fargate->asked = answer->lost || answer->status >= 500; /* else a refused one is none */
   if (!answer->ok && swerex__answer_has(answer->message, "unable to assume"))
     return SWEREX__AWS_AGAIN;
   if (!answer->ok) return SWEREX__AWS_FAILED;
@@ -25570,16 +25571,17 @@ static bool swerex__ecs_list_task(void *owner, const swerex__aws_row *row, swere
   return true;
 }
 
+/** One that was just asked for is not in the list yet, or was never made. */
 static swerex__aws_verdict swerex__ecs_listed_task(void *owner, const swerex__aws_row *row,
                                                    const swerex__answer *answer,
                                                    swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(owner);
   const swerex__json *arn = swerex__answer_first(answer->root, "taskArns");
-  (void)row, (void)err;
+  (void)err;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  if (arn != NULL && arn->type == SWEREX__JSON_STRING)
-    swerex__fargate_keep(fargate->task, sizeof fargate->task, arn->string);
-  return SWEREX__AWS_DONE;
+  bool found = swerex__fargate_keep(fargate->task, sizeof fargate->task,
+                                    swerex__answer_text(arn, ""));
+  return found || answer->waited >= row->patience ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
 }
 
 static bool swerex__ecs_stop_task(void *owner, const swerex__aws_row *row, swerex__str *body) {
@@ -25613,6 +25615,7 @@ static swerex__aws_verdict swerex__ecs_stopped_task(void *owner, const swerex__a
 #define SWEREX__TASK_RUNTIME_TIMEOUT 60.0
 #define SWEREX__TASK_CLOSE_TIME 5.0
 #define SWEREX__TASK_START_TIME 600.0 /* for a task to run */
+#define SWEREX__TASK_LIST_TIME 5.0    /* for one that was asked for to be listed */
 #define SWEREX__TASK_LOOK 5.0         /* seconds between two looks at the task */
 #define SWEREX__TASK_OVERRIDES_MAX 8192
 
@@ -25704,7 +25707,8 @@ static const swerex__aws_row swerex__task_task_rows[] = {
   {SWEREX__PROFILE_LOGS, "GetLogEvents", 0, swerex__ecs_get_logs, swerex__ecs_got_logs, 6, 1},
 };
 static const swerex__aws_row swerex__task_no_task_rows[] = {
-  {SWEREX__PROFILE_ECS, "ListTasks", 0, swerex__ecs_list_task, swerex__ecs_listed_task, 0, 0},
+  {SWEREX__PROFILE_ECS, "ListTasks", 0, swerex__ecs_list_task, swerex__ecs_listed_task,
+   SWEREX__TASK_LIST_TIME, 0.5},
   {SWEREX__PROFILE_ECS, "StopTask", 0, swerex__ecs_stop_task, swerex__ecs_stopped_task, 0, 0},
 };
 /** How a task is that does not answer. */

@@ -447,6 +447,22 @@ TEST(tasks_that_are_not_known) {
   swerex_loop_free(loop);
 }
 
+TEST(a_task_whose_answer_was_not_awaited) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment *box = named(loop, "{\"type\":\"fargate\"}");
+  swerex__fargate *fargate = swerex__fargate_of(box);
+  swerex_error err = SWEREX_ERROR_INIT;
+  CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[]}", 0, NULL, &err), SWEREX__AWS_AGAIN);
+  CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[]}", 6, NULL, &err), SWEREX__AWS_DONE);
+  CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[\"t\"]}", 0, NULL, &err), SWEREX__AWS_DONE);
+  CHECK_STR(fargate->task, "t");
+  fargate->asked = true; /* and refused: there is none to be looked for */
+  CHECK_INT(judge(box, swerex__task_task_rows, "{}", 0, NULL, &err), SWEREX__AWS_FAILED);
+  CHECK(!fargate->asked);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
 TEST(is_alive_says_what_the_task_does) {
   static const struct {
     const char *json, *message; /* NULL: it runs */

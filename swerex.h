@@ -205,8 +205,9 @@
  *   ecs     Tasks in Fargate                                  uses: sys log err str util json doc
  *                                                                 sign profile answer aws fargate
  *   task    The deployment in Fargate                         uses: sys mem log err str util json
- *                                                                 model loop rt remote dep profile
- *                                                                 answer aws fargate network ecs
+ *                                                                 model loop remote dep reach
+ *                                                                 profile answer aws fargate
+ *                                                                 network ecs
  *   teardown What Fargate deployments have left: looking      uses: mem log err str json sign
  *                                                                 profile answer aws fargate
  *   removal What Fargate deployments have left: removing      uses: sys mem err str json loop
@@ -20633,17 +20634,26 @@ static bool swerex__dep_add_hook(swerex_deployment *deployment, swerex_deploymen
   return true;
 }
 
-#ifdef SWEREX__SYS_MODAL
+#if !defined(SWEREX_NO_FARGATE) || defined(SWEREX__SYS_MODAL)
 
 /* =============================================================================================
  * [reach] Runtimes waited for, with looks at where they run
  * ========================================================================================== */
 
+/**
+ * Look at what a runtime runs in that does not answer. `late`: what was said instead of an answer,
+ * where there is no more time; else NULL. The wait fails where the future does, or where it has an
+ * is_alive response that says no.
+ */
+typedef swerex_future *swerex__reach_look(swerex_deployment *deployment, const char *late,
+                                          swerex_error *err);
+
 /** A wait for the runtime to answer, with looks at what it runs in. */
 typedef struct swerex__reach {
   swerex_deployment *deployment;
   swerex_future *future, *probe;
-  double seconds, deadline, look;
+  swerex__reach_look *look;
+  double seconds, deadline, pause;
   bool late;
   char last[512]; /* that the runtime has said */
 } swerex__reach;
@@ -20689,7 +20699,7 @@ static void swerex__reach_on_looked(swerex_future *probe, void *user_data) {
   swerex_error error = SWEREX_ERROR_INIT;
   if (!probe->ok)
     swerex__err_move(&error, &probe->error);
-  else if (!seen->is_alive)
+  else if (seen != NULL && !seen->is_alive)
     swerex__err_set(&error, SWEREX_E_DEPLOYMENT_STARTUP, "%s",
                     seen->message.data == NULL ? "it has ended" : seen->message.data);
   else if (reaching->late)
@@ -20713,22 +20723,23 @@ static void swerex__reach_on_asked(swerex_future *probe, void *user_data) {
   }
   snprintf(reaching->last, sizeof reaching->last, "%s", probe->error.message);
   reaching->late = swerex__util_now() >= reaching->deadline;
-  probe = deployment->kind->is_alive(deployment, &error);
+  probe = reaching->look(deployment, reaching->late ? reaching->last : NULL, &error);
   swerex__reach_probe(reaching, probe, swerex__reach_on_looked, &error);
 }
 
 static void swerex__reach_ask_runtime(swerex__reach *reaching) {
   swerex_error error = SWEREX_ERROR_INIT;
   double left = reaching->deadline - swerex__util_now();
-  if (left > reaching->look) left = reaching->look;
+  if (left > reaching->pause) left = reaching->pause;
   swerex_future *probe = swerex__rt_wait_until_alive(reaching->deployment->runtime,
                                                      left > 0.1 ? left : 0.1, &error);
   swerex__reach_probe(reaching, probe, swerex__reach_on_asked, &error);
 }
 
-/** Wait for the runtime to answer; every `look` seconds the kind's is_alive is asked. */
+/** Wait for the runtime to answer; every `pause` seconds there is a look at what it runs in. */
 static swerex_future *swerex__reach_runtime(swerex_deployment *deployment, double seconds,
-                                            double look, swerex_error *err) {
+                                            double pause, swerex__reach_look *look,
+                                            swerex_error *err) {
   swerex_future *future = swerex__loop_promise(deployment->loop, NULL, err);
   if (future == NULL) return NULL;
   swerex__reach *reaching =
@@ -20743,13 +20754,14 @@ static swerex_future *swerex__reach_runtime(swerex_deployment *deployment, doubl
   reaching->seconds = seconds;
   reaching->deadline = swerex__util_now() + seconds;
   reaching->look = look;
+  reaching->pause = pause;
   future->operation = reaching;
   future->cancel = swerex__reach_cancel;
   swerex__reach_ask_runtime(reaching);
   return future;
 }
 
-#endif /* SWEREX__SYS_MODAL */
+#endif
 
 #if !defined(SWEREX_NO_DOCKER) || defined(SWEREX__SYS_MODAL)
 
@@ -24399,8 +24411,6 @@ typedef struct swerex__fargate {
   bool stopped, late;
   char why[1024]; /* it stopped, or did not answer */
   double looked;  /* when the task was last seen running */
-  swerex_future *reaching, *probe;
-  double deadline;
 } swerex__fargate;
 
 static swerex__fargate *swerex__fargate_of(const void *deployment) {
@@ -25787,81 +25797,16 @@ static swerex_future *swerex__task_open(swerex_deployment *deployment, swerex_er
 
 /* --- reaching it -------------------------------------------------------------------------- */
 
-static void swerex__task_ask(swerex_deployment *deployment);
-
-/** End the step: well, or with an error, which is used up. */
-static void swerex__task_settle(swerex__fargate *fargate, swerex_error *error) {
-  swerex_future *future = fargate->reaching;
-  fargate->reaching = NULL;
-  swerex__loop_free_future(fargate->probe);
-  fargate->probe = NULL;
-  if (error == NULL)
-    swerex__loop_finish(future);
-  else
-    swerex__loop_fail(future, error);
-}
-
-static void swerex__task_await(swerex_deployment *deployment, swerex_future *future,
-                               void (*then)(swerex_future *, void *), swerex_error *error) {
+/** See what the task does whose server does not answer, and end the start if it is late. */
+static swerex_future *swerex__task_look(swerex_deployment *deployment, const char *late,
+                                        swerex_error *err) {
   swerex__fargate *fargate = swerex__fargate_of(deployment);
-  fargate->probe = future;
-  if (future == NULL) {
-    swerex__task_settle(fargate, error);
-    return;
-  }
-  swerex__loop_hide(future);
-  swerex__loop_then(future, then, deployment);
-}
-
-static void swerex__task_on_look(swerex_future *future, void *user_data) {
-  swerex_deployment *deployment = (swerex_deployment *)user_data;
-  swerex__fargate *fargate = swerex__fargate_of(deployment);
-  if (!future->ok) {
-    swerex_error error = SWEREX_ERROR_INIT;
-    swerex__err_move(&error, &future->error);
-    swerex__task_settle(fargate, &error);
-    return;
-  }
-  swerex__loop_free_future(future);
-  fargate->probe = NULL;
-  swerex__task_ask(deployment);
-}
-
-/** The server answers, or has not for a while: see what the task does. */
-static void swerex__task_on_probe(swerex_future *future, void *user_data) {
-  swerex_deployment *deployment = (swerex_deployment *)user_data;
-  swerex__fargate *fargate = swerex__fargate_of(deployment);
-  swerex_error error = SWEREX_ERROR_INIT;
-  if (future->ok) {
-    swerex__task_settle(fargate, NULL);
-    return;
-  }
-  fargate->late = swerex__util_now() >= fargate->deadline;
-  if (fargate->late)
+  fargate->late = late != NULL;
+  if (late != NULL)
     snprintf(fargate->why, sizeof fargate->why,
-             "the server in the task has not answered in time (runtime_timeout): %.700s",
-             future->error.message);
-  swerex__loop_free_future(future);
-  future = swerex__aws_start(fargate->aws, swerex__task_look_rows,
-                             SWEREX__SYS_COUNT(swerex__task_look_rows), deployment, NULL, &error);
-  swerex__task_await(deployment, future, swerex__task_on_look, &error);
-}
-
-static void swerex__task_ask(swerex_deployment *deployment) {
-  const swerex__fargate *fargate = swerex__fargate_of(deployment);
-  swerex_error error = SWEREX_ERROR_INIT;
-  double left = fargate->deadline - swerex__util_now();
-  if (left > SWEREX__TASK_LOOK) left = SWEREX__TASK_LOOK;
-  swerex_future *future =
-    swerex__rt_wait_until_alive(deployment->runtime, left > 0.1 ? left : 0.1, &error);
-  swerex__task_await(deployment, future, swerex__task_on_probe, &error);
-}
-
-static void swerex__task_cancel_reach(swerex_future *future) {
-  swerex__fargate *fargate = swerex__fargate_of(future->operation);
-  fargate->reaching = NULL;
-  swerex__loop_free_future(fargate->probe);
-  fargate->probe = NULL;
+             "the server in the task has not answered in time (runtime_timeout): %.700s", late);
+  return swerex__aws_start(fargate->aws, swerex__task_look_rows,
+                           SWEREX__SYS_COUNT(swerex__task_look_rows), deployment, NULL, err);
 }
 
 static swerex_future *swerex__task_reach(swerex_deployment *deployment, swerex_error *err) {
@@ -25874,16 +25819,10 @@ static swerex_future *swerex__task_reach(swerex_deployment *deployment, swerex_e
   remote.port = swerex__fargate_port(deployment);
   remote.timeout = 5; /* the internet is not the loopback */
   swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
-  swerex_future *future =
-    deployment->runtime == NULL ? NULL : swerex__loop_promise(deployment->loop, NULL, err);
-  if (future == NULL) return NULL;
+  if (deployment->runtime == NULL) return NULL;
   if (seconds == 0) seconds = SWEREX__TASK_RUNTIME_TIMEOUT;
-  fargate->deadline = swerex__util_now() + (seconds < 0 ? 1e9 : seconds);
-  fargate->reaching = future;
-  future->operation = deployment;
-  future->cancel = swerex__task_cancel_reach;
-  swerex__task_ask(deployment);
-  return future;
+  return swerex__reach_runtime(deployment, seconds < 0 ? 1e9 : seconds, SWEREX__TASK_LOOK,
+                               swerex__task_look, err);
 }
 
 /* --- the kind ----------------------------------------------------------------------------- */
@@ -25982,9 +25921,7 @@ static bool swerex__task_check(swerex_deployment *deployment, swerex_error *err)
 }
 
 static void swerex__task_release(swerex_deployment *deployment) {
-  swerex__fargate *fargate = swerex__fargate_of(deployment);
-  swerex__loop_free_future(fargate->probe);
-  swerex__aws_free(fargate->aws);
+  swerex__aws_free(swerex__fargate_of(deployment)->aws);
 }
 
 static const swerex__dep_step swerex__task_steps[] = {
@@ -30872,6 +30809,12 @@ static swerex_future *swerex__sandbox_is_alive(swerex_deployment *deployment, sw
                              swerex__model_of(SWEREX_MODEL_IS_ALIVE_RESPONSE), err);
 }
 
+static swerex_future *swerex__sandbox_look(swerex_deployment *deployment, const char *late,
+                                           swerex_error *err) {
+  (void)late; /* [reach] says it */
+  return swerex__sandbox_is_alive(deployment, err);
+}
+
 static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swerex_error *err) {
   swerex__modal *modal = swerex__modal_of(deployment);
   double timeout = swerex__modal_config(modal)->runtime_timeout;
@@ -30889,7 +30832,7 @@ static swerex_future *swerex__sandbox_reach(swerex_deployment *deployment, swere
   swerex__dep_own(deployment, swerex__remote_new(deployment->loop, &remote, err));
   if (deployment->runtime == NULL) return NULL;
   return swerex__reach_runtime(deployment, modal->deadline - swerex__util_now(),
-                               SWEREX__SANDBOX_LOOK, err);
+                               SWEREX__SANDBOX_LOOK, swerex__sandbox_look, err);
 }
 
 /* --- the kind ----------------------------------------------------------------------------- */

@@ -889,9 +889,17 @@ TEST(each_call_of_a_start_may_be_refused) {
   }
 }
 
+/** A task at an address where nobody listens. */
+#define NOBODY                                                                                     \
+  {                                                                                                \
+    "DescribeTasks", 200,                                                                          \
+      "{\"tasks\":[{\"lastStatus\":\"RUNNING\",\"attachments\":[{\"type\":\"ElasticNetworkInterface\","    \
+      "\"details\":[{\"name\":\"privateIPv4Address\",\"value\":\"127.0.0.2\"}]}]}]}"                     \
+  }
+
 TEST(answers_that_a_start_cannot_use) {
   static const struct {
-    scripted script[2];
+    scripted script[3];
     const char *more, *said;
   } rows[] = {
     {{{"CreateCluster", 200, "{}"}}, "", "CreateCluster: the answer has no clusterArn"},
@@ -905,10 +913,18 @@ TEST(answers_that_a_start_cannot_use) {
     {{{"DescribeClusters", 200, "{\"clusters\":[{\"status\":\"ACTIVE\",\"clusterArn\":\"arn:c\"}]}"},
       {"PutClusterCapacityProviders", 400, REFUSED}}, ",\"capacity_provider\":\"FARGATE_SPOT\"",
      "PutClusterCapacityProviders: No: not you"},
+    {{NOBODY, {"GetLogEvents", 200, "{\"events\":[{\"message\":\"bye\"}]}"}}, ",\"runtime_timeout\":0.2",
+     "the server in the task has not answered in time (runtime_timeout): "},
+    {{NOBODY, {"DescribeTasks", 200, "{\"tasks\":[{\"lastStatus\":\"STOPPED\",\"stopCode\":\"Spot\"}]}"},
+      {"GetLogEvents", 200, "{\"events\":[{\"message\":\"bye\"}]}"}}, ",\"runtime_timeout\":0.2",
+     "the task has stopped: Spot\nThe last of its log:\nbye\n"},
+    {{NOBODY, {"DescribeTasks", 400, REFUSED}}, ",\"runtime_timeout\":0.2", "DescribeTasks: No: not you"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     swerex_error err = SWEREX_ERROR_INIT;
-    small_aws fake = start_account(rows[i].script, rows[i].script[1].action == NULL ? 1 : 2);
+    size_t count = 1;
+    while (count < 3 && rows[i].script[count].action != NULL) count++;
+    small_aws fake = start_account(rows[i].script, count);
     swerex_loop *loop = swerex_loop_new(NULL, NULL);
     CHECK(!swerex_deployment_start(box_at(loop, rows[i].more), &err));
     CHECK(strstr(err.message, rows[i].said) != NULL);

@@ -5402,11 +5402,11 @@ struct swerex_runtime {
 
 static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
                              swerex_future *future, swerex_error *err) {
-  swerex__rt_start *start = runtime->kind->start[verb];
-  if (start != NULL) return start(runtime, request, future, err);
-  if (runtime->kind->any != NULL) return runtime->kind->any(runtime, verb, request, future, err);
+  const swerex__rt_kind *kind = runtime->kind;
+  if (kind->start[verb] != NULL) return kind->start[verb](runtime, request, future, err);
+  if (kind->any != NULL) return kind->any(runtime, verb, request, future, err);
   return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "%s: the %s runtime has no such verb",
-                         swerex__rt_rows[verb].name, runtime->kind->name);
+                         swerex__rt_rows[verb].name, kind->name);
 }
 
 static const swerex__model *swerex__rt_request_model(swerex__rt_verb verb) {
@@ -7688,9 +7688,11 @@ static bool swerex__keeper_receive(const swerex__keeper_state *keeper,
     struct cmsghdr align;
     char bytes[CMSG_SPACE(SWEREX__KEEPER_FDS * sizeof(int))];
   } control;
-  struct iovec part = {request, sizeof *request};
+  struct iovec part;
   struct msghdr message;
   ssize_t n;
+  part.iov_base = request;
+  part.iov_len = sizeof *request;
   memset(&message, 0, sizeof message);
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -15070,12 +15072,13 @@ static void swerex__deflate_limit(unsigned *counts, unsigned longest, unsigned l
   }
 }
 
-/** Find how long each symbol's code is; `order` has the used ones, rarest first. */
+/** Find how long each symbol's code is; `order` has the used ones, two at least, rarest first. */
 static void swerex__deflate_measure(swerex__deflate_set *set, const uint16_t *order, unsigned used,
                                     unsigned limit) {
   uint32_t weight[2 * SWEREX__DEFLATE_LITERALS];
-  uint16_t parent[2 * SWEREX__DEFLATE_LITERALS], depth[2 * SWEREX__DEFLATE_LITERALS];
+  uint16_t parent[2 * SWEREX__DEFLATE_LITERALS] = {0}, depth[2 * SWEREX__DEFLATE_LITERALS];
   unsigned counts[2 * SWEREX__DEFLATE_LITERALS], leaf = 0, inner = used, nodes = used, longest = 1;
+  SWEREX_ASSERT(used >= 2);
   memset(counts, 0, sizeof counts);
   for (unsigned i = 0; i < used; i++) weight[i] = set->uses[order[i]];
   while (nodes < 2 * used - 1) { /* join the two lightest: both rows are sorted */
@@ -21118,7 +21121,7 @@ static swerex_future *swerex__engine_run(swerex_loop *loop, swerex__keep *keep,
     job->proc = swerex__proc_start(loop, keep, &spec, swerex__engine_on_ran, job, err);
   }
   swerex__mem_free(argv->list);
-  if (job != NULL && job->proc != NULL) {
+  if (future != NULL && job != NULL && job->proc != NULL) {
     future->operation = job;
     future->cancel = swerex__engine_cancel_job;
     return future;
@@ -24464,7 +24467,7 @@ static swerex__aws_verdict swerex__fargate_judge(swerex__aws_verdict verdict, sw
                                                  const char *format, ...) {
   va_list args;
   va_start(args, format);
-  swerex__err_vset(err, SWEREX_E_DEPLOYMENT_STARTUP, NULL, format, args);
+  swerex__err_vset(err, SWEREX_E_DEPLOYMENT_STARTUP, format, args);
   va_end(args);
   return verdict;
 }
@@ -26953,7 +26956,7 @@ static bool swerex__pb_read_tag(swerex__pb_doc *doc, swerex__pb_cursor *cursor, 
 /** Pass over a field whose tag was read; a group with all that is in it. */
 static bool swerex__pb_skip(swerex__pb_doc *doc, swerex__pb_cursor *cursor, uint32_t number,
                             unsigned wire, int depth) {
-  uint32_t open[SWEREX__PB_DEPTH]; /* groups */
+  uint32_t open[SWEREX__PB_DEPTH] = {0}; /* groups */
   int count = 0;
   swerex__pb_cursor part;
   uint64_t bits;

@@ -11149,6 +11149,7 @@ static void swerex__bash_quote_word(swerex__str *out, const char *word) {
  * shell other than bash reads every command from the file with `.`. */
 
 #define SWEREX__SHELL_PROMPT "SHELLPS1PREFIX"
+#define SWEREX__SHELL_PROMPT_SIZE (sizeof SWEREX__SHELL_PROMPT - 1)
 
 enum { SWEREX__SHELL_LINE = 3800, SWEREX__SHELL_FLAGS = 32, SWEREX__SHELL_MARK = 96 };
 
@@ -11397,11 +11398,11 @@ static bool swerex__shell_find_mark(const swerex__shell *shell, const char *text
   return false;
 }
 
-/** Return how many of the text's last bytes are the prompt: all of it, or 0. */
+/** Return how many of the text's last bytes are the prompt, or the first part of it. */
 static size_t swerex__shell_prompt_at_end(const char *text, size_t size) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
-  return size >= length && memcmp(text + size - length, SWEREX__SHELL_PROMPT, length) == 0 ? length
-                                                                                          : 0;
+  size_t length = size < SWEREX__SHELL_PROMPT_SIZE ? size : SWEREX__SHELL_PROMPT_SIZE;
+  while (length > 0 && memcmp(text + size - length, SWEREX__SHELL_PROMPT, length) != 0) length--;
+  return length;
 }
 
 /** Tell whether a line is a shell's note that a background job is done, such as "[1]+  Done". */
@@ -11419,7 +11420,7 @@ static bool swerex__shell_is_job_note(const char *line, size_t size) {
 
 /** Remove from what came between two commands the prompts and the notes of jobs that are done. */
 static void swerex__shell_clean_carry(swerex__str *carry) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1, kept = 0;
+  size_t length = SWEREX__SHELL_PROMPT_SIZE, kept = 0;
   for (size_t i = 0; i < carry->size;) {
     if (carry->size - i >= length &&
         memcmp(carry->data + i, SWEREX__SHELL_PROMPT, length) == 0)
@@ -11688,7 +11689,7 @@ static void swerex__sess_cut_trace(const swerex__sess *sess, swerex_bytes *text)
 
 /** Cut out a prompt that was shown before we asked for the end mark. */
 static void swerex__sess_cut_prompt(swerex_bytes *text) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
+  size_t length = SWEREX__SHELL_PROMPT_SIZE;
   for (size_t i = text->size; i >= length && text->size - i < 1024; i--) {
     char *at = text->data + i - length;
     if (memcmp(at, SWEREX__SHELL_PROMPT, length) != 0) continue;
@@ -12007,7 +12008,7 @@ static swerex__sess_action *swerex__talk_collector(const swerex__sess *sess) {
 
 /** Return where the first prompt stands in what the terminal has said; its size: nowhere. */
 static size_t swerex__talk_find_prompt(const swerex__sess *sess) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1;
+  size_t length = SWEREX__SHELL_PROMPT_SIZE;
   for (size_t i = 0; i + length <= sess->in.size; i++)
     if (sess->in.data[i] == SWEREX__SHELL_PROMPT[0] &&
         memcmp(sess->in.data + i, SWEREX__SHELL_PROMPT, length) == 0)
@@ -12017,7 +12018,7 @@ static size_t swerex__talk_find_prompt(const swerex__sess *sess) {
 
 /** Drop the prompt of the command before, which came only after we had typed the next line. */
 static void swerex__talk_drop_late_prompt(swerex__sess *sess, swerex__sess_action *action) {
-  size_t length = sizeof SWEREX__SHELL_PROMPT - 1, at = swerex__talk_find_prompt(sess);
+  size_t length = SWEREX__SHELL_PROMPT_SIZE, at = swerex__talk_find_prompt(sess);
   if (at == sess->in.size) return;
   memmove(sess->in.data + at, sess->in.data + at + length, sess->in.size - at - length);
   sess->in.size -= length;
@@ -12140,7 +12141,7 @@ static void swerex__talk_trim(swerex__sess *sess) {
     swerex__sess_drop_in(sess, sess->in.size - SWEREX__SESS_LEFTOVER);
 }
 
-/** Watch for a prompt at the end of the output that stays there. */
+/** Watch for a prompt, or its beginning, at the end of the output that stays there. */
 static void swerex__talk_watch_prompt(swerex__sess *sess, bool prompt) {
   bool busy = sess->front != SWEREX__SESS_IDLE && sess->front != SWEREX__SESS_DEAD;
   if (!prompt || !busy)
@@ -12163,6 +12164,8 @@ static void swerex__talk_process(swerex__sess *sess) {
                                          sess->scanned, &mark, &safe);
     if (!found && safe == sess->in.size && !sess->prompt_is_text)
       prompt = swerex__shell_prompt_at_end(sess->in.data, sess->in.size);
+    if (action != NULL && sess->in.size - prompt < action->held)
+      prompt = 0; /* its beginning was taken for text, and the patterns have seen it */
     size_t limit = found ? mark.start : safe - prompt;
     sess->scanned = limit;
     if (action != NULL && limit > 0) {
@@ -12536,8 +12539,9 @@ static void swerex__turn_at_nested_prompt(swerex__sess *sess, size_t prompt) {
 static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   swerex__sess *sess = (swerex__sess *)timer->owner;
   size_t prompt = swerex__shell_prompt_at_end(sess->in.data, sess->in.size);
-  if (prompt == 0) return;
-  if (sess->front == SWEREX__SESS_NESTED && !swerex__sess_shell_in_front(sess)) {
+  if (prompt < SWEREX__SHELL_PROMPT_SIZE) {
+    sess->prompt_is_text = true;
+  } else if (sess->front == SWEREX__SESS_NESTED && !swerex__sess_shell_in_front(sess)) {
     swerex__turn_at_nested_prompt(sess, prompt);
   } else if (swerex__sess_shell_in_front(sess)) {
     swerex__sess_action *action = swerex__talk_collector(sess);

@@ -611,6 +611,38 @@ TEST(a_nested_shell_with_a_prompt_of_its_own) {
   world_close(&w);
 }
 
+/** A terminal hands out 4095 bytes at once: the prompt behind these comes in two pieces. */
+TEST(a_prompt_that_comes_in_two_pieces) {
+  static const char *const commands[] = {"printf %4082s x", "printf %4088s x", "printf %4094s x"};
+  world w = world_with_session();
+  swerex_bash_action action = {.check = SWEREX_CHECK_SILENT, .timeout = 5};
+  CHECK(run_for(&w, "bash --norc --noediting", 5));
+  for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+    action.command = commands[i];
+    swerex_future *future = swerex_run_in_session_async(w.runtime, &action, &w.err);
+    usleep(50000); /* all of it is there */
+    swerex_bash_observation_clear(&w.seen);
+    CHECK(swerex_future_take(future, &w.seen, &w.err));
+    CHECK_INT((int)w.seen.output.size, atoi(commands[i] + 8));
+  }
+  CHECK(run_for(&w, "exit 5", 5));
+  CHECK_INT(w.seen.exit_code, 5);
+  world_close(&w);
+}
+
+TEST(text_that_begins_like_the_prompt) {
+  static const char *const never[] = {"x.*never", NULL};
+  world w = world_with_session();
+  CHECK(gives(&w, "printf S; sleep 0.05; printf HELLPS1PREFI", 0, "SHELLPS1PREFI"));
+  CHECK(talk(&w, "sh -c 'printf YES; read x'", "YES", 5)); /* nothing follows it */
+  CHECK(interrupt(&w));
+  swerex_bash_action action = {.command = "printf xSHELL; sleep 0.05; printf PS1PREFIX; sleep 0.05",
+                               .expect = never}; /* which has seen the first half */
+  CHECK(act(&w, &action));
+  CHECK_STR(w.seen.output.data, "xSHELLPS1PREFIX");
+  world_close(&w);
+}
+
 TEST(a_shell_that_prints_the_prompt_is_taken_for_one_at_it) {
   world w = world_with_session();
   double start = seconds();

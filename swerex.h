@@ -11496,9 +11496,10 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
   struct termios modes;
   pid_t front = tcgetpgrp(master);
   bool known = tcgetattr(master, &modes) == 0;
-  bool deaf = known && (modes.c_lflag & ISIG) == 0;
+  bool unset = known && modes.c_cc[VINTR] == _POSIX_VDISABLE;
+  bool deaf = unset || (known && (modes.c_lflag & ISIG) == 0);
   if (front > 0 && (front != shell || deaf) && kill(-front, SIGINT) == 0) return;
-  char key = known && modes.c_cc[VINTR] != 0 ? (char)modes.c_cc[VINTR] : 3;
+  char key = known && !unset ? (char)modes.c_cc[VINTR] : 3;
   ssize_t n = write(master, &key, 1);
   if (n < 0 && front > 0) kill(-front, SIGINT); /* its input is full */
 }
@@ -11590,7 +11591,7 @@ struct swerex__sess {
   swerex__sess_options options;
   swerex__keep *keep; /* its own: the shell and syntax checks run below it */
   swerex__keep_child child;
-  pid_t pid; /* of the shell; 0: not known yet */
+  pid_t pid; /* of the shell; 0: not known yet, or it has ended */
   swerex__poll_watch master;
   int file_fd;
   char file[PATH_MAX], terminal[64], program[PATH_MAX];
@@ -11972,10 +11973,10 @@ static void swerex__sess_query(swerex__sess *sess) {
   swerex__str_clear(&line);
 }
 
-/** Tell whether the shell itself has the terminal. */
-static bool swerex__sess_shell_in_front(const swerex__sess *sess) {
+/** Return the process group that has the terminal; 0: the shell itself, or it is not known. */
+static pid_t swerex__sess_program_in_front(const swerex__sess *sess) {
   pid_t front = tcgetpgrp(sess->master.fd);
-  return front <= 0 || sess->pid == 0 || front == sess->pid;
+  return front <= 0 || sess->pid == 0 || front == sess->pid ? 0 : front;
 }
 
 /** Tell whether what has the terminal is a shell, by its name; unknown counts as one. */
@@ -12473,8 +12474,9 @@ static void swerex__turn_on_deadline(swerex__loop_timer *timer) {
 static void swerex__turn_step_interrupt(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   double wait = action->timeout;
+  pid_t program = swerex__sess_program_in_front(sess);
   bool busy = action->pauses == 0 || swerex__sys_is_running(sess->pid);
-  if (action->pauses < SWEREX__SESS_PAUSES && swerex__sess_shell_in_front(sess) && busy) {
+  if (action->pauses < SWEREX__SESS_PAUSES && program == 0 && busy) {
     action->pauses++; /* it may be about to start a program, and would lose its terminal */
     swerex__loop_arm(sess->loop, &action->deadline, SWEREX__SESS_PAUSE_TIME,
                      swerex__turn_on_deadline, action);
@@ -12492,11 +12494,11 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
                        sess->name);
     swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
     return;
-  } else if (swerex__sess_shell_in_front(sess)) {
+  } else if (program == 0) {
     if (sess->pid > 0) kill(sess->pid, SIGCONT); /* it may have stopped itself */
     if (!sess->querying) swerex__sess_query(sess);
   } else {
-    kill(-tcgetpgrp(sess->master.fd), SIGKILL);
+    kill(-program, SIGKILL);
     wait = wait > SWEREX__SESS_KILL_TIME ? wait : SWEREX__SESS_KILL_TIME;
   }
   action->tries++;
@@ -12539,11 +12541,12 @@ static void swerex__turn_at_nested_prompt(swerex__sess *sess, size_t prompt) {
 static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   swerex__sess *sess = (swerex__sess *)timer->owner;
   size_t prompt = swerex__shell_prompt_at_end(sess->in.data, sess->in.size);
+  bool shell_in_front = swerex__sess_program_in_front(sess) == 0;
   if (prompt < SWEREX__SHELL_PROMPT_SIZE) {
     sess->prompt_is_text = true;
-  } else if (sess->front == SWEREX__SESS_NESTED && !swerex__sess_shell_in_front(sess)) {
+  } else if (sess->front == SWEREX__SESS_NESTED && !shell_in_front) {
     swerex__turn_at_nested_prompt(sess, prompt);
-  } else if (swerex__sess_shell_in_front(sess)) {
+  } else if (shell_in_front) {
     swerex__sess_action *action = swerex__talk_collector(sess);
     if (action != NULL) swerex__talk_collect_rest(sess, action, sess->in.size - prompt);
     swerex__sess_drop_in(sess, prompt);
@@ -12611,6 +12614,7 @@ static void swerex__turn_on_report(swerex__keep_child *child, const swerex__keep
   sess->exited = true;
   sess->status = report->news == SWEREX__KEEPER_EXITED ? report->value : SIGKILL;
   if (report->news == SWEREX__KEEPER_LOST && sess->pid > 0) kill(sess->pid, SIGKILL);
+  sess->pid = 0; /* the number may soon be another process's */
   if (report->news == SWEREX__KEEPER_FAILED && sess->current != NULL) {
     swerex_error error = SWEREX_ERROR_INIT;
     bool folder = report->stage == SWEREX__KEEPER_IN_CHDIR;

@@ -466,6 +466,15 @@ TEST(interrupt_of_the_stubborn) {
   world_close(&w);
 }
 
+TEST(interrupt_without_its_key) {
+  world w = world_with_session();
+  CHECK(gives(&w, "stty intr undef", 0, ""));
+  CHECK(!run_for(&w, "while :; do :; done", 0.1));
+  CHECK(interrupt(&w));
+  CHECK(gives(&w, "stty intr ^C; echo ok", 0, "ok\n"));
+  world_close(&w);
+}
+
 TEST(interrupt_of_a_shell_that_has_stopped) {
   static const char *const commands[] = {"kill -STOP $$; echo AFTER", "suspend -f"};
   world w = world_with_session();

@@ -12231,8 +12231,10 @@ static void swerex__talk_forget_told(swerex__sess *sess) {
   sess->told.size = 0;
 }
 
-/** The action's text is on its way: collect what comes. */
+/** The action's text is on its way: collect what comes, and leave an interrupt what came. */
 static void swerex__talk_begin_collecting(swerex__sess_action *action) {
+  swerex__sess_action *interrupt = action->sess->interrupt;
+  if (interrupt != NULL) swerex__talk_collect_rest(action->sess, interrupt, interrupt->held);
   action->stage = SWEREX__SESS_COLLECT;
   swerex__talk_forget_told(action->sess);
   if (action->run.idle_timeout > 0)
@@ -12527,13 +12529,19 @@ static bool swerex__turn_next_interrupt(swerex__sess *sess) {
 
 /* --- prompts without a mark --------------------------------------------------------------- */
 
-/** A shell in the shell waits at its prompt. */
-static void swerex__turn_at_nested_prompt(swerex__sess *sess, size_t prompt) {
+/** Take in what stands before the prompt, and drop that: all is the rest of one command. */
+static void swerex__turn_finish_output(swerex__sess *sess) {
   swerex__sess_action *action = swerex__talk_collector(sess);
-  sess->front = SWEREX__SESS_NESTED;
   if (action != NULL)
-    swerex__talk_collect_rest(sess, action, sess->in.size - prompt);
-  swerex__sess_drop_in(sess, prompt);
+    swerex__talk_collect_rest(sess, action, sess->in.size - SWEREX__SHELL_PROMPT_SIZE);
+  if (action != NULL) action->await_begin = false;
+  swerex__sess_drop_in(sess, sess->in.size);
+}
+
+/** A shell in the shell waits at its prompt. */
+static void swerex__turn_at_nested_prompt(swerex__sess *sess) {
+  sess->front = SWEREX__SESS_NESTED;
+  swerex__turn_finish_output(sess);
   swerex__talk_ended(sess, 0);
 }
 
@@ -12545,12 +12553,9 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   if (prompt < SWEREX__SHELL_PROMPT_SIZE) {
     sess->prompt_is_text = true;
   } else if (sess->front == SWEREX__SESS_NESTED && !shell_in_front) {
-    swerex__turn_at_nested_prompt(sess, prompt);
+    swerex__turn_at_nested_prompt(sess);
   } else if (shell_in_front) {
-    swerex__sess_action *action = swerex__talk_collector(sess);
-    if (action != NULL) swerex__talk_collect_rest(sess, action, sess->in.size - prompt);
-    swerex__sess_drop_in(sess, prompt);
-    if (action != NULL) action->await_begin = false;
+    swerex__turn_finish_output(sess);
     if (!sess->querying) {
       swerex__sess_query(sess);
     } else if (sess->pid > 0) {
@@ -12561,7 +12566,7 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   } else if (!sess->quiet_once) {
     sess->quiet_once = true;
   } else if (swerex__sess_is_nested_shell(sess) && sess->front == SWEREX__SESS_RUNNING) {
-    swerex__turn_at_nested_prompt(sess, prompt);
+    swerex__turn_at_nested_prompt(sess);
   } else {
     sess->prompt_is_text = true;
   }

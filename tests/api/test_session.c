@@ -475,6 +475,22 @@ TEST(interrupt_without_its_key) {
   world_close(&w);
 }
 
+TEST(what_is_held_for_an_interrupt_stays_its_own) {
+  static const char *const never[] = {"ab.*never", NULL}, *const answer[] = {">", NULL};
+  world w = world_with_session();
+  swerex_bash_observation seen = {0};
+  swerex_bash_interrupt_action stop = {.timeout = 0.3, .n_retry = 1, .expect = never};
+  CHECK(!run_for(&w, "bash -c 'trap \"printf ab\" INT; while :; do read -t 0.01 x && printf \"<$x>\"; done'", 0.2));
+  swerex_future *future = swerex_interrupt_session_async(w.runtime, &stop, &w.err);
+  for (int i = 0; i < 10; i++) swerex_loop_run(w.loop, 0.01, &w.err);
+  CHECK(talk(&w, "x", answer[0], 5));
+  CHECK_STR(w.seen.output.data, "<x");
+  CHECK(swerex_future_take(future, &seen, &w.err));
+  CHECK(has(seen.output.data, "ab"));
+  swerex_bash_observation_clear(&seen);
+  world_close(&w);
+}
+
 TEST(interrupt_of_a_shell_that_has_stopped) {
   static const char *const commands[] = {"kill -STOP $$; echo AFTER", "suspend -f"};
   world w = world_with_session();
@@ -649,6 +665,17 @@ TEST(text_that_begins_like_the_prompt) {
                                .expect = never}; /* which has seen the first half */
   CHECK(act(&w, &action));
   CHECK_STR(w.seen.output.data, "xSHELLPS1PREFIX");
+  world_close(&w);
+}
+
+TEST(a_shell_that_comes_after_the_time_limit) {
+  world w = world_with_session();
+  CHECK(!run_for(&w, "sleep 0.2; echo what nobody waits for; bash --norc --noediting", 0.1));
+  double start = seconds();
+  while (seconds() - start < 0.5) CHECK(swerex_loop_run(w.loop, 0.05, &w.err));
+  CHECK(gives(&w, "echo in", 0, "in\n"));
+  CHECK(run_for(&w, "exit 5", 5));
+  CHECK_INT(w.seen.exit_code, 5);
   world_close(&w);
 }
 

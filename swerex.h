@@ -11516,7 +11516,7 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
 enum {
   SWEREX__SESS_CHUNK = 65536,
   SWEREX__SESS_READS = 16,
-  SWEREX__SESS_LEFTOVER = 1 << 20, /* unclaimed output that is kept */
+  SWEREX__SESS_LEFTOVER = 1 << 20, /* unclaimed output that is kept, at least */
   SWEREX__SESS_HELD = 65536        /* output held back for a pattern that may be about to match */
 };
 
@@ -11732,8 +11732,12 @@ static void swerex__sess_fail_with_output(swerex__sess_action *action, swerex_co
     swerex__err_fill(&error, code, strings);
   }
   swerex__str_clear(&json);
-  swerex__mem_free(action->sess->told.data);
-  action->sess->told = output;
+  if (action->stage >= SWEREX__SESS_COLLECT) { /* else another command goes on, which told more */
+    swerex_bytes before = action->sess->told;
+    action->sess->told = output;
+    output = before;
+  }
+  swerex__mem_free(output.data);
   swerex__sess_fail(action, &error);
 }
 
@@ -12136,9 +12140,9 @@ static void swerex__talk_on_mark(swerex__sess *sess, const swerex__shell_mark *m
   swerex__talk_ended(sess, mark->code);
 }
 
-/** Keep unclaimed output within bounds: drop the oldest. */
+/** Keep unclaimed output within bounds: drop the oldest, in large steps as the rest moves. */
 static void swerex__talk_trim(swerex__sess *sess) {
-  if (sess->in.size > SWEREX__SESS_LEFTOVER)
+  if (sess->in.size >= 2 * SWEREX__SESS_LEFTOVER)
     swerex__sess_drop_in(sess, sess->in.size - SWEREX__SESS_LEFTOVER);
 }
 
@@ -12199,11 +12203,13 @@ static bool swerex__talk_prompt_seen(const swerex__sess *sess) {
 
 /** Give an action what came between two commands: late output of background jobs. */
 static void swerex__talk_give_carry(swerex__sess *sess, swerex__sess_action *action) {
+  size_t feeds = 0; /* what the shell has said to the Ctrl-C */
   swerex__shell_clean_carry(&sess->in);
-  while (sess->interrupted && sess->in.size > 0 &&
-         (sess->in.data[0] == '\r' || sess->in.data[0] == '\n'))
-    swerex__sess_drop_in(sess, 1);
-  if (sess->in.size > 0) swerex__sess_emit(action, sess->in.data, sess->in.size);
+  while (sess->interrupted && feeds < sess->in.size &&
+         (sess->in.data[feeds] == '\r' || sess->in.data[feeds] == '\n'))
+    feeds++;
+  if (feeds < sess->in.size)
+    swerex__sess_emit(action, sess->in.data + feeds, sess->in.size - feeds);
   swerex__sess_drop_in(sess, sess->in.size);
   sess->scanned = 0;
 }

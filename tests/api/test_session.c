@@ -491,6 +491,27 @@ TEST(what_is_held_for_an_interrupt_stays_its_own) {
   world_close(&w);
 }
 
+TEST(interrupt_tells_what_came_before_a_command_that_had_to_wait) {
+  world w = world_with_session();
+  CHECK(!run_for(&w, "echo part; sleep 10", 0.1));
+  CHECK(!run_for(&w, "echo never", 0.1));
+  CHECK(interrupt(&w));
+  CHECK_STR(w.seen.output.data, "part");
+  world_close(&w);
+}
+
+TEST(line_feeds_behind_an_interrupt_take_linear_time) {
+  world w = world_with_session();
+  CHECK(run(&w, "(sleep 0.15; head -c 500000 /dev/zero | tr '\\0' '\\n') &"));
+  CHECK(!run_for(&w, "sleep 20", 0.05));
+  CHECK(interrupt(&w));
+  double start = seconds();
+  while (seconds() - start < 0.5) CHECK(swerex_loop_run(w.loop, 0.05, &w.err));
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  CHECK(seconds() - start < 3);
+  world_close(&w);
+}
+
 TEST(interrupt_of_a_shell_that_has_stopped) {
   static const char *const commands[] = {"kill -STOP $$; echo AFTER", "suspend -f"};
   world w = world_with_session();

@@ -13018,7 +13018,15 @@ typedef struct swerex__local_job {
   swerex__loop_timer step;
 } swerex__local_job;
 
+/** Refuse what would begin while the runtime is being closed: the close would wait for it. */
+static bool swerex__local_check_open(const swerex__local *local, swerex_error *err) {
+  return local->closing == NULL ||
+         swerex__err_set(err, SWEREX_E_RUNTIME, "the runtime is being closed already");
+}
+
+/** Return the runtime's keeper, forked when it is first needed or was lost. */
 static swerex__keep *swerex__local_keep(swerex__local *local, swerex_error *err) {
+  if (!swerex__local_check_open(local, err)) return NULL;
   if (local->keep != NULL && !swerex__keep_is_alive(local->keep)) {
     swerex__keep_free(local->keep);
     local->keep = NULL;
@@ -13343,6 +13351,7 @@ static bool swerex__local_upload(swerex_runtime *runtime, const void *request,
                                  swerex_future *future, swerex_error *err) {
   swerex__local *local = (swerex__local *)runtime;
   const swerex_upload_request *upload = (const swerex_upload_request *)request;
+  if (!swerex__local_check_open(local, err)) return false;
   swerex__local_job *job = swerex__local_new_job(local, future, err);
   if (job == NULL) return false;
   job->copy =
@@ -13388,8 +13397,7 @@ static bool swerex__local_close(swerex_runtime *runtime, const void *request,
                                 swerex_future *future, swerex_error *err) {
   swerex__local *local = (swerex__local *)runtime;
   (void)request;
-  if (local->closing != NULL)
-    return swerex__err_set(err, SWEREX_E_RUNTIME, "the runtime is being closed already");
+  if (!swerex__local_check_open(local, err)) return false;
   local->closing = future;
   future->operation = local;
   future->cancel = swerex__local_cancel_close;

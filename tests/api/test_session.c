@@ -832,6 +832,27 @@ static bool start_with(world *w, const char *content, swerex_bytes *output, doub
   return ok;
 }
 
+TEST(a_runtime_that_is_being_closed_starts_nothing) {
+  world w = world_with_session();
+  swerex_command command = {.command = "true"};
+  swerex_upload_request upload = {.source_path = "/dev/null", .target_path = "/tmp"};
+  swerex_future *closing = swerex_close_async(w.runtime, NULL, &w.err);
+  for (int i = 0; i < 2; i++) {
+    swerex_future *calls[] = {swerex_create_session_async(w.runtime, NULL, &w.err),
+                              swerex_execute_async(w.runtime, &command, &w.err),
+                              swerex_upload_async(w.runtime, &upload, &w.err)};
+    for (size_t k = 0; k < sizeof calls / sizeof *calls; k++) {
+      CHECK(!swerex_future_take(calls[k], NULL, &w.err));
+      CHECK_STR(w.err.message, "the runtime is being closed already");
+    }
+    if (i == 0) CHECK(swerex_loop_run(w.loop, 0, &w.err)); /* it has begun, and is not over */
+  }
+  CHECK(swerex_future_take(closing, NULL, &w.err));
+  CHECK(create(&w, NULL));
+  CHECK(gives(&w, "echo again", 0, "again\n"));
+  world_close(&w);
+}
+
 TEST(startup_files) {
   static const char *const files[] = {
     "echo hello", "PS1='weird> '; PROMPT_COMMAND='echo -n'; export PS1", "exec 2>/dev/null", "set -o vi; set +m",

@@ -11256,7 +11256,9 @@ static void swerex__shell_compose(const swerex__shell *shell, const swerex__shel
     swerex__str_add(file, text, size);
     swerex__str_putc(file, '\n');
     swerex__shell_add_posix_tail(shell, form->seq, file);
-    swerex__str_printf(line, " . %s\n", shell->file);
+    swerex__str_puts(line, " . ");
+    swerex__bash_quote_word(line, shell->file);
+    swerex__str_putc(line, '\n');
     return;
   }
   if (form->plain) {
@@ -11280,8 +11282,9 @@ static void swerex__shell_compose(const swerex__shell *shell, const swerex__shel
     swerex__str_puts(file, "{ builtin unset _swx; } 2>/dev/null\n");
     swerex__str_add(file, body.data, body.size);
     swerex__str_add(file, "", 1);
-    swerex__str_printf(line, " IFS= \\builtin read -rd '' _swx <%s; \\builtin eval \"$_swx\"",
-                       shell->file);
+    swerex__str_puts(line, " IFS= \\builtin read -rd '' _swx <");
+    swerex__bash_quote_word(line, shell->file);
+    swerex__str_puts(line, "; \\builtin eval \"$_swx\"");
   }
   if (!form->complete) {
     swerex__str_puts(line, "; ");
@@ -11405,15 +11408,15 @@ static size_t swerex__shell_prompt_at_end(const char *text, size_t size) {
   return length;
 }
 
-/** Tell whether a line is a shell's note that a background job is done, such as "[1]+  Done". */
+/** Tell whether a line is a shell's note that a background job is done: "[1]+  Done", dash's
+ * "[1] + Done". */
 static bool swerex__shell_is_job_note(const char *line, size_t size) {
   size_t i = 1;
   if (size < 8 || line[0] != '[') return false;
   while (i < size && line[i] >= '0' && line[i] <= '9') i++;
   if (i == 1 || i >= size || line[i] != ']') return false;
   i++;
-  if (i < size && (line[i] == '+' || line[i] == '-')) i++;
-  while (i < size && line[i] == ' ') i++;
+  while (i < size && (line[i] == '+' || line[i] == '-' || line[i] == ' ')) i++;
   return (size - i >= 4 && memcmp(line + i, "Done", 4) == 0) ||
          (size - i >= 5 && memcmp(line + i, "Exit ", 5) == 0);
 }

@@ -1,4 +1,5 @@
-/* [word], [bash]: what is accepted as surely complete, compared with bash itself; quoting. */
+/* [word], [bash], [shell]: what is accepted as surely complete, compared with bash itself; quoting;
+ * what is typed, and what is left out of what comes between two commands. */
 #define SWEREX_IMPLEMENTATION
 #include "swerex.h"
 #include "test.h"
@@ -366,6 +367,35 @@ TEST(bash_reads_quoted_text_as_it_was) {
     CHECK(bash_round_trip(seed * 7919, "C"));
     CHECK(bash_round_trip(seed * 104729, "C.UTF-8"));
   }
+}
+
+/** Where there is no memory file, a long text goes through one below TMPDIR, whatever that is. */
+TEST(shell_reads_a_file_of_any_name) {
+  static const char file[] = "/tmp/it's a $(folder)/x";
+  char text[5000];
+  swerex__shell shell = {"0123456789abcdef0123456789abcdef", "/dev/tty", file, false};
+  swerex__shell_form form = {1, true, false, false, false, 0};
+  swerex__str line = swerex__str_new(NULL, 10000), content = swerex__str_new(NULL, 10000);
+  memset(text, 'a', sizeof text);
+  swerex__shell_compose(&shell, &form, text, sizeof text, &line, &content);
+  CHECK_STR(line.data, " IFS= \\builtin read -rd '' _swx <'/tmp/it'\\''s a $(folder)/x'; "
+                       "\\builtin eval \"$_swx\"\n");
+  CHECK(content.size > sizeof text);
+  swerex__str_clear(&line);
+  shell.posix = true;
+  swerex__shell_compose(&shell, &form, "ls", 2, &line, &content);
+  CHECK_STR(line.data, " . '/tmp/it'\\''s a $(folder)/x'\n");
+  swerex__str_clear(&line);
+  swerex__str_clear(&content);
+}
+
+TEST(shell_leaves_out_prompts_and_jobs_that_are_done) {
+  swerex__str carry = swerex__str_new(NULL, 1000);
+  swerex__str_puts(&carry, "SHELLPS1PREFIX[1]+  Done   a\r\nlate\r\n[2] - Exit 3   b\r\n"
+                           "[3] + Done   c\r\n[4]   Killed   d\r\n[x] Done\r\nSHELLPS1PREFIX[5]");
+  swerex__shell_clean_carry(&carry);
+  CHECK_MEM(carry.data, carry.size, "late\r\n[4]   Killed   d\r\n[x] Done\r\n[5]");
+  swerex__str_clear(&carry);
 }
 
 TEST_MAIN()

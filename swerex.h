@@ -1525,8 +1525,10 @@ SWEREX_API int swerex_find_free_port(swerex_loop *loop, int max_attempts,
 #endif
 #if defined(__linux__)
 #define swerex__sys_vfork vfork
+#define SWEREX__SYS_LINE 4095 /* bytes of a line that a terminal takes: the rest would be lost */
 #else
 #define swerex__sys_vfork fork
+#define SWEREX__SYS_LINE 1023 /* macOS; the BSDs take more */
 #endif
 
 extern char **environ;
@@ -11151,7 +11153,11 @@ static void swerex__bash_quote_word(swerex__str *out, const char *word) {
 #define SWEREX__SHELL_PROMPT "SHELLPS1PREFIX"
 #define SWEREX__SHELL_PROMPT_SIZE (sizeof SWEREX__SHELL_PROMPT - 1)
 
-enum { SWEREX__SHELL_LINE = 3800, SWEREX__SHELL_FLAGS = 32, SWEREX__SHELL_MARK = 96 };
+enum {
+  SWEREX__SHELL_LINE = SWEREX__SYS_LINE - 295, /* of a line typed, with room for the tail */
+  SWEREX__SHELL_FLAGS = 32,
+  SWEREX__SHELL_MARK = 96
+};
 
 typedef struct swerex__shell {
   char nonce[33];

@@ -138,7 +138,7 @@
  *                                                                 shell pty
  *   talk    What a session reads, and what it types           uses: sys mem err str loop re match
  *                                                                 shell pty sess
- *   turn    Turns in a session: the queue, limits, interrupts uses: sys mem log err str util json
+ *   turn    Turns in a session: the queue, limits, interrupts uses: sys mem err str util json
  *                                                                 model poll loop term keeper keep
  *                                                                 proc match bash shell pty sess
  *                                                                 talk
@@ -11617,6 +11617,7 @@ struct swerex__sess {
   bool queried;                    /* the last end mark came by it */
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
   bool prompt_is_text;             /* what looks like a prompt is not one */
+  bool replaced;                   /* what answered in the shell's place was ended */
   bool started;                    /* the startup files have ended */
   bool working;                    /* output is being handed out: do not advance */
   bool leaving;                    /* being closed: nobody may use it any more */
@@ -11808,8 +11809,9 @@ static bool swerex__sess_set_text(const swerex__sess *sess, swerex_bytes *to, co
   return to->data != NULL;
 }
 
-/** Fail a RUN action for its exit code, in the original's words. */
-static void swerex__sess_fail_code(swerex__sess_action *action, swerex_bytes *output, int code) {
+/** Fail a RUN action for its exit code, in the original's words, and with the reason, if any. */
+static void swerex__sess_fail_code(swerex__sess_action *action, swerex_bytes *output, int code,
+                                   const char *reason) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex__str message = swerex__sess_message(action->sess);
   swerex__str json = swerex__sess_message(action->sess);
@@ -11817,7 +11819,9 @@ static void swerex__sess_fail_code(swerex__sess_action *action, swerex_bytes *ou
     swerex__str_printf(&message, "%s: ", action->run.error_msg);
   swerex__str_puts(&message, "Command ");
   swerex__util_add_repr(&message, action->run.command, strlen(action->run.command));
-  swerex__str_printf(&message, " failed with exit code %d. Here is the output:\n", code);
+  swerex__str_printf(&message, " failed with exit code %d", code);
+  if (reason != NULL) swerex__str_printf(&message, ": %s", reason);
+  swerex__str_puts(&message, ". Here is the output:\n");
   swerex__util_add_repr(&message, output->data, output->size);
   swerex__sess_describe_output(output, &json);
   const char *const strings[4] = {message.failed ? NULL : message.data,
@@ -11843,7 +11847,7 @@ static void swerex__sess_answer(swerex__sess_action *action, int code, const cha
     swerex__sess_strip_echo(&seen.output, action->run.command);
   if (ok && action->kind == SWEREX__SESS_RUN && action->run.check == SWEREX_CHECK_RAISE &&
       code != 0) {
-    swerex__sess_fail_code(action, &seen.output, code);
+    swerex__sess_fail_code(action, &seen.output, code, reason);
     return;
   }
   if (ok && !(swerex__sess_set_text(sess, &seen.expect_string, ended_by) &&
@@ -12574,8 +12578,7 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
     if (!sess->querying) {
       swerex__sess_query(sess);
     } else if (sess->pid > 0) {
-      swerex__log(&sess->loop->logger, SWEREX_LOG_WARNING,
-                  "session '%s': the shell was replaced by another program; ending it", sess->name);
+      sess->replaced = true;
       kill(sess->pid, SIGKILL);
     }
   } else if (!sess->quiet_once) {
@@ -12605,7 +12608,9 @@ static void swerex__turn_die(swerex__sess *sess) {
     action = swerex__talk_collector(sess);
   }
   if (action != NULL) swerex__talk_collect_rest(sess, action, sess->in.size);
-  snprintf(reason, sizeof reason, "the session's shell has exited (exit code %d)", code);
+  snprintf(reason, sizeof reason, "the session's shell %s (exit code %d)",
+           sess->replaced ? "was replaced by another program, which was ended" : "has exited",
+           code);
   action = sess->current;
   if (action != NULL && action->await_begin)
     swerex__sess_fail_ended(action, "cannot run this: its shell ended before the command began; "

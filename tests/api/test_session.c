@@ -286,7 +286,9 @@ TEST(shell_replaced) {
   if (!installed("dash")) SKIP("no dash");
   world w = world_with_session();
   CHECK(run_for(&w, "exec dash", 5));
-  CHECK(w.seen.exit_code != 0);
+  CHECK_INT(w.seen.exit_code, -9);
+  CHECK_STR(w.seen.failure_reason.data, "the session's shell was replaced by another program, which was "
+                                        "ended (exit code -9)");
   CHECK(!run(&w, "echo x"));
   CHECK_INT(w.err.code, SWEREX_E_SESSION_TERMINATED);
   world_close(&w);
@@ -782,6 +784,10 @@ TEST(checks) {
   action.check = SWEREX_CHECK_IGNORE;
   CHECK(act(&w, &action));
   CHECK_INT(w.seen.exit_code, SWEREX_NO_EXIT_CODE);
+  swerex_bash_action last = {.command = "exit 3"};
+  CHECK(!act(&w, &last));
+  CHECK_STR(w.err.message, "Command 'exit 3' failed with exit code 3: the session's shell has exited "
+                           "(exit code 3). Here is the output:\n'exit\\n'");
   world_close(&w);
 }
 

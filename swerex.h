@@ -11525,6 +11525,7 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
 enum {
   SWEREX__SESS_CHUNK = 65536,
   SWEREX__SESS_READS = 16,
+  SWEREX__SESS_QUERIES = 2, /* a Ctrl-C may throw one away; who answers none is no shell */
   SWEREX__SESS_LEFTOVER = 1 << 20, /* unclaimed output that is kept, at least */
   SWEREX__SESS_HELD = 65536        /* output held back for a pattern that may be about to match */
 };
@@ -11613,7 +11614,7 @@ struct swerex__sess {
   bool prompt_lost;                /* the prompt did not come once: do not wait for it */
   bool prompt_twice;               /* the line feed behind a Ctrl-Z gives another prompt */
   bool interrupted;                /* a Ctrl-C may reach the shell, which says a line feed then */
-  bool querying;                   /* the query line was typed */
+  int queries;                     /* query lines typed, and no end mark has come by them */
   bool queried;                    /* the last end mark came by it */
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
   bool prompt_is_text;             /* what looks like a prompt is not one */
@@ -11986,7 +11987,7 @@ static void swerex__sess_query(swerex__sess *sess) {
   swerex__str line = swerex__sess_message(sess);
   swerex__shell_compose_query(&sess->shell, sess->seq, &line);
   swerex__pty_tame(sess->master.fd);
-  if (!line.failed) sess->querying = swerex__sess_write(sess, line.data, line.size);
+  if (!line.failed && swerex__sess_write(sess, line.data, line.size)) sess->queries++;
   swerex__str_clear(&line);
 }
 
@@ -12146,8 +12147,8 @@ static void swerex__talk_on_mark(swerex__sess *sess, const swerex__shell_mark *m
   sess->front = SWEREX__SESS_IDLE;
   sess->prompt_twice =
     mark->code == 128 + SIGTSTP && action != NULL && action->run.is_interactive_command;
-  sess->queried = sess->querying;
-  sess->querying = false;
+  sess->queried = sess->queries > 0;
+  sess->queries = 0;
   sess->last_code = mark->code;
   memcpy(sess->flags, mark->flags, sizeof sess->flags);
   swerex__talk_ended(sess, mark->code);
@@ -12283,7 +12284,8 @@ static void swerex__talk_type(swerex__sess_action *action) {
     swerex__sess_fail(action, &error);
   } else {
     sess->front = SWEREX__SESS_RUNNING;
-    sess->querying = sess->queried = sess->quiet_once = sess->prompt_is_text = false;
+    sess->queries = 0;
+    sess->queried = sess->quiet_once = sess->prompt_is_text = false;
     action->drop_prompt = (!seen && !sess->prompt_lost) || sess->prompt_twice;
     sess->prompt_lost = !seen;
     sess->prompt_twice = sess->interrupted = false;
@@ -12517,7 +12519,7 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
     return;
   } else if (program == 0) {
     if (sess->pid > 0) kill(sess->pid, SIGCONT); /* it may have stopped itself */
-    if (!sess->querying) swerex__sess_query(sess);
+    if (sess->queries == 0) swerex__sess_query(sess);
   } else {
     kill(-program, SIGKILL);
     wait = wait > SWEREX__SESS_KILL_TIME ? wait : SWEREX__SESS_KILL_TIME;
@@ -12575,7 +12577,7 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
     swerex__turn_at_nested_prompt(sess);
   } else if (shell_in_front) {
     swerex__turn_finish_output(sess);
-    if (!sess->querying) {
+    if (sess->queries < SWEREX__SESS_QUERIES) {
       swerex__sess_query(sess);
     } else if (sess->pid > 0) {
       sess->replaced = true;

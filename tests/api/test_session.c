@@ -442,6 +442,23 @@ TEST(interrupt_that_comes_late) {
   world_close(&w);
 }
 
+/** A Ctrl-C throws away what was typed and not read: here the question for the exit code. */
+TEST(a_question_that_is_thrown_away_is_asked_again) {
+  world w = world_with_session();
+  CHECK(run(&w, "echo $$"));
+  pid_t shell = (pid_t)atol(w.seen.output.data);
+  CHECK(!run_for(&w, "sleep 97", 0.1));
+  CHECK_INT(signal_processes("sleep 97", SIGINT), 1);
+  usleep(30000); /* the shell is at its prompt */
+  CHECK(kill(shell, SIGSTOP) == 0);
+  double start = seconds();
+  while (seconds() - start < 0.1) CHECK(swerex_loop_run(w.loop, 0.01, &w.err));
+  CHECK(swerex_session_write(w.runtime, "default", "\003", 1, &w.err));
+  CHECK(kill(shell, SIGCONT) == 0);
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  world_close(&w);
+}
+
 TEST(interrupt_of_the_stubborn) {
   world w = world_with_session();
   CHECK(!run_for(&w, "sh -c 'trap \"\" INT; sleep 30'", 0.1));

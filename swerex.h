@@ -11573,7 +11573,6 @@ typedef struct swerex__sess_action {
   swerex_output_watch watch;
   double timeout;
   bool complete;       /* the text is known to parse */
-  bool checked;        /* nothing is left to do before it is typed */
   bool await_begin;    /* drop output up to the begin mark */
   bool drop_prompt;    /* a late prompt may stand before the output */
   swerex__proc *check; /* bash -n */
@@ -11731,18 +11730,27 @@ static void swerex__sess_describe_output(const swerex_bytes *output, swerex__str
   swerex__str_putc(json, '}');
 }
 
-/** Fail an action with a message and, as extra_info.output, what it has printed. */
+/** Set an error from a message and its extra_info, which are released. */
+static void swerex__sess_set_error(swerex_error *error, swerex_code code, swerex__str *message,
+                                   swerex__str *json) {
+  const char *const strings[4] = {message->failed ? NULL : message->data,
+                                  json->failed ? NULL : json->data, NULL, NULL};
+  swerex__err_fill(error, code, strings);
+  swerex__str_clear(message);
+  swerex__str_clear(json);
+}
+
+/** Fail an action with a message, which is released, and, as extra_info.output, its output. */
 static void swerex__sess_fail_with_output(swerex__sess_action *action, swerex_code code,
-                                          const char *message) {
+                                          swerex__str *message) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_bytes output = {NULL, 0};
   swerex__str json = swerex__str_new(&action->sess->loop->allocator, SIZE_MAX / 2);
   if (swerex__sess_take_output(action, &output, &error)) {
     swerex__sess_describe_output(&output, &json);
-    const char *const strings[4] = {message, json.failed ? NULL : json.data, NULL, NULL};
-    swerex__err_fill(&error, code, strings);
+    swerex__sess_set_error(&error, code, message, &json);
   }
-  swerex__str_clear(&json);
+  swerex__str_clear(message);
   if (action->stage >= SWEREX__SESS_COLLECT) { /* else another command goes on, which told more */
     swerex_bytes before = action->sess->told;
     action->sess->told = output;
@@ -11750,13 +11758,6 @@ static void swerex__sess_fail_with_output(swerex__sess_action *action, swerex_co
   }
   swerex__mem_free(output.data);
   swerex__sess_fail(action, &error);
-}
-
-/** The same with a message under construction, which is released. */
-static void swerex__sess_fail_with_text(swerex__sess_action *action, swerex_code code,
-                                        swerex__str *message) {
-  swerex__sess_fail_with_output(action, code, message->failed ? NULL : message->data);
-  swerex__str_clear(message);
 }
 
 static swerex__str swerex__sess_message(const swerex__sess *sess) {
@@ -11776,7 +11777,7 @@ static void swerex__sess_fail_ended(swerex__sess_action *action, const char *why
   else
     swerex__str_printf(&message, "terminated (exit code %d); close it and create a new one",
                        swerex__proc_exit_code(action->sess->status));
-  swerex__sess_fail_with_text(action, SWEREX_E_SESSION_TERMINATED, &message);
+  swerex__sess_fail_with_output(action, SWEREX_E_SESSION_TERMINATED, &message);
 }
 
 /** Remove blanks at both ends, as Python's strip does. */
@@ -11825,11 +11826,7 @@ static void swerex__sess_fail_code(swerex__sess_action *action, swerex_bytes *ou
   swerex__str_puts(&message, ". Here is the output:\n");
   swerex__util_add_repr(&message, output->data, output->size);
   swerex__sess_describe_output(output, &json);
-  const char *const strings[4] = {message.failed ? NULL : message.data,
-                                  json.failed ? NULL : json.data, NULL, NULL};
-  swerex__err_fill(&error, SWEREX_E_NON_ZERO_EXIT_CODE, strings);
-  swerex__str_clear(&message);
-  swerex__str_clear(&json);
+  swerex__sess_set_error(&error, SWEREX_E_NON_ZERO_EXIT_CODE, &message, &json);
   swerex__mem_free(output->data);
   swerex__sess_fail(action, &error);
 }
@@ -12318,7 +12315,6 @@ static void swerex__talk_proceed(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   bool raw = action->run.is_interactive_command || action->run.is_interactive_quit ||
              sess->front == SWEREX__SESS_NESTED;
-  action->checked = true;
   if (sess->front == SWEREX__SESS_IDLE) {
     action->stage = SWEREX__SESS_PROMPT;
     if (sess->prompt_lost || swerex__talk_prompt_seen(sess))
@@ -12357,11 +12353,7 @@ static void swerex__turn_fail_syntax(swerex__sess_action *action, int code,
   swerex__str_puts(&json, ",\"bash_stderr\":");
   swerex__json_add_string(&json, texts[1].data, texts[1].size);
   swerex__str_putc(&json, '}');
-  const char *const strings[4] = {message.failed ? NULL : message.data,
-                                  json.failed ? NULL : json.data, NULL, NULL};
-  swerex__err_fill(&error, SWEREX_E_BASH_INCORRECT_SYNTAX, strings);
-  swerex__str_clear(&message);
-  swerex__str_clear(&json);
+  swerex__sess_set_error(&error, SWEREX_E_BASH_INCORRECT_SYNTAX, &message, &json);
   swerex__sess_fail(action, &error);
 }
 
@@ -12440,7 +12432,7 @@ static void swerex__turn_time_out(swerex__sess_action *action, bool idle) {
                        ": it has not started, as an earlier command still runs in session '%s' "
                        "(interrupt it, or allow more time)",
                        sess->name);
-  swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
+  swerex__sess_fail_with_output(action, SWEREX_E_COMMAND_TIMEOUT, &message);
 }
 
 static void swerex__turn_on_idle(swerex__loop_timer *timer) {
@@ -12464,7 +12456,7 @@ static void swerex__turn_give_up_code(swerex__sess_action *action) {
                         strlen(action->patterns[action->pattern]));
   swerex__str_puts(&message, " and the command goes on (for a program that stays in front use "
                              "is_interactive_command, or check \"ignore\")");
-  swerex__sess_fail_with_text(action, SWEREX_E_NO_EXIT_CODE, &message);
+  swerex__sess_fail_with_output(action, SWEREX_E_NO_EXIT_CODE, &message);
 }
 
 static void swerex__turn_on_deadline(swerex__loop_timer *timer) {
@@ -12482,7 +12474,7 @@ static void swerex__turn_on_deadline(swerex__loop_timer *timer) {
                        " seconds while starting session '%s': its startup files have not ended "
                        "(allow more with startup_timeout)",
                        sess->name);
-    swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
+    swerex__sess_fail_with_output(action, SWEREX_E_COMMAND_TIMEOUT, &message);
   } else if (action->stage == SWEREX__SESS_CODE) {
     swerex__turn_give_up_code(action);
   } else {
@@ -12515,7 +12507,7 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
                        "failed to interrupt session '%s': its shell does not react to Ctrl-C; "
                        "close the session",
                        sess->name);
-    swerex__sess_fail_with_text(action, SWEREX_E_COMMAND_TIMEOUT, &message);
+    swerex__sess_fail_with_output(action, SWEREX_E_COMMAND_TIMEOUT, &message);
     return;
   } else if (program == 0) {
     if (sess->pid > 0) kill(sess->pid, SIGCONT); /* it may have stopped itself */
@@ -12787,6 +12779,15 @@ static void swerex__turn_bind(swerex__sess_action *action) {
   action->future->cancel = swerex__turn_cancel;
 }
 
+/** Have an action's output matched with patterns, which it owns; NULL or none: with nothing. */
+static bool swerex__turn_set_patterns(swerex__sess_action *action, const char *const *patterns,
+                                      swerex_error *err) {
+  if (patterns == NULL || patterns[0] == NULL) return true;
+  action->patterns = patterns;
+  action->expect = swerex__match_new(&action->sess->loop->allocator, patterns, err);
+  return action->expect != NULL;
+}
+
 /** Queue a command. On failure the future is untouched. */
 static bool swerex__turn_run(swerex__sess *sess, const swerex_bash_action *run,
                              swerex_future *future, swerex_error *err) {
@@ -12794,12 +12795,7 @@ static bool swerex__turn_run(swerex__sess *sess, const swerex_bash_action *run,
   if (action == NULL) return false;
   bool ok = swerex__model_copy(&sess->loop->allocator, swerex__model_of(SWEREX_MODEL_BASH_ACTION),
                                run, &action->run, err);
-  if (ok && run->expect != NULL && run->expect[0] != NULL) {
-    action->expect = swerex__match_new(&sess->loop->allocator, action->run.expect, err);
-    action->patterns = action->run.expect;
-    ok = action->expect != NULL;
-  }
-  if (!ok) {
+  if (!ok || !swerex__turn_set_patterns(action, action->run.expect, err)) {
     swerex__sess_free_action(action);
     return false;
   }
@@ -12823,12 +12819,7 @@ static bool swerex__turn_start_interrupt(swerex__sess *sess,
   bool ok = swerex__model_copy(&sess->loop->allocator,
                                swerex__model_of(SWEREX_MODEL_BASH_INTERRUPT_ACTION), request,
                                &action->interrupt, err);
-  if (ok && request->expect != NULL && request->expect[0] != NULL) {
-    action->expect = swerex__match_new(&sess->loop->allocator, action->interrupt.expect, err);
-    action->patterns = action->interrupt.expect;
-    ok = action->expect != NULL;
-  }
-  if (!ok) {
+  if (!ok || !swerex__turn_set_patterns(action, action->interrupt.expect, err)) {
     swerex__sess_free_action(action);
     return false;
   }
@@ -13184,11 +13175,7 @@ static void swerex__local_set_error(const swerex__local_job *job, swerex_error *
   swerex__str_puts(&json, ",\"stderr\":");
   swerex__json_add_string(&json, response->stderr_text.data, response->stderr_text.size);
   swerex__str_putc(&json, '}');
-  const char *const strings[4] = {message->failed ? NULL : message->data,
-                                  json.failed ? NULL : json.data, NULL, NULL};
-  swerex__err_fill(error, code, strings);
-  swerex__str_clear(message);
-  swerex__str_clear(&json);
+  swerex__sess_set_error(error, code, message, &json);
 }
 
 /** Describe a time limit that was reached, in the original's words where it has some. */
@@ -13543,13 +13530,11 @@ static bool swerex__dummy_set(swerex__dummy *dummy, const swerex_bash_observatio
   fresh.outputs = (swerex_bash_observation *)swerex__mem_new(memory, count > 0 ? count : 1,
                                                              sizeof *fresh.outputs);
   if (fresh.outputs == NULL) return swerex__err_memory(err);
-  while (fresh.count < count) {
-    size_t i = fresh.count++;
-    if (!swerex__model_copy(memory, model, &observations[i], &fresh.outputs[i], err)) {
-      fresh.count = i;
-      swerex__dummy_clear(&fresh);
-      return false;
-    }
+  for (; fresh.count < count; fresh.count++) {
+    size_t i = fresh.count;
+    if (swerex__model_copy(memory, model, &observations[i], &fresh.outputs[i], err)) continue;
+    swerex__dummy_clear(&fresh);
+    return false;
   }
   swerex__dummy_clear(dummy);
   dummy->outputs = fresh.outputs;

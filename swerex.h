@@ -11527,6 +11527,7 @@ enum {
   SWEREX__SESS_READS = 16,
   SWEREX__SESS_QUERIES = 2, /* a Ctrl-C may throw one away; who answers none is no shell */
   SWEREX__SESS_LEFTOVER = 1 << 20, /* unclaimed output that is kept, at least */
+  SWEREX__SESS_INPUT = 1 << 24,    /* that waits for the program in front to read it */
   SWEREX__SESS_HELD = 65536        /* output held back for a pattern that may be about to match */
 };
 
@@ -11883,7 +11884,8 @@ static int swerex__sess_report_code(const swerex__sess_action *action, int code)
 
 /** Fail every action of a session that is being closed. */
 static void swerex__sess_fail_all(swerex__sess *sess) {
-  static const char why[] = "was closed";
+  bool started = sess->started || sess->current != NULL;
+  const char *why = started ? "was closed" : "did not start"; /* which failed for that already */
   while (!swerex__loop_link_empty(&sess->queue))
     swerex__sess_fail_ended((swerex__sess_action *)sess->queue.next, why);
   while (!swerex__loop_link_empty(&sess->interrupts))
@@ -11964,11 +11966,17 @@ static void swerex__sess_flush(swerex__sess *sess) {
                    SWEREX__POLL_READ | (sess->out.size > 0 ? (unsigned)SWEREX__POLL_WRITE : 0U));
 }
 
-static bool swerex__sess_write(swerex__sess *sess, const char *data, size_t size) {
+/** Write all to the terminal, now or when it takes more; false: too much waits, or no memory. */
+static bool swerex__sess_write(swerex__sess *sess, const char *data, size_t size,
+                               swerex_error *err) {
   swerex__str_add(&sess->out, data, size);
   if (sess->out.failed) {
     sess->out.failed = false;
-    return false;
+    if (size <= sess->out.max - sess->out.size) return swerex__err_memory(err);
+    return swerex__err_set(err, SWEREX_E_OS,
+                           "session '%s': the program in front does not read its input: %zu bytes "
+                           "wait, and %zu more are too many",
+                           sess->name, sess->out.size, size);
   }
   swerex__sess_flush(sess);
   return true;
@@ -11984,7 +11992,7 @@ static void swerex__sess_query(swerex__sess *sess) {
   swerex__str line = swerex__sess_message(sess);
   swerex__shell_compose_query(&sess->shell, sess->seq, &line);
   swerex__pty_tame(sess->master.fd);
-  if (!line.failed && swerex__sess_write(sess, line.data, line.size)) sess->queries++;
+  if (!line.failed && swerex__sess_write(sess, line.data, line.size, NULL)) sess->queries++;
   swerex__str_clear(&line);
 }
 
@@ -12275,8 +12283,8 @@ static void swerex__talk_type(swerex__sess_action *action) {
     swerex__err_memory(&error);
   else if (file.size > 0 && !swerex__sys_fill_scratch(sess->file_fd, file.data, file.size))
     swerex__err_system(&error, errno, sess->file);
-  else if (!swerex__sess_write(sess, line.data, line.size))
-    swerex__err_memory(&error);
+  else
+    swerex__sess_write(sess, line.data, line.size, &error);
   if (error.code != SWEREX_E_OK) {
     swerex__sess_fail(action, &error);
   } else {
@@ -12301,13 +12309,10 @@ static void swerex__talk_send_raw(swerex__sess_action *action) {
   size_t size = strlen(text);
   if (action->run.is_interactive_quit && size > 0 && text[size - 1] == '\n')
     size--; /* a second line would be the shell's */
-  if (swerex__sess_write(sess, text, size) && swerex__sess_write(sess, "\n", 1)) {
+  if (swerex__sess_write(sess, text, size, &error) && swerex__sess_write(sess, "\n", 1, &error))
     swerex__talk_begin_collecting(action);
-    return;
-  }
-  swerex__err_set(&error, SWEREX_E_OS,
-                  "session '%s': the program in front does not read its input", sess->name);
-  swerex__sess_fail(action, &error);
+  else
+    swerex__sess_fail(action, &error);
 }
 
 /** Take an action that needs no more checks as far as the state of the session lets it. */
@@ -12983,7 +12988,7 @@ static swerex__sess *swerex__open_session(swerex_loop *loop, swerex__keep *runti
   sess->quiet.fire = swerex__turn_on_quiet;
   sess->settle.fire = swerex__turn_on_settle;
   sess->in = swerex__str_new(&loop->allocator, SIZE_MAX / 2);
-  sess->out = swerex__str_new(&loop->allocator, 1 << 24);
+  sess->out = swerex__str_new(&loop->allocator, SWEREX__SESS_INPUT);
   swerex__loop_link_init(&sess->queue);
   swerex__loop_link_init(&sess->interrupts);
   sess->name = swerex__mem_copy(&loop->allocator, name, strlen(name));
@@ -13482,10 +13487,7 @@ static swerex__sess *swerex__local_terminal(swerex_runtime *runtime, const char 
 static bool swerex__local_session_write(swerex_runtime *runtime, const char *name,
                                         const char *bytes, size_t size, swerex_error *err) {
   swerex__sess *sess = swerex__local_terminal(runtime, name, err);
-  if (sess == NULL) return false;
-  if (swerex__sess_write(sess, bytes, size)) return true;
-  return swerex__err_set(err, SWEREX_E_OS,
-                         "session '%s': the program in front does not read its input", sess->name);
+  return sess != NULL && swerex__sess_write(sess, bytes, size, err);
 }
 
 static bool swerex__local_session_resize(swerex_runtime *runtime, const char *name, int rows,

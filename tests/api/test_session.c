@@ -610,6 +610,26 @@ TEST(answers_to_a_program_that_reads) {
   world_close(&w);
 }
 
+TEST(what_a_terminal_refuses) {
+  world w = world_with_session();
+  size_t size = (1 << 24) + 1;
+  char *text = (char *)calloc(size, 1);
+  CHECK(!swerex_session_write(w.runtime, NULL, text, size, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_OS);
+  CHECK_STR(w.err.message, "session 'default': the program in front does not read its input: 0 bytes "
+                           "wait, and 16777217 more are too many");
+  free(text);
+  CHECK(!swerex_session_resize(w.runtime, NULL, 0, 80, &w.err));
+  CHECK_STR(w.err.message, "a terminal cannot have 0 rows and 80 columns");
+  CHECK(!swerex_session_resize(w.runtime, NULL, 24, 65536, &w.err));
+  CHECK_INT(w.err.code, SWEREX_E_VALUE);
+  CHECK(gives(&w, "stty size", 0, "24 80\n"));
+  CHECK(run(&w, "exit"));
+  CHECK(!swerex_session_resize(w.runtime, NULL, 24, 80, &w.err));
+  CHECK_STR(w.err.message, "session 'default' has ended");
+  world_close(&w);
+}
+
 TEST(python_repl) {
   world w = world_with_session();
   if (!installed("python3")) {
@@ -925,6 +945,7 @@ TEST(calls_that_cross_a_failure) {
   CHECK_INT(w.err.code, SWEREX_E_COMMAND_TIMEOUT);
   CHECK(!swerex_future_take(running, NULL, &w.err));
   CHECK_INT(w.err.code, SWEREX_E_SESSION_TERMINATED);
+  CHECK_STR(w.err.message, "session 'default' did not start");
   CHECK(create(&w, NULL));
   action.command = "exit 3";
   running = swerex_run_in_session_async(w.runtime, &action, &w.err);

@@ -12525,9 +12525,12 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
   swerex__loop_arm(sess->loop, &action->deadline, wait, swerex__turn_on_deadline, action);
 }
 
-/** Start the next interrupt, if one waits. */
+/** Start the next interrupt, if one waits; not before a command that is about to be typed. */
 static bool swerex__turn_next_interrupt(swerex__sess *sess) {
-  if (sess->interrupt != NULL || swerex__loop_link_empty(&sess->interrupts)) return false;
+  bool about_to_type = sess->current != NULL && sess->current->stage < SWEREX__SESS_COLLECT &&
+                       sess->front == SWEREX__SESS_IDLE;
+  if (sess->interrupt != NULL || swerex__loop_link_empty(&sess->interrupts) || about_to_type)
+    return false;
   swerex__sess_action *action = (swerex__sess_action *)sess->interrupts.next;
   swerex__loop_link_remove(&action->link);
   sess->interrupt = action;

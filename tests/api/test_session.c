@@ -598,6 +598,22 @@ TEST(interrupt_of_the_action_under_way) {
   world_close(&w);
 }
 
+TEST(interrupt_of_an_action_that_is_about_to_begin) {
+  static const char *const commands[] = {"x=$[1]; sleep 30", "sleep 30"}; /* bash checks the first */
+  world w = world_with_session();
+  swerex_bash_action action = {.check = SWEREX_CHECK_SILENT, .timeout = 10};
+  for (int i = 0; i < 6; i++) {
+    action.command = commands[i % 2];
+    swerex_future *future = swerex_run_in_session_async(w.runtime, &action, &w.err);
+    CHECK(interrupt(&w));
+    swerex_bash_observation_clear(&w.seen);
+    CHECK(swerex_future_take(future, &w.seen, &w.err));
+    CHECK_INT(w.seen.exit_code, 130);
+    CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  }
+  world_close(&w);
+}
+
 TEST(answers_to_a_program_that_reads) {
   world w = world_with_session();
   CHECK(!run_for(&w, "read x; echo got $x", 0.1));

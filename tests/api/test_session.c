@@ -366,7 +366,7 @@ TEST(timeout_then_interrupt) {
   CHECK_STR(w.seen.expect_string.data, "SHELLPS1PREFIX");
   CHECK(gives(&w, "echo asdf", 0, "asdf\n"));
   CHECK(seconds() - start < 2);
-  CHECK(!run_for(&w, "while true; do sleep 0.02; echo t; done\necho L2", 0.2));
+  CHECK(!run_for(&w, "while true; do echo t; echo t; sleep 0.02; done\necho L2", 0.2));
   CHECK(has(w.err.extra_info, "t\\nt\\n"));
   CHECK(interrupt(&w));
   CHECK(gives(&w, "echo asdf", 0, "asdf\n"));

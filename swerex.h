@@ -13635,7 +13635,8 @@ static swerex_runtime *swerex__dummy_new(swerex_loop *loop, const swerex_dummy_c
 
 /** Return a runtime as a dummy one; NULL, and an error, if it is another. */
 static swerex__dummy *swerex__dummy_of(swerex_runtime *runtime, swerex_error *err) {
-  if (runtime != NULL && runtime->kind == &swerex__dummy_kind) return (swerex__dummy *)runtime;
+  if (!swerex__rt_given(runtime, "dummy_runtime_set_output", err)) return NULL;
+  if (runtime->kind == &swerex__dummy_kind) return (swerex__dummy *)runtime;
   swerex__err_set(err, SWEREX_E_VALUE, "not a dummy runtime: only those can be scripted");
   return NULL;
 }
@@ -31261,16 +31262,14 @@ SWEREX_API swerex_runtime *swerex_dummy_runtime_new(swerex_loop *loop,
 SWEREX_API bool swerex_dummy_runtime_set_outputs(swerex_runtime *runtime,
                                                  const swerex_bash_observation *observations,
                                                  size_t count, swerex_error *err) {
-  swerex__dummy *dummy =
-    swerex__api_is_made(runtime, "runtime", err) ? swerex__dummy_of(runtime, err) : NULL;
+  swerex__dummy *dummy = swerex__dummy_of(runtime, err);
   return dummy != NULL && swerex__dummy_set(dummy, observations, count, true, err);
 }
 
 SWEREX_API bool swerex_dummy_runtime_set_output(swerex_runtime *runtime,
                                                 const swerex_bash_observation *observation,
                                                 swerex_error *err) {
-  swerex__dummy *dummy =
-    swerex__api_is_made(runtime, "runtime", err) ? swerex__dummy_of(runtime, err) : NULL;
+  swerex__dummy *dummy = swerex__dummy_of(runtime, err);
   return dummy != NULL && swerex__dummy_set(dummy, observation, 1, false, err);
 }
 
@@ -31294,7 +31293,6 @@ SWEREX_API bool swerex_wait_until_alive(swerex_runtime *runtime, double timeout,
 
 SWEREX_API swerex_future *swerex_wait_until_alive_async(swerex_runtime *runtime, double timeout,
                                                         swerex_error *err) {
-  if (!swerex__api_is_made(runtime, "runtime", err)) return NULL;
   return swerex__rt_wait_until_alive(runtime, timeout, err);
 }
 
@@ -31407,7 +31405,7 @@ SWEREX_API swerex_future *swerex_close_async(swerex_runtime *runtime,
 
 SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *session,
                                      const char *bytes, size_t size, swerex_error *err) {
-  if (!swerex__api_is_made(runtime, "runtime", err)) return false;
+  if (!swerex__rt_given(runtime, "session_write", err)) return false;
 #ifdef SWEREX_NO_LOCAL
   (void)session, (void)bytes, (void)size;
   return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "a %s runtime has no terminals",
@@ -31419,7 +31417,7 @@ SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *sessio
 
 SWEREX_API bool swerex_session_resize(swerex_runtime *runtime, const char *session, int rows,
                                       int columns, swerex_error *err) {
-  if (!swerex__api_is_made(runtime, "runtime", err)) return false;
+  if (!swerex__rt_given(runtime, "session_resize", err)) return false;
 #ifdef SWEREX_NO_LOCAL
   (void)session, (void)rows, (void)columns;
   return swerex__err_set(err, SWEREX_E_UNSUPPORTED, "a %s runtime has no terminals",

@@ -71,13 +71,13 @@ cat >"$tmp/impl.c" <<EOF
 #include "swerex.h"
 EOF
 cc=${CC:-cc}
-$cc -std=c99 -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 | rule "compiles"
+$cc -std=c99 -Wunused-function -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" >"$tmp/said" 2>&1
+grep -v 'unused-function' "$tmp/said" | grep -E 'error|warning' | rule "compiles"
+grep 'unused-function' "$tmp/said" | rule "unused"
 nm -g --defined-only "$tmp/impl.o" 2>/dev/null | awk '{ print $3 }' | sort >"$tmp/exported"
 awk '/^SWEREX_API/ { line = $0; while (line !~ /\(/) { getline more; line = line " " more }
   sub(/\(.*/, "", line); n = split(line, w, /[ *]+/); print w[n] }' "$header" | sort -u >"$tmp/declared"
 diff "$tmp/exported" "$tmp/declared" | grep '^[<>]' | rule "exported and declared differ"
-$cc -std=c99 -Wunused-function -I"$(dirname "$header")" -c -o "$tmp/impl.o" "$tmp/impl.c" 2>&1 |
-  grep 'warning' | rule "unused"
 
 awk '/^\/\* =+$/ { getline; if (match($0, /\[[a-z]+\]/)) section = substr($0, RSTART + 1, RLENGTH - 2) }
   section != "" && section != "sys" && section != "mem" &&

@@ -242,7 +242,7 @@ TEST(deflated_data_comes_back) {
   for (int kind = 0; kind < KINDS; kind++)
     for (size_t i = 0; i < SWEREX__SYS_COUNT(sizes); i++)
       for (size_t k = 0; k < SWEREX__SYS_COUNT(steps); k++) {
-        if (sizes[i] > 1000 && steps[k] > 0 && steps[k] < 300 && k != i % 4) continue;
+        if (sizes[i] > 1000 && k != i % 4 && k != 4 + i % 5) continue; /* in small and in large steps */
         swerex__str data = make_data(kind, sizes[i]), out;
         swerex__str packed = deflate(data.data, data.size, steps[k]);
         size_t used;
@@ -756,7 +756,7 @@ TEST(hostile_archives_are_refused_before_anything_is_written) {
     {LINK("d/e/l", "../..") LINK("m", "d/e/l/.."), "leads out"},
     {LINK("l", "d") "z.writestr('l/x', 'x')\n", "goes through a link"},
     {LINK("l", "d") "z.writestr('l/./x', 'x')\n", "goes through a link"},
-    {"z.writestr('b', bytes(50000000))\nd = z\n", NULL},
+    {"z.writestr('b', bytes(8000000))\n", NULL},
   };
   for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++) {
     swerex_error err = SWEREX_ERROR_INIT;

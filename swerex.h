@@ -932,7 +932,9 @@ typedef struct swerex_modal_config {
   const char *modal_sandbox_kwargs; /**< A JSON object of what modal.Sandbox.create takes: cpu,
                                          memory, gpu, region, cloud, workdir, env, secrets, volumes,
                                          encrypted_ports, ...; an unknown one is refused with the
-                                         list of those that are known. Default {}. */
+                                         list of those that are known. A secret is its name or
+                                         {"env": {...}}, a volume its name, or {"name": ...,
+                                         "read_only": true, ...}. Default {}. */
   bool skip_pipx; /**< Where no static server is found here, have no pipx put into the image. JSON:
                        install_pipx, inverted. */
   const char *app_name;      /**< Default "swe-rex". Ours. */
@@ -1068,7 +1070,10 @@ SWEREX_API bool swerex_dummy_runtime_set_output(swerex_runtime *runtime,
                                                 const swerex_bash_observation *observation,
                                                 swerex_error *err);
 
-/** Close a runtime that was made by a _new function, and free it. NULL is allowed. */
+/**
+ * Close a runtime that was made by a _new function, and free it. Its calls under way end with
+ * SWEREX_E_CANCELLED. NULL is allowed.
+ */
 SWEREX_API void swerex_runtime_free(swerex_runtime *runtime);
 
 /** Check whether the runtime answers. request may be NULL. Fails only when out of memory. */
@@ -1133,7 +1138,8 @@ swerex_interrupt_session_async(swerex_runtime *runtime, const swerex_bash_interr
 /**
  * Write bytes to a session's terminal, as if typed, with no answer awaited; for programs that
  * hand a person's keys on (tools/swerex shell). session NULL: "default". Errors: UNSUPPORTED but
- * for a local runtime; SESSION_DOES_NOT_EXIST; SESSION_TERMINATED; OS when nothing reads there.
+ * for a local runtime; SESSION_DOES_NOT_EXIST; SESSION_TERMINATED; OS when nothing reads there and
+ * 16 MiB wait already.
  */
 SWEREX_API bool swerex_session_write(swerex_runtime *runtime, const char *session,
                                      const char *bytes, size_t size, swerex_error *err);
@@ -20173,6 +20179,8 @@ static void swerex__dep_tell(swerex_deployment *deployment, const char *message)
 
 /** Keep the first failure; later ones only go to the log. The error is used up. */
 static void swerex__dep_note(swerex_deployment *deployment, swerex_error *error) {
+  if (error->code == SWEREX_E_DEPLOYMENT_STARTUP && deployment->phase != SWEREX__DEP_GIVING_UP)
+    error->code = SWEREX_E_RUNTIME; /* what serves starts has failed in a stop */
   if (deployment->failure.code == SWEREX_E_OK) {
     swerex__err_move(&deployment->failure, error);
     return;
@@ -25797,7 +25805,6 @@ static swerex_future *swerex__task_make(swerex_deployment *deployment, swerex_er
 
 static swerex_future *swerex__task_unmake(swerex_deployment *deployment, swerex_error *err) {
   size_t at = deployment->step - 1;
-  swerex__fargate_of(deployment)->aws->code = SWEREX_E_RUNTIME;
   return swerex__aws_start(swerex__fargate_of(deployment)->aws, swerex__task_groups[at].undo,
                            swerex__task_groups[at].undo_count, deployment, NULL, err);
 }
@@ -30830,7 +30837,6 @@ static swerex_future *swerex__sandbox_unmake(swerex_deployment *deployment, swer
   swerex__modal *modal = swerex__modal_of(deployment);
   swerex__loop_free_future(modal->addressing);
   modal->addressing = NULL;
-  modal->grpc.code = SWEREX_E_RUNTIME;
   if (modal->sandbox[0] == '\0' && swerex__modal_find_orphan(modal) == NULL) return NULL;
   return swerex__modal_start(modal, swerex__box_end_rows, 1, SWEREX__SANDBOX_STOP_TIME,
                              "the sandbox may run on until its deployment_timeout", NULL, err);

@@ -56,7 +56,7 @@ static swerex_future *run_a(swerex_deployment *box, swerex_error *err) {
 
 static swerex_future *undo_a(swerex_deployment *box, swerex_error *err) {
   strcat(of(box)->log, "-a");
-  if (plan.fail_undo == 1) swerex__err_set(err, SWEREX_E_RUNTIME, "a stays");
+  if (plan.fail_undo == 1) swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP, "a stays");
   return NULL;
 }
 
@@ -181,6 +181,7 @@ TEST(a_stop_goes_on_after_a_failure_and_tells_it) {
   plan.fail_undo = 1;
   CHECK(!swerex_deployment_stop(box, &err));
   CHECK_STR(err.message, "a stays");
+  CHECK_INT(err.code, SWEREX_E_RUNTIME); /* not that of a start */
   CHECK_STR(of(box)->log, "abBc-b-a");
   CHECK(box->idle);
   swerex_error_clear(&err);

@@ -13765,22 +13765,26 @@ static size_t swerex__sock_lookup_known(const char *host, int port, swerex__sock
 
 /* --- names -------------------------------------------------------------------------------- */
 
-/** A lookup in a thread. Freed by the last of its two users. */
+/** A lookup in a thread. Freed by the last of its two users, with the pipe's end. */
 typedef struct swerex__sock_job {
   pthread_mutex_t lock;
   int users;
-  int wake; /* the thread's end of a pipe */
+  int wake; /* the end of a pipe that the thread writes to */
   char host[SWEREX__SOCK_HOST_MAX + 1];
   int port, status, number; /* number: errno */
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
   size_t count;
 } swerex__sock_job;
 
-static void swerex__sock_leave_job(swerex__sock_job *job) {
+/** Leave a job; the thread has told by then, so whoever hears of it is the last to leave. */
+static void swerex__sock_leave_job(swerex__sock_job *job, bool tell) {
   pthread_mutex_lock(&job->lock);
+  ssize_t n = tell ? write(job->wake, "", 1) : 0; /* a close alone a child of the host would hide */
   int users = --job->users;
   pthread_mutex_unlock(&job->lock);
+  (void)n;
   if (users > 0) return;
+  swerex__sys_close(&job->wake);
   pthread_mutex_destroy(&job->lock);
   swerex__mem_free(job);
 }
@@ -13789,10 +13793,7 @@ static void *swerex__sock_run_job(void *argument) {
   swerex__sock_job *job = (swerex__sock_job *)argument;
   job->status = swerex__sock_lookup(job->host, job->port, 0, job->targets, &job->count);
   job->number = errno;
-  ssize_t n = write(job->wake, "", 1); /* its end alone may stay open, in a child of the host */
-  (void)n;
-  swerex__sys_close(&job->wake);
-  swerex__sock_leave_job(job);
+  swerex__sock_leave_job(job, true);
   return NULL;
 }
 
@@ -13859,7 +13860,7 @@ static void swerex__sock_dial_free(swerex__sock_dial *dial) {
   swerex__loop_disarm(dial->loop, &dial->timer);
   swerex__loop_disarm(dial->loop, &dial->again);
   swerex__poll_drop(&dial->loop->poll, &dial->watch);
-  if (dial->job != NULL) swerex__sock_leave_job(dial->job);
+  if (dial->job != NULL) swerex__sock_leave_job(dial->job, false);
   swerex__mem_free(dial->name);
   swerex__mem_free(dial);
 }
@@ -13925,7 +13926,7 @@ static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {
     number = job->number;
     dial->count = job->count;
     memcpy(dial->targets, job->targets, sizeof dial->targets);
-    swerex__sock_leave_job(job);
+    swerex__sock_leave_job(job, false);
     if (status != 0) {
       swerex__sock_fail_lookup(dial->name, status, number, &error);
       swerex__sock_dial_end(dial, -1, &error);

@@ -34,7 +34,7 @@ static bool copy(int from, int to) {
     }
     if (put < 0) return true; /* nobody takes it any more; an answer may still come */
   }
-  if (n == 0) shutdown(to, SHUT_WR);
+  if (n <= 0) shutdown(to, SHUT_WR); /* also where the end was reset: its program has gone */
   return n > 0;
 }
 

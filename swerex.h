@@ -20180,8 +20180,10 @@ static void swerex__dep_tell(swerex_deployment *deployment, const char *message)
 
 /** Keep the first failure; later ones only go to the log. The error is used up. */
 static void swerex__dep_note(swerex_deployment *deployment, swerex_error *error) {
-  if (error->code == SWEREX_E_DEPLOYMENT_STARTUP && deployment->phase != SWEREX__DEP_GIVING_UP)
-    error->code = SWEREX_E_RUNTIME; /* what serves starts has failed in a stop */
+  if (error->code == SWEREX_E_DEPLOYMENT_STARTUP && deployment->phase != SWEREX__DEP_STARTING) {
+    error->code = SWEREX_E_RUNTIME; /* what serves starts has failed in taking one back */
+    error->class_path = swerex__err_rows[SWEREX_E_RUNTIME].class_path;
+  }
   if (deployment->failure.code == SWEREX_E_OK) {
     swerex__err_move(&deployment->failure, error);
     return;
@@ -20404,8 +20406,8 @@ static void swerex__dep_give_up(swerex_deployment *deployment, swerex_error *err
   if (deployment->unwanted) swerex__err_clear(error); /* nobody is there to hear of it */
   swerex__loop_disarm(deployment->loop, &deployment->timer);
   deployment->unwanted = false;
-  deployment->phase = SWEREX__DEP_GIVING_UP;
   swerex__dep_note(deployment, error);
+  deployment->phase = SWEREX__DEP_GIVING_UP;
   if (!whole) { /* first, as it may wait for the runtime */
     deployment->waiting = NULL;
     swerex__loop_free_future(waiting);

@@ -20969,11 +20969,13 @@ static int swerex__elf_pack(const swerex_allocator *memory, const char *path, co
     tar.size += (size_t)n;
     got += (size_t)n;
   }
-  if (!ok) swerex__err_system(err, errno, path);
+  if (!ok && !tar.failed) swerex__err_system(err, errno, path);
   swerex__str_add(&tar, nothing, (512 - size % 512) % 512);
   swerex__str_add(&tar, nothing, sizeof nothing);
-  if (ok && tar.failed) ok = swerex__err_memory(err);
-  if (ok) out = swerex__elf_write_scratch(&tar, err);
+  if (tar.failed)
+    swerex__err_memory(err);
+  else if (ok)
+    out = swerex__elf_write_scratch(&tar, err);
   swerex__sys_close(&fd);
   swerex__str_clear(&tar);
   return out;

@@ -25639,9 +25639,11 @@ static swerex__aws_verdict swerex__ecs_listed_task(void *owner, const swerex__aw
   const swerex__json *arn = swerex__answer_first(answer->root, "taskArns");
   (void)err;
   if (!answer->ok) return SWEREX__AWS_FAILED;
-  bool found = swerex__fargate_keep(fargate->task, sizeof fargate->task,
+  bool found = fargate->task[0] != '\0' || /* on an earlier page */
+               swerex__fargate_keep(fargate->task, sizeof fargate->task,
                                     swerex__answer_text(arn, ""));
-  return found || answer->waited >= row->patience ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
+  bool more = swerex__answer_text(answer->root, "nextToken")[0] != '\0';
+  return found || more || answer->waited >= row->patience ? SWEREX__AWS_DONE : SWEREX__AWS_AGAIN;
 }
 
 static bool swerex__ecs_stop_task(void *owner, const swerex__aws_row *row, swerex__str *body) {

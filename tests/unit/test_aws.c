@@ -454,8 +454,11 @@ TEST(a_task_whose_answer_was_not_awaited) {
   swerex_error err = SWEREX_ERROR_INIT;
   CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[]}", 0, NULL, &err), SWEREX__AWS_AGAIN);
   CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[]}", 6, NULL, &err), SWEREX__AWS_DONE);
+  CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[],\"nextToken\":\"n\"}", 0, NULL, &err),
+            SWEREX__AWS_DONE); /* with the next page */
   CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[\"t\"]}", 0, NULL, &err), SWEREX__AWS_DONE);
-  CHECK_STR(fargate->task, "t");
+  CHECK_INT(judge(box, swerex__task_no_task_rows, "{\"taskArns\":[]}", 0, NULL, &err), SWEREX__AWS_DONE);
+  CHECK_STR(fargate->task, "t"); /* a page behind it takes nothing back */
   fargate->asked = true; /* and refused: there is none to be looked for */
   CHECK_INT(judge(box, swerex__task_task_rows, "{}", 0, NULL, &err), SWEREX__AWS_FAILED);
   CHECK(!fargate->asked);

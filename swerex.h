@@ -647,8 +647,8 @@ typedef enum swerex_stream { SWEREX_STDOUT = 1, SWEREX_STDERR = 2 } swerex_strea
 typedef struct swerex_output_watch {
   void (*on_output)(void *user_data, swerex_stream stream, const char *text, size_t size);
   void *user_data;
-  bool raw; /**< Hand the bytes on as they come: undecoded, terminal escapes and CR kept. Of a
-                 local runtime; from a server comes text. */
+  bool raw; /**< Hand the bytes on as they come: undecoded, terminal escapes and CR kept. For
+                 a local runtime; a server sends text. */
 } swerex_output_watch;
 
 /** IsAlive has no model in Python; here the time limit has one, like every other verb. */
@@ -1256,7 +1256,8 @@ SWEREX_API bool swerex_deployment_add_hook(swerex_deployment *deployment,
  * Start the deployment. Starting a started one again changes nothing. A start that fails, or that
  * is cancelled, takes back all that it has made; swerex_deployment_stop waits for the end of that.
  * Errors: DEPLOYMENT_STARTUP, in the words of the engine or cloud (DOCKER_PULL, which is one, for
- * an image); PERMISSION without credentials; TIMEOUT for a server that does not answer in time.
+ * an image); PERMISSION without credentials; TIMEOUT for a container's server that does not answer
+ * in time.
  */
 SWEREX_API bool swerex_deployment_start(swerex_deployment *deployment, swerex_error *err);
 /** Start the deployment; no response. */
@@ -1360,7 +1361,9 @@ SWEREX_API swerex_server *swerex_server_new(swerex_loop *loop,
                                             const swerex_server_options *options,
                                             swerex_error *err);
 
-/** Return where it listens: "http://127.0.0.1:43121", "unix:/path" or "stdio"; the server's. */
+/**
+ * Return where it listens: "http://127.0.0.1:43121", "unix:/path" or "stdio"; owned by the server.
+ */
 SWEREX_API const char *swerex_server_address(const swerex_server *server);
 
 /** Tell whether idle_timeout or max_lifetime is over, or the client of stdio has gone. */
@@ -23325,7 +23328,6 @@ static void swerex__login_on_role(swerex__login *login) {
   else if (!mended)
     swerex__login_fail(login, "%s", why);
 }
-
 
 /** Send the call to STS, signed anew where it is. */
 static void swerex__login_send_role(swerex__login *login) {

@@ -29062,7 +29062,7 @@ static bool swerex__modal_on_message(void *owner, const void *message, swerex_er
   bool gone = false, rest = run->done; /* what else is in a stream, such as the rest of a log */
   run->gone = &gone;
   swerex__modal_verdict verdict = row->took(run, message, err);
-  if (gone) return true; /* a logger has ended the start; for a hook that waits */
+  if (gone) return true; /* a logger has ended the start; what a hook asks for waits */
   run->gone = NULL;
   switch (rest ? SWEREX__MODAL_DONE : verdict) {
     case SWEREX__MODAL_FAILED: return false;

@@ -1218,7 +1218,7 @@ typedef struct swerex_deployment swerex_deployment;
 
 /**
  * DeploymentHook: learns of each step of a start or stop. It may cancel the start or begin a stop,
- * but not free the deployment. `message` is borrowed for the call.
+ * but not wait for one, nor free the deployment. `message` is borrowed for the call.
  */
 typedef struct swerex_deployment_hook {
   void (*on_custom_step)(void *user_data, const char *message);
@@ -31483,6 +31483,9 @@ SWEREX_API swerex_future *swerex_deployment_stop_async(swerex_deployment *deploy
 }
 
 SWEREX_API bool swerex_deployment_stop(swerex_deployment *deployment, swerex_error *err) {
+  if (deployment != NULL && deployment->telling)
+    return swerex__err_set(err, SWEREX_E_RUNTIME,
+                           "stop: a hook cannot wait for a stop; use the _async form");
   return swerex__loop_take(swerex_deployment_stop_async(deployment, err), NULL, err);
 }
 

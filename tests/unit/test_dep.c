@@ -272,6 +272,23 @@ TEST(a_hook_may_end_the_start_it_hears_of) {
   }
 }
 
+static void stop_and_wait(void *user_data, const char *message) {
+  (void)message;
+  CHECK(!swerex_deployment_stop(spoiler.box, (swerex_error *)user_data));
+}
+
+TEST(a_hook_cannot_wait_for_a_stop) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex_deployment_hook hook = {stop_and_wait, &err};
+  spoiler.box = make(loop);
+  CHECK(swerex_deployment_add_hook(spoiler.box, hook, NULL));
+  CHECK(swerex_deployment_start(spoiler.box, NULL) && swerex_deployment_stop(spoiler.box, NULL));
+  CHECK_STR(err.message, "stop: a hook cannot wait for a stop; use the _async form");
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
 TEST(a_stop_that_is_given_up_goes_on) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_loop *loop = swerex_loop_new(NULL, NULL);

@@ -13768,11 +13768,11 @@ static size_t swerex__sock_lookup_known(const char *host, int port, swerex__sock
 
 /* --- names -------------------------------------------------------------------------------- */
 
-/** A lookup in a thread. Freed by the last of its two users, with the pipe's end. */
+/** A lookup in a thread. Freed by the last of its two users, with the pair's end. */
 typedef struct swerex__sock_job {
   pthread_mutex_t lock;
   int users;
-  int wake; /* the end of a pipe that the thread writes to */
+  int wake; /* the end of a pair that the thread writes to */
   char host[SWEREX__SOCK_HOST_MAX + 1];
   int port, status, number; /* number: errno */
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
@@ -13782,7 +13782,9 @@ typedef struct swerex__sock_job {
 /** Leave a job; the thread has told by then, so whoever hears of it is the last to leave. */
 static void swerex__sock_leave_job(swerex__sock_job *job, bool tell) {
   pthread_mutex_lock(&job->lock);
-  ssize_t n = tell ? write(job->wake, "", 1) : 0; /* a close alone a child of the host would hide */
+  /* A close alone would be hidden by a child of the host. It is no pipe: one that nobody reads any
+   * more raises SIGPIPE in the process, not in this thread, on macOS and NetBSD. */
+  ssize_t n = tell ? send(job->wake, "", 1, SWEREX__SYS_NOSIGNAL) : 0;
   int users = --job->users;
   pthread_mutex_unlock(&job->lock);
   (void)n;
@@ -13808,7 +13810,7 @@ static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int 
   sigset_t all, before;
   int ends[2];
   swerex__sock_job *job = (swerex__sock_job *)swerex__mem_new(NULL, 1, sizeof *job);
-  if (job == NULL || !swerex__sys_pipe(ends)) {
+  if (job == NULL || !swerex__sys_socketpair(ends)) {
     swerex__err_system(err, job == NULL ? ENOMEM : errno, "a lookup of a name");
     swerex__mem_free(job);
     return NULL;

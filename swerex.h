@@ -17574,6 +17574,7 @@ struct swerex__web_call {
   void (*done)(void *owner, swerex_error *error);
   void *owner;
   double connect_timeout, timeout; /* seconds; < 0: none */
+  double spent;                    /* of the timeout, by earlier tries */
   /* results */
   int status;
   char type[SWEREX__WEB_TYPE];
@@ -17916,6 +17917,13 @@ static void swerex__web_on_time(swerex__loop_timer *timer) {
   swerex__web_end(call, false, &error);
 }
 
+/** Let the call have what is left of its time. */
+static void swerex__web_arm(swerex__web_call *call) {
+  double left = call->timeout > call->spent ? call->timeout - call->spent : 0;
+  swerex__loop_arm(call->web->loop, &call->timer, call->timeout < 0 ? -1 : left,
+                   swerex__web_on_time, call);
+}
+
 /** Send the request over a connection; false: the call has not ended, its caller does that. */
 static bool swerex__web_use(swerex__web_call *call, swerex__web_conn *conn, swerex_error *err) {
   call->conn = conn;
@@ -18020,8 +18028,7 @@ static bool swerex__web_start_tls(swerex__web_call *call, swerex_error *err) {
   else
     call->job = swerex__curl_start(web->curl, &request, err);
   swerex__str_clear(&url);
-  if (call->job != NULL)
-    swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
+  if (call->job != NULL) swerex__web_arm(call);
   return call->job != NULL;
 }
 
@@ -18057,14 +18064,13 @@ static bool swerex__web_connect(swerex__web_call *call, swerex_error *err) {
 
 /** Start a call, or start it again. `done` is called from the loop, unless this fails. */
 static bool swerex__web_start(swerex__web_call *call, swerex_error *err) {
-  swerex__web *web = call->web;
   call->status = 0;
   call->sent = call->body_over = false;
   call->body_sent = 0;
-  call->answer.size = 0;
+  swerex__str_clear(&call->answer);
   call->type[0] = '\0';
-  if (web->url.tls) return swerex__web_start_tls(call, err);
-  swerex__loop_arm(web->loop, &call->timer, call->timeout, swerex__web_on_time, call);
+  if (call->web->url.tls) return swerex__web_start_tls(call, err);
+  swerex__web_arm(call);
   if (swerex__web_connect(call, err)) return true;
   swerex__web_detach(call, false);
   return false;
@@ -18203,7 +18209,8 @@ typedef struct swerex__remote_call {
   char *session; /* of run_in_session; NULL: its order does not matter */
   bool held;     /* until the one before it in its session is done */
   int tries;
-  double delay, end; /* before the next try; of the time for all of them, < 0: none */
+  double delay; /* before the next try */
+  double start; /* of the first */
   swerex__loop_timer again;
   swerex_output_watch watch;
   bool telling;    /* the watch runs: a call that it cancels is freed when it has returned */
@@ -18548,9 +18555,9 @@ static void swerex__remote_on_done(void *owner, swerex_error *error);
 /** Send the request, the first time or again. */
 static bool swerex__remote_send(swerex__remote_call *call, swerex_error *err) {
   size_t size = call->web.headers.size;
-  double limit = call->web.timeout, now = swerex__util_now();
-  if (call->tries == 0) call->end = limit < 0 ? -1 : now + limit;
-  if (call->tries > 0 && call->end >= 0) call->web.timeout = call->end > now ? call->end - now : 0;
+  double now = swerex__util_now();
+  if (call->tries == 0) call->start = now;
+  call->web.spent = now - call->start;
   call->line.size = 0;
   call->live = false;
   if (call->source != NULL && !swerex__remote_open_source(call, err)) return false;
@@ -18573,8 +18580,9 @@ static void swerex__remote_on_again(swerex__loop_timer *timer) {
 /** Tell whether a call that failed may be made again. */
 static bool swerex__remote_may_retry(const swerex__remote_call *call, const swerex_error *error) {
   bool harmless = call->verb == SWEREX__RT_READ_FILE;
+  double next = swerex__util_now() - call->start + call->delay, limit = call->web.timeout;
   if (call->verb == SWEREX__RT_IS_ALIVE || call->tries >= call->remote->config.num_retries ||
-      call->unreadable || (call->end >= 0 && swerex__util_now() + call->delay >= call->end))
+      call->unreadable || (limit >= 0 && next >= limit))
     return false;
   if (error->code == SWEREX_E_UNSUPPORTED || error->code == SWEREX_E_NO_MEMORY ||
       error->code == SWEREX_E_CANCELLED || error->code == SWEREX_E_TIMEOUT)

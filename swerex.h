@@ -15809,9 +15809,9 @@ static bool swerex__zip_pack_fail(const swerex__zip_pack *pack, int number, swer
 
 /** Append to the path of the present entry. */
 static bool swerex__zip_pack_extend(swerex__zip_pack *pack, const char *text, swerex_error *err) {
-  bool fits = strlen(text) <= pack->path.max - pack->path.size;
   swerex__str_puts(&pack->path, text);
-  return !pack->path.failed || swerex__zip_pack_fail(pack, fits ? ENOMEM : ENAMETOOLONG, err);
+  return !pack->path.failed ||
+         swerex__zip_pack_fail(pack, pack->path.full ? ENAMETOOLONG : ENOMEM, err);
 }
 
 /** Open a folder and go into it. */
@@ -16093,8 +16093,7 @@ static bool swerex__zip_pack_next(swerex__zip_pack *pack, swerex_error *err) {
 
 /** Report an archive that cannot be held. Returns false. */
 static bool swerex__zip_pack_overflow(const swerex__zip_pack *pack, swerex_error *err) {
-  size_t left = pack->directory.max - pack->directory.size; /* less than what an entry may take? */
-  if (pack->out.failed || left > 2 * SWEREX__ZIP_NAME_MAX) return swerex__err_memory(err);
+  if (!pack->directory.full) return swerex__err_memory(err);
   return swerex__err_set(err, SWEREX_E_VALUE, "%s has too many files", pack->root);
 }
 
@@ -17806,10 +17805,10 @@ static void swerex__web_on_head(swerex__web_call *call, const swerex__http *http
 /** Keep a piece of an answer's body. */
 static bool swerex__web_keep(swerex__web_call *call, const char *data, size_t size,
                              swerex_error *err) {
-  if (size > call->answer.max - call->answer.size)
+  swerex__str_add(&call->answer, data, size);
+  if (call->answer.full)
     return swerex__err_set(err, SWEREX_E_HTTP, "the answer of %s%s is larger than %zu bytes",
                            call->web->url.text, call->path, call->answer.max);
-  swerex__str_add(&call->answer, data, size);
   return !call->answer.failed || swerex__err_memory(err);
 }
 
@@ -18416,9 +18415,10 @@ static bool swerex__remote_on_data(void *owner, const char *data, size_t size, s
     const char *feed = (const char *)memchr(data, '\n', size);
     size_t count = feed == NULL ? size : (size_t)(feed - data) + 1;
     swerex__str_add(&call->line, data, count);
-    if (call->line.failed)
+    if (call->line.full)
       return swerex__err_set(err, SWEREX_E_HTTP, "a line of the answer of %s%s is too long",
                              call->remote->web.url.text, call->path);
+    if (call->line.failed) return swerex__err_memory(err);
     data += count;
     size -= count;
     if (feed == NULL) break;
@@ -18878,7 +18878,9 @@ static bool swerex__form_on_content(void *owner, const char *data, size_t size, 
   swerex__form *form = (swerex__form *)owner;
   if (form->multi.file[0] == '\0') {
     swerex__str_add(&form->field, data, size);
-    if (form->field.failed) return swerex__multi_fail(&form->multi, "a field is too long");
+    if (form->field.failed)
+      return swerex__multi_fail(&form->multi,
+                                form->field.full ? "a field is too long" : "out of memory");
     if (last) swerex__form_take_field(form);
     return true;
   }

@@ -16994,7 +16994,7 @@ typedef struct swerex__curl_job {
   bool added, stopped;
   swerex__lib_code refused; /* the first option that was not taken */
   int status;
-  int number; /* errno of a socket that could not be made; libcurl says only that it failed */
+  int number; /* errno where the last socket failed to be made; libcurl says only that it did */
   uint64_t body_sent;
   swerex_error error; /* of read and on_data */
   char words[SWEREX__CURL_WORDS];
@@ -17160,7 +17160,7 @@ static int swerex__curl_open_socket(void *user, swerex__lib_purpose purpose,
                                     swerex__lib_address *address) {
   swerex__curl_job *job = (swerex__curl_job *)user;
   int fd = swerex__sock_new(address->family, address->socktype, address->protocol);
-  if (fd < 0 && errno != EAFNOSUPPORT) job->number = errno; /* without IPv6, IPv4 may do */
+  job->number = fd < 0 && errno != EAFNOSUPPORT ? errno : 0; /* without IPv6, IPv4 may do */
   (void)purpose;
   return fd;
 }

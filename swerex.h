@@ -18770,7 +18770,8 @@ static void swerex__remote_dial_by(swerex_runtime *runtime,
 
 enum { SWEREX__FORM_FIELD_MAX = 8192 };
 
-#define SWEREX__FORM_MTIME_MAX 253402300800.0 /* the year 10000; a time_t cannot hold any number */
+/** The year 10000, or what a time_t can hold. */
+#define SWEREX__FORM_MTIME_MAX (sizeof(time_t) > 4 ? 253402300800.0 : 2147483648.0)
 
 /** A form that comes in, and what becomes of the file in it. */
 typedef struct swerex__form {

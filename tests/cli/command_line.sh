@@ -139,8 +139,8 @@ s --host unix:nope exec true
 is "a server that is not there is no program that is not" "$code" 125
 s docker-reap --container-runtime nope
 is "an engine that is not there" "$err/$code" "swerex: there is no \`nope\` on PATH: install it, or name another by --container-runtime/125"
-"$swerex" serve --unix door --idle-timeout 20 --no-auth >/dev/null 2>&1 &
-until [ -S door ]; do sleep 0.01; done
+"$swerex" serve --unix door --idle-timeout 20 --no-auth >says 2>&1 &
+until [ -s says ]; do sleep 0.01; done # the file of the socket is there before it listens
 out=$(printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' | "$swerex" serve --connect door)
 holds "serve --connect" "$out" '"is_alive":true'
 server=$!

@@ -128,13 +128,13 @@ TEST(servers_that_fit_an_image_and_those_that_do_not) {
   CHECK(swerex__elf_find_machine("s390x") == NULL);
 }
 
-static void *no_memory(void *user_data, void *block, size_t size) {
+static void *never_memory(void *user_data, void *block, size_t size) {
   (void)user_data, (void)block, (void)size;
   return NULL;
 }
 
 TEST(a_server_that_cannot_be_packed) {
-  static const swerex_allocator none = {no_memory, NULL};
+  static const swerex_allocator none = {never_memory, NULL};
   char path[64];
   swerex_error err = SWEREX_ERROR_INIT;
   snprintf(path, sizeof path, "/tmp/swerex-pack-%ld", (long)getpid());

@@ -7577,6 +7577,7 @@ typedef struct swerex__keeper_failure {
 static bool swerex__keeper_enter_base(const char *path) {
   char here[PATH_MAX];
   if (chdir(path) == 0 || errno == ENOENT) return true;
+  if (strncmp(path, "/proc/", 6) == 0) return true; /* gone, and shut to its new user */
   int number = errno;
   if (getcwd(here, sizeof here) != NULL && strcmp(here, path) == 0) return true;
   errno = number;

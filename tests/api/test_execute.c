@@ -325,7 +325,7 @@ TEST(commands_whose_keeper_dies_fail) {
   swerex_future *futures[2];
   swerex_command command;
   memset(&command, 0, sizeof command);
-  command.command = "exec sleep 1";
+  command.command = "exec sleep 7779";
   command.shell = true;
   futures[0] = swerex_execute_async(w.runtime, &command, &w.err);
   command.timeout = 60; /* so that it has a keeper of its own */
@@ -336,6 +336,7 @@ TEST(commands_whose_keeper_dies_fail) {
     CHECK(!swerex_future_take(futures[i], NULL, &w.err));
     CHECK_STR(w.err.message, "the process that starts programs was killed; the next call starts another");
   }
+  signal_processes("sleep 7779", SIGKILL);
   world_close(&w);
 }
 

@@ -16407,7 +16407,7 @@ static int swerex__unzip_rank(char c) {
 static int swerex__unzip_by_path(const void *left, const void *right) {
   const char *a = (*(const swerex__unzip_entry *const *)left)->name;
   const char *b = (*(const swerex__unzip_entry *const *)right)->name;
-  while (*a == *b && *a != '\0') a++, b++;
+  for (; *a == *b && *a != '\0'; a++) b++;
   return swerex__unzip_rank(*a) - swerex__unzip_rank(*b);
 }
 

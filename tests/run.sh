@@ -710,7 +710,7 @@ statics() {
     elif [ $machine = aarch64 ] && ! python3 -m ziglang version >/dev/null 2>&1; then
       skip "static aarch64" "ziglang is not here (pip install ziglang)" && continue
     fi
-    check "make $file" make -C ../tools "build/swerex-remote-$machine"
+    check "make $file" make -C ../tools build/swerex "build/swerex-remote-$machine"
     [ -x "$file" ] || continue
     check "$machine: under 500 KB" test "$(wc -c <"$file")" -lt 500000
     check "$machine: no interpreter, no symbols" sh -c "! grep -aq 'ld-linux\|ld-musl\|swerex__' $file"

@@ -1569,6 +1569,7 @@ static bool swerex__sys_prepare_pair(int ends[2]) {
 
 /** Make a pipe whose ends are close-on-exec; the reading end is nonblocking. */
 static bool swerex__sys_pipe(int ends[2]) {
+  ends[0] = ends[1] = -1;
 #if defined(__linux__) && defined(SYS_pipe2)
   if (syscall(SYS_pipe2, ends, O_CLOEXEC) == 0) { /* at once: other threads may fork */
     if (fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0) return true;
@@ -1577,11 +1578,7 @@ static bool swerex__sys_pipe(int ends[2]) {
     return false;
   }
 #endif
-  if (pipe(ends) != 0) {
-    ends[0] = ends[1] = -1;
-    return false;
-  }
-  return swerex__sys_prepare_pair(ends);
+  return pipe(ends) == 0 && swerex__sys_prepare_pair(ends);
 }
 
 /** Make a pair of connected stream sockets, close-on-exec; the first is nonblocking. */

@@ -372,6 +372,16 @@ TEST(settings_that_cannot_be) {
   }
 }
 
+/** Run a command in the sandbox, which shall print this. */
+static void check_says(world *w, const char *text, const char *expected) {
+  swerex_runtime *runtime = swerex_deployment_runtime(w->box, &w->err);
+  swerex_command command = {.command = text, .shell = true};
+  swerex_command_response ran = {0};
+  CHECK(runtime != NULL && swerex_execute(runtime, &command, &ran, &w->err));
+  CHECK_STR(ran.stdout_text.data, expected);
+  swerex_command_response_clear(&ran);
+}
+
 /* --- modal_sandbox_kwargs --------------------------------------------------------------------- */
 
 TEST(kwargs) {
@@ -399,12 +409,7 @@ TEST(kwargs) {
   size_t from = log_size();
   CHECK(start(&w, all));
   if (w.err.code != SWEREX_E_OK) printf("# %s\n", w.err.message);
-  swerex_runtime *runtime = swerex_deployment_runtime(w.box, &w.err);
-  swerex_command command = {.command = "echo $E1 $FOO", .shell = true};
-  swerex_command_response ran = {0};
-  CHECK(runtime != NULL && swerex_execute(runtime, &command, &ran, &w.err));
-  CHECK_STR(ran.stdout_text.data, "v1 bar\n");
-  swerex_command_response_clear(&ran);
+  check_says(&w, "echo $E1 $FOO", "v1 bar\n");
   for (size_t i = 0; i < COUNT(sent); i++) {
     CHECK(count_in_log(sent[i], from) > 0);
     if (count_in_log(sent[i], from) == 0) printf("# %s\n", sent[i]);
@@ -423,12 +428,7 @@ TEST(kwargs_of_newer_sandboxes) {
   begin(&w, "");
   CHECK(start(&w, config));
   if (w.err.code != SWEREX_E_OK) printf("# %s\n", w.err.message);
-  swerex_runtime *runtime = swerex_deployment_runtime(w.box, &w.err);
-  swerex_command command = {.command = "echo $NAMED_SECRET $FOO", .shell = true};
-  swerex_command_response ran = {0};
-  CHECK(runtime != NULL && swerex_execute(runtime, &command, &ran, &w.err));
-  CHECK_STR(ran.stdout_text.data, "yes bar\n");
-  swerex_command_response_clear(&ran);
+  check_says(&w, "echo $NAMED_SECRET $FOO", "yes bar\n");
   CHECK(!start(&w, config));
   check_has(w.err.message, "ALREADY_EXISTS: Sandbox 'mine' exists");
   if (before == NULL) unsetenv("MODAL_SANDBOX_V2");

@@ -15,6 +15,7 @@ static void counting_free(void *block);
 
 static long budget = -1; /* calls until one fails, and all after it; -1: none does */
 static long calls;       /* so far, to make a block or to resize one */
+static long resizes;     /* of them, to resize one */
 static long live;        /* blocks in use */
 
 static bool spend(void) {
@@ -31,6 +32,7 @@ static void *counting_malloc(size_t size) {
 }
 
 static void *counting_realloc(void *block, size_t size) {
+  resizes++;
   return spend() ? realloc(block, size) : NULL;
 }
 

@@ -1,6 +1,5 @@
 /* [fs], [copy]: reading, replacing and copying against Python's answers, odd files, and refusals
  * of the system at every call. As root some cases run in a child that is nobody. */
-#define SWEREX_IMPLEMENTATION
 #ifndef _XOPEN_SOURCE
 #define _XOPEN_SOURCE 700
 #endif
@@ -44,33 +43,7 @@
 #include <sys/timerfd.h>
 #endif
 
-/* --- memory and system calls that fail on demand -------------------------------------------- */
-
-static long memory_budget = -1; /* allocations until one fails; -1: none does */
-static long live;               /* blocks in use */
-static long resizes;              /* blocks that were resized */
-
-static bool spend(void) {
-  if (memory_budget == 0) return false;
-  if (memory_budget > 0) memory_budget--;
-  return true;
-}
-
-static void *counting_malloc(size_t size) {
-  void *block = spend() ? malloc(size) : NULL;
-  live += block != NULL;
-  return block;
-}
-
-static void *counting_realloc(void *block, size_t size) {
-  resizes++;
-  return spend() ? realloc(block, size) : NULL;
-}
-
-static void counting_free(void *block) {
-  live -= block != NULL;
-  free(block);
-}
+/* --- system calls that fail on demand ------------------------------------------------------- */
 
 static long call_budget = -1;   /* system calls until one fails; -1: none does */
 static int call_errno = EIO;    /* what it fails with */
@@ -140,9 +113,6 @@ static off_t fault_lseek(int fd, off_t offset, int whence) {
   return fault("lseek") ? -1 : lseek(fd, offset, whence);
 }
 
-#define SWEREX_MALLOC(size) counting_malloc(size)
-#define SWEREX_REALLOC(block, size) counting_realloc(block, size)
-#define SWEREX_FREE(block) counting_free(block)
 #define openat fault_openat
 #define close fault_close
 #define read fault_read
@@ -161,7 +131,7 @@ static off_t fault_lseek(int fd, off_t offset, int whence) {
 #define futimens fault_futimens
 #define ftruncate fault_ftruncate
 #define lseek fault_lseek
-#include "swerex.h"
+#include "counting.h"
 #undef openat
 #undef close
 #undef read
@@ -1202,10 +1172,10 @@ TEST(every_allocation_may_fail) {
     for (long n = 0; !done && n < 500; n++) {
       swerex_error err = SWEREX_ERROR_INIT;
       build_deeds();
-      memory_budget = n;
+      budget = n;
       bool ok = deeds[deed](&err);
-      done = memory_budget > 0 || ok;
-      memory_budget = -1;
+      done = budget > 0 || ok;
+      budget = -1;
       if (!ok) CHECK_INT(err.code, SWEREX_E_NO_MEMORY);
       check_deed(deed, n, ok, &err);
     }

@@ -158,7 +158,7 @@
  *                                                                 inflate zip
  *   lib     libcurl, linked or loaded                         uses: sys err
  *   curl    HTTPS calls by libcurl                            uses: sys mem err poll loop sock lib
- *   web     HTTP calls to one server                          uses: sys mem err str util loop sock
+ *   web     HTTP calls to one server                          uses: sys mem err str loop sock
  *                                                                 http curl
  *   raised  Answers of a server that are failures             uses: mem err str json web
  *   remote  The remote runtime                                uses: sys mem log err str util json
@@ -5466,6 +5466,7 @@ typedef struct swerex__rt_wait {
   swerex__loop_link link; /* first member: in runtime->waits */
   swerex_runtime *runtime;
   swerex_future *future, *probe; /* the caller's; the question under way */
+  swerex_future *heard;          /* the last question whose answer came in time, or NULL */
   swerex__loop_timer timer;
   double end, timeout;
 } swerex__rt_wait;
@@ -5496,6 +5497,7 @@ static void swerex__rt_wait_free(swerex__rt_wait *wait) {
   swerex__loop_link_remove(&wait->link);
   swerex__loop_disarm(wait->runtime->loop, &wait->timer);
   swerex__loop_free_future(wait->probe);
+  swerex__loop_free_future(wait->heard);
   swerex__mem_free(wait);
 }
 
@@ -5531,13 +5533,16 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   swerex_future *future = wait->future;
   bool late = swerex__util_now() >= wait->end;
   if (probe->ok && !response->is_alive && !late) {
-    swerex__loop_free_future(probe);
+    swerex__loop_free_future(wait->heard);
+    wait->heard = probe;
     wait->probe = NULL;
     swerex__loop_arm(wait->runtime->loop, &wait->timer, SWEREX__RT_WAIT_PAUSE,
                      swerex__rt_wait_ask, wait);
     return;
   }
   bool alive = probe->ok && response->is_alive;
+  if (probe->ok && !alive && wait->heard != NULL) /* this one was cut short by the end */
+    response = (const swerex_is_alive_response *)wait->heard->response;
   if (!alive && probe->ok)
     swerex__err_set(&future->error, SWEREX_E_TIMEOUT,
                     "Runtime did not start within %gs. The last answer was: %s", wait->timeout,
@@ -17906,11 +17911,8 @@ static swerex__web_conn *swerex__web_new_conn(swerex__web *web, int fd, swerex_e
 static void swerex__web_on_time(swerex__loop_timer *timer) {
   swerex__web_call *call = (swerex__web_call *)timer->owner;
   swerex_error error = SWEREX_ERROR_INIT;
-  swerex__str text = swerex__str_new(NULL, 64);
-  swerex__util_add_double(&text, call->timeout);
-  swerex__err_set(&error, SWEREX_E_TIMEOUT, "no answer from %s%s within %s seconds",
-                  call->web->url.text, call->path, text.failed ? "its" : text.data);
-  swerex__str_clear(&text);
+  swerex__err_set(&error, SWEREX_E_TIMEOUT, "no answer from %s%s within %g seconds",
+                  call->web->url.text, call->path, call->timeout);
   swerex__web_end(call, false, &error);
 }
 

@@ -302,24 +302,32 @@ TEST(an_id_that_others_use_too_means_another_call) {
   stop_server(&s);
 }
 
+/** Wait until a file has grown to some bytes. */
+static void await_size(int file, int size) {
+  struct stat info = {0};
+  for (int i = 0; i < 1000 && fstat(file, &info) == 0 && info.st_size < size; i++) usleep(10000);
+  CHECK_INT(info.st_size, size);
+}
+
 TEST(a_client_that_vanishes) {
+  static const struct {
+    const char *headers, *nap;
+    int size; /* what its command has written in the end, behind the one before */
+  } rows[] = {{"", "0.5", 4}, {"X-On-Disconnect: kill\r\n", "7782", 6}};
   server s = start_server(NULL);
   char path[] = "/tmp/swerex-gone-XXXXXX", body[256];
   int file = mkstemp(path);
-  struct stat info;
-  snprintf(body, sizeof body, "{\"command\":\"sleep 0.3; echo x >>%s\",\"shell\":true}", path);
-  int fd = dial(&s);
-  post(fd, "/execute", "", body); /* goes on */
-  usleep(100000);
-  close(fd);
-  usleep(600000);
-  CHECK(fstat(file, &info) == 0 && info.st_size == 2);
-  fd = dial(&s);
-  post(fd, "/execute", "X-On-Disconnect: kill\r\n", body); /* does not */
-  usleep(100000);
-  close(fd);
-  usleep(600000);
-  CHECK(fstat(file, &info) == 0 && info.st_size == 2);
+  for (int i = 0; i < 2; i++) {
+    snprintf(body, sizeof body, "{\"command\":\"echo x >>%s; sleep %s; echo y >>%s\",\"shell\":true}", path,
+             rows[i].nap, path);
+    int fd = dial(&s);
+    post(fd, "/execute", rows[i].headers, body);
+    await_size(file, 2 + 4 * i); /* it is at work */
+    close(fd);
+    for (int k = 0; k < 1000 && processes("sleep 7782") > 0; k++) usleep(10000);
+    await_size(file, rows[i].size);
+  }
+  CHECK_INT(processes("sleep 7782"), 0);
   unlink(path);
   close(file);
   stop_server(&s);
@@ -588,7 +596,12 @@ TEST(the_dead_and_the_deaf) {
   address.sin_family = AF_INET;
   address.sin_port = htons((uint16_t)config.port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  swerex_future *waiting = swerex_wait_until_alive_async(dead, 1, &err);
+  for (int i = 0; i < 5; i++) swerex_loop_run(loop, 0.02, NULL); /* it hears that nobody is there */
   CHECK(bind(deaf, (struct sockaddr *)&address, sizeof address) == 0 && listen(deaf, 5) == 0);
+  CHECK(!swerex_future_take(waiting, NULL, &err) && err.code == SWEREX_E_TIMEOUT);
+  CHECK(has(err.message, "Connection refused")); /* the last answer: then there was none */
+  close(accept(deaf, NULL, NULL));
   start = seconds();
   swerex_read_file_request file = {"/etc/passwd", NULL, NULL}; /* can be asked for twice */
   swerex_future *future = swerex_read_file_async(again, &file, &err);

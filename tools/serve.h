@@ -239,15 +239,19 @@ static int serve_run(const char *program, const serve_settings *set) {
   return ok ? 0 : 1;
 }
 
-/** Copy what can be read from one descriptor to another; false: that is over. */
-static bool serve_copy(int from, int to) {
+/** Copy what can be read from one descriptor to another; 0: its end has come, -1: it failed. */
+static int serve_copy(int from, int to) {
   char bytes[65536];
   ssize_t n = read(from, bytes, sizeof bytes);
-  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
-  return n > 0 && put(to, bytes, (size_t)n);
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return 1;
+  return n <= 0 ? (int)n : put(to, bytes, (size_t)n) ? 1 : -1;
 }
 
-/** Join stdin and stdout to a server's local socket until the server closes it. */
+/**
+ * Join stdin and stdout to a server's local socket until the server closes it. A server that has
+ * refused a request still reads the rest of it: who ended before that would have an engine drop
+ * the answer, as input came that nobody took.
+ */
 static int serve_connect(const char *program, const char *path) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__sock_target target;
@@ -263,8 +267,10 @@ static int serve_connect(const char *program, const char *path) {
   struct pollfd ends[2] = {{STDIN_FILENO, POLLIN, 0}, {fd, POLLIN, 0}};
   for (int ready; (ready = poll(ends, 2, -1)) > 0 || errno == EINTR;) {
     if (ready < 0) continue; /* stopped and continued: revents are those of before */
-    if (ends[1].revents != 0 && !serve_copy(fd, STDOUT_FILENO)) break;
-    if (ends[0].revents == 0 || serve_copy(STDIN_FILENO, fd)) continue;
+    int copied = ends[1].revents == 0 ? 1 : serve_copy(fd, STDOUT_FILENO);
+    if (copied < 0 || (copied == 0 && (ends[1].revents & (POLLHUP | POLLERR)) != 0)) break;
+    if (copied == 0) ends[1].events = 0; /* no more answers */
+    if (ends[0].revents == 0 || serve_copy(STDIN_FILENO, fd) > 0) continue;
     shutdown(fd, SHUT_WR); /* no more requests; the answers still come */
     ends[0].fd = -1;
     ends[0].revents = 0;

@@ -143,6 +143,13 @@ is "an engine that is not there" "$err/$code" "swerex: there is no \`nope\` on P
 until [ -s says ]; do sleep 0.01; done # the file of the socket is there before it listens
 out=$(printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' | "$swerex" serve --connect door)
 holds "serve --connect" "$out" '"is_alive":true'
+{
+  printf 'POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n'
+  until grep -q "Not Found" answer 2>/dev/null; do sleep 0.01; done
+  head -c 900000 /dev/zero
+  echo $? >fed
+} | "$swerex" serve --connect door >answer
+is "serve --connect takes the rest of what is refused" "$(cat fed)" 0
 server=$!
 kill -STOP $server # it takes connections, and says nothing more
 "$swerex" --host unix:door read /etc/passwd >/dev/null 2>&1 &

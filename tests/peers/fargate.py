@@ -50,6 +50,16 @@ class Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     script = changed = held = after = None
     calls = []
+    open = set()  # connections
+
+    def setup(self):
+        super().setup()
+        Proxy.open.add(self)
+
+    def finish(self):
+        Proxy.open.discard(self)
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def log_message(self, *_):
         pass
@@ -401,6 +411,8 @@ def test_killed_after_each_call():
             break
         total[0] = number
         time.sleep(0.05)
+        while Proxy.open:  # what it had asked for before it was killed
+            time.sleep(0.01)
         code, out, err = swerex("fargate-teardown", "--yes")
         expect(code == 0 and left() == [], number, code, out, err, left())
     expect(20 <= total[0] < 59, "calls", total[0])

@@ -584,11 +584,10 @@ client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
     \"docker_args\":[$args]}" >"$name.port" 2>"$name.err")
   if port_of "$name.port" >/dev/null; then
     read -r port token <"$name.port"
-    HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$4" >"$name.ours" 2>&1
+    HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$4 speed" >"$name.ours" 2>&1
     echo $? >"$name.status"
     [ "$2" = debian ] && SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
-      --host http://127.0.0.1 --port "$port" --token "$token" \
-      $([ "$3" = stdio ] && echo --timeout 2) >"$name.python" 2>&1 # each of its connections is an exec
+      --host http://127.0.0.1 --port "$port" --token "$token" --timeout 2 --pace 4 >"$name.python" 2>&1
   fi
   exec 9>&-
   for try in $(seq 300); do
@@ -597,14 +596,14 @@ client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
   done
 }
 
-# The clients by both transports at once, as they mostly wait.
+# The clients by both transports at once, as they mostly wait. By stdio each connection is an exec,
+# which takes its time: they are told so.
 client_suites() { # ENGINE-IMAGE
   local transport without=gdb
   case $1 in
-  docker-musl) without="gdb python3" ;;
+  docker-musl | podman-musl) without="gdb python3" ;;
   docker-busybox) without="gdb python3 bash" ;;
   docker-empty) without="gdb python3 bash coreutils" ;;
-  podman-musl) without="gdb python3 speed" ;; # an exec takes its time there
   esac
   for transport in tcp stdio; do client_suite "${1%-*}" "${1#*-}" $transport "$without" & done
   wait

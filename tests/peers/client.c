@@ -27,7 +27,7 @@
     if (strstr(target.lacks, program) != NULL) LEAVE_OUT("there is no " program " in that image"); \
   } while (0)
 
-/** How much longer an answer may take that needs a new connection, where "speed" is lacking. */
+/** How much longer an answer may take, where "speed" is lacking: each connection may be an exec. */
 #define PACE (strstr(target.lacks, "speed") != NULL ? 4.0 : 1.0)
 
 enum { LONG = 100000 };
@@ -1009,11 +1009,11 @@ TEST(session_startup_timeout) {
   double start = seconds();
   memset(&request, 0, sizeof request);
   request.session = fresh_name();
-  request.startup_source = LIST(put(expand("{TMP}/source/slow.sh"), "sleep 4\n"));
+  request.startup_source = LIST(put(expand("{TMP}/source/slow.sh"), format("sleep %g\n", 4 * PACE)));
   request.startup_timeout = 0.5;
   CHECK(!swerex_create_session(w.runtime, &request, NULL, &w.err));
   CHECK_INT(w.err.http_status, 511);
-  CHECK(seconds() - start < 3);
+  CHECK(seconds() - start < 3 * PACE);
   world_close(&w);
 }
 
@@ -1148,7 +1148,7 @@ TEST(interrupt_goes_ahead_of_what_waits) {
   works(&w, interrupt(&w));
   swerex_future_take(first, NULL, &w.err);
   take_run(&w, second, "next\n");
-  CHECK(seconds() - start < 5);
+  CHECK(seconds() - start < 5 * PACE);
   world_close(&w);
 }
 
@@ -1384,7 +1384,7 @@ TEST(timeout_then_interrupt_then_go_on) {
     raised(&w, run_for(&w, "sleep 30", rows[i].limit), SWEREX_E_COMMAND_TIMEOUT,
            format("timeout after %s seconds while running command 'sleep 30'", rows[i].shown));
     CHECK(swerex_code_is(w.err.code, SWEREX_E_TIMEOUT) && swerex_code_is(w.err.code, SWEREX_E_SWEREX));
-    CHECK(seconds() - start < rows[i].limit + 1.7);
+    CHECK(seconds() - start < rows[i].limit + 1.7 * PACE);
     works(&w, interrupt(&w));
     check_seen(&w, nothing, 0, NULL);
     gives(&w, "echo $X", 0, "kept\n");
@@ -2214,7 +2214,7 @@ static void check_alive(const swerex_remote_config *config, double timeout, cons
   double start = seconds();
   memset(&alive, 0, sizeof alive);
   works(&w, swerex_is_alive(w.runtime, timeout == 0 ? NULL : &request, &alive, &w.err));
-  CHECK(seconds() - start < (timeout == 0 ? 0.15 : timeout) + 1);
+  CHECK(seconds() - start < (timeout == 0 ? 0.15 : timeout) + PACE);
   CHECK_INT(alive.is_alive, part == NULL);
   if (part == NULL)
     CHECK_INT(alive.message.size, 0);
@@ -2270,7 +2270,7 @@ TEST(is_alive_for_a_server_that_does_not_answer) {
   check_alive(&config, 0.3, "within 0.3 seconds");
   config.timeout = 0.2;
   check_alive(&config, 0, "within 0.2 seconds");
-  CHECK(seconds() - start > 0.6 && seconds() - start < 2);
+  CHECK(seconds() - start > 0.6 && seconds() - start < 5);
   close(fd);
 }
 
@@ -2280,7 +2280,7 @@ TEST(wait_until_alive_returns) {
   world w = world_open();
   double start = seconds();
   works(&w, swerex_wait_until_alive(w.runtime, 5, &w.err));
-  CHECK(seconds() - start < 2);
+  CHECK(seconds() - start < 2 * PACE);
   works(&w, swerex_wait_until_alive(w.runtime, 0, &w.err));
   world_close(&w);
 }
@@ -2347,13 +2347,13 @@ TEST(no_server_is_tried_again) {
   double start = seconds();
   failed(&w, script(&w, "true", 0), SWEREX_E_OS, "Connection refused");
   CHECK_INT(w.err.sys_errno, ECONNREFUSED);
-  CHECK(seconds() - start > 0.6 && seconds() - start < 2); /* after 0.1, 0.2, 0.4 s */
+  CHECK(seconds() - start > 0.6 && seconds() - start < 5); /* after 0.1, 0.2, 0.4 s */
   world_close(&w);
   config.num_retries = -1;
   w = world_with(&config);
   start = seconds();
   failed(&w, script(&w, "true", 0), SWEREX_E_OS, format("127.0.0.1:%d", config.port));
-  CHECK(seconds() - start < 0.3);
+  CHECK(seconds() - start < 0.6); /* with the tries: 0.7 */
   world_close(&w);
 }
 
@@ -2380,7 +2380,7 @@ TEST(name_that_does_not_resolve) {
   CHECK(!script(&w, "true", 0));
   CHECK(w.err.code == SWEREX_E_OS || w.err.code == SWEREX_E_TIMEOUT);
   CHECK(has(w.err.message, "no-such-host.invalid"));
-  CHECK(seconds() - start < 2);
+  CHECK(seconds() - start < 4);
   world_close(&w);
 }
 
@@ -2416,11 +2416,11 @@ TEST(request_timeout) {
   config.request_timeout = 0.5;
   world w = world_with(&config);
   double start = seconds();
-  failed(&w, script(&w, "sleep 1.5", 0), SWEREX_E_TIMEOUT, "within 0.5 seconds");
+  failed(&w, script(&w, format("sleep %g", 1.5 * PACE), 0), SWEREX_E_TIMEOUT, "within 0.5 seconds");
   CHECK_INT(w.err.http_status, 0);
-  CHECK(seconds() - start > 0.4 && seconds() - start < 1.3);
+  CHECK(seconds() - start > 0.4 && seconds() - start < 1.3 * PACE);
   world_close(&w);
-  nap(1.2); /* the Python server answers nobody until then */
+  nap(1.2 * PACE); /* the Python server answers nobody until then */
 }
 
 TEST(request_timeout_of_a_server_that_does_not_answer) {
@@ -2434,7 +2434,7 @@ TEST(request_timeout_of_a_server_that_does_not_answer) {
   failed(&w, read_file(&w, "/etc/passwd", NULL, NULL), SWEREX_E_TIMEOUT, "within 0.3 seconds");
   failed(&w, upload(&w, put_bytes(fresh("l"), bytes_of(9000000), 9000000, 0644), "/nope"),
          SWEREX_E_TIMEOUT, "within 0.3 seconds");
-  CHECK(seconds() - start > 0.8 && seconds() - start < 3);
+  CHECK(seconds() - start > 0.8 && seconds() - start < 6);
   world_close(&w);
   close(fd);
 }
@@ -2656,7 +2656,7 @@ TEST(wrong_token) {
   refused(&w, interrupt(&w), "/run_in_session");
   refused(&w, close_session(&w, "refused"), "/close_session");
   refused(&w, swerex_close(w.runtime, NULL, NULL, &w.err), "/close");
-  CHECK(seconds() - start < 3); /* nothing is tried again */
+  CHECK(seconds() - start < 3 * PACE); /* nothing is tried again */
   CHECK(!exists(path));
   world_close(&w);
 }

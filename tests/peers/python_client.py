@@ -64,6 +64,7 @@ class W:
 
     host = port = token = None
     python = False  # it is the Python server
+    pace = 1.0  # how much longer all may take
     runtime: RemoteRuntime
     shared = None  # name of the session that simple commands share
 
@@ -820,7 +821,7 @@ async def calls_with_a_wrong_token_raise():
 async def wait_until_alive_returns():
     start = time.monotonic()
     await W.runtime.wait_until_alive(timeout=5)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 2 * W.pace
 
 
 @test
@@ -839,11 +840,11 @@ async def deployment_before_its_start():
 @test(only_ours="one command blocks the whole Python server")
 async def is_alive_answers_while_a_command_runs():
     name = await shared()
-    busy = asyncio.create_task(run("sleep 1.5", name))
+    busy = asyncio.create_task(run(f"sleep {1.5 * W.pace}", name))
     await asyncio.sleep(0.3)
     start = time.monotonic()
-    assert await W.runtime.is_alive(timeout=1)
-    assert time.monotonic() - start < 0.5 and not busy.done()
+    assert await W.runtime.is_alive(timeout=W.pace)
+    assert time.monotonic() - start < 0.5 * W.pace and not busy.done()
     await busy
 
 
@@ -986,8 +987,9 @@ async def sessions_are_apart():
 async def sessions_run_at_the_same_time():
     async with session() as a, session() as b:
         start = time.monotonic()
-        await asyncio.gather(run("sleep 1", a), run("sleep 1", b), execute(["sleep", "1"]))
-        assert time.monotonic() - start < 1.8
+        nap = str(W.pace)
+        await asyncio.gather(run(f"sleep {nap}", a), run(f"sleep {nap}", b), execute(["sleep", nap]))
+        assert time.monotonic() - start < 1.8 * W.pace
 
 
 @test
@@ -1029,7 +1031,7 @@ async def session_closed_and_made_again():
 
 def gone(pid, within=3.0):
     """The process ends within some seconds."""
-    end = time.monotonic() + within
+    end = time.monotonic() + within * W.pace
     while time.monotonic() < end:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -1071,12 +1073,12 @@ async def session_startup_source():
 
 @test
 async def session_startup_timeout():
-    slow = put("source/slow.sh", b"sleep 4\n")
+    slow = put("source/slow.sh", b"sleep %g\n" % (4 * W.pace))
     start = time.monotonic()
     try:
         await create("slow-" + uuid.uuid4().hex[:8], startup_source=[slow], startup_timeout=0.5)
     except Exception:
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 3 * W.pace
     else:
         raise AssertionError("no error")
 
@@ -1231,7 +1233,7 @@ async def timeout_then_interrupt_then_go_on():
             start = time.monotonic()
             await raises(kinds, f"timeout after {seconds} seconds while running command 'sleep 30'",
                          run("sleep 30", s, timeout=float(seconds)))
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 2 * W.pace
             eq(await interrupt(s), observation())
             eq(await run("echo $X", s, timeout=5), observation("kept\n"))
         await raises(kinds, "timeout after 1.0 seconds while running command 'sleep 30'",
@@ -1411,9 +1413,9 @@ add_execute()
 async def execute_timeout_ends_grandchildren():
     path = fresh()
     start = time.monotonic()
-    await raises(ex.CommandTimeoutError, None, shell(f"(sleep 1.5; touch {path}) | cat; true", timeout=0.3))
-    assert time.monotonic() - start < 1.2
-    await asyncio.sleep(1.6)
+    await raises(ex.CommandTimeoutError, None, shell(f"(sleep {1.5 * W.pace}; touch {path}) | cat; true", timeout=0.3))
+    assert time.monotonic() - start < 1.2 * W.pace
+    await asyncio.sleep(1.6 * W.pace)
     assert not os.path.exists(path)
 
 
@@ -1805,6 +1807,7 @@ async def main():
     parser.add_argument("--port", type=int)
     parser.add_argument("--token", default="token")
     parser.add_argument("--timeout", type=float, default=0.15, help="of is_alive; the original's, if not given")
+    parser.add_argument("--pace", type=float, default=1, help="how much longer all may take: 4")
     parser.add_argument("--python-server", action="store_true", help="skip the tests marked only_ours")
     parser.add_argument("--only", default="", metavar="REGEX", help="tests whose name matches")
     parser.add_argument("--list", action="store_true", help="print the names of the tests")
@@ -1820,6 +1823,7 @@ async def main():
     W.python = args.python_server
     W.host, W.port, W.token = args.host.partition("//")[2] or args.host, args.port, args.token
     W.timeout = args.timeout
+    W.pace = args.pace
     W.runtime = runtime()
     passed = failed = skipped = 0
     print(f"1..{len(tests)}")

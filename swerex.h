@@ -31231,6 +31231,7 @@ SWEREX_API bool swerex_from_json(swerex_model model, const char *json, size_t si
   swerex__doc doc;
   if (table == NULL) return false;
   memset(value, 0, table->size);
+  if (!swerex__api_is_made(json, "JSON", err)) return false;
   if (!swerex__doc_parse(NULL, json, size > 0 ? size : strlen(json), &doc, err)) return false;
   bool ok = swerex__decode_model(NULL, table, doc.root, value, err);
   swerex__doc_free(&doc);
@@ -31465,7 +31466,8 @@ SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
 
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err) {
-  if (!swerex__api_is_made(loop, "loop", err)) return NULL;
+  if (!swerex__api_is_made(loop, "loop", err) || !swerex__api_is_made(json, "JSON", err))
+    return NULL;
   return swerex__kinds_make_from_json(loop, json, size > 0 ? size : strlen(json), err);
 }
 

@@ -456,6 +456,12 @@ TEST(one_check_at_the_end) {
   CHECK(!swerex_await(NULL, 0, &err) && !swerex_future_take(NULL, &answer, &err));
   CHECK_STR(err.message, "the future is NULL");
   swerex_error_clear(&err);
+  CHECK(swerex_get_deployment_json(loop, NULL, 0, &err) == NULL);
+  CHECK_STR(err.message, "the JSON is NULL");
+  swerex_error_clear(&err);
+  CHECK(!swerex_from_json(SWEREX_MODEL_COMMAND, NULL, 0, &command, &err));
+  CHECK_STR(err.message, "the JSON is NULL");
+  swerex_error_clear(&err);
   swerex_loop_free(loop);
 }
 

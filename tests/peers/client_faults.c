@@ -151,7 +151,7 @@ typedef struct row {
 #define OPEN(name) {name, EITHER, SWEREX_E_HTTP, SWEREX_E_OK, 0, NULL}
 #define STATUS(name, number, text) {name, BAD, SWEREX_E_HTTP, SWEREX_E_OK, number, text}
 #define LOST(name) {name, BAD, SWEREX_E_HTTP, SWEREX_E_OS, 0, NULL}
-#define LATE(name) {name, BAD, SWEREX_E_TIMEOUT, SWEREX_E_OK, 0, "within 2.0 seconds"}
+#define LATE(name) {name, BAD, SWEREX_E_TIMEOUT, SWEREX_E_OK, 0, "within 2 seconds"}
 #define ENDLESS(name) {name, BAD, SWEREX_E_HTTP, SWEREX_E_TIMEOUT, 0, NULL}
 
 static const row accepted_rows[] = {

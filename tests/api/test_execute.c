@@ -220,8 +220,7 @@ TEST(daemons_live_until_the_runtime_closes) {
   CHECK(script(&w, "(setsid sleep 7772 >/dev/null 2>&1 &); echo started", 0));
   CHECK(script(&w, "(setsid sleep 7772 >/dev/null 2>&1 &); echo started", 5));
   CHECK_STR(w.ran.stdout_text.data, "started\n");
-  for (int i = 0; i < 100 && processes("sleep 7772") < 2; i++) usleep(20000);
-  CHECK_INT(processes("sleep 7772"), 2);
+  await_processes("sleep 7772", 2);
   CHECK(swerex_close(w.runtime, NULL, NULL, &w.err));
   CHECK_INT(processes("sleep 7772"), 0);
   CHECK(swerex_close(w.runtime, NULL, NULL, &w.err));
@@ -242,8 +241,7 @@ TEST(daemons_may_be_kept) {
   CHECK(swerex_execute(keeping, &command, NULL, &w.err));
   swerex_runtime_free(keeping);
   world_close(&w);
-  for (int i = 0; i < 100 && processes("sleep 7773") < 1; i++) usleep(20000);
-  CHECK_INT(processes("sleep 7773"), 1);
+  await_processes("sleep 7773", 1);
   CHECK_INT(signal_processes("sleep 7773", SIGKILL), 1);
 }
 
@@ -269,7 +267,7 @@ TEST(sessions_may_keep_daemons) {
   request.keep_daemons = true;
   CHECK(swerex_create_session(w.runtime, &request, NULL, &w.err));
   CHECK(run(&w, "sleep 7775 & (setsid sleep 7776 >/dev/null 2>&1 &)"));
-  usleep(100000);
+  await_processes("sleep 7776", 1);
   CHECK(swerex_close_session(w.runtime, NULL, NULL, &w.err));
   CHECK_INT(processes("sleep 7775"), 0);
   CHECK_INT(processes("sleep 7776"), 1);
@@ -286,8 +284,7 @@ TEST(the_end_of_the_host_ends_its_children) {
     kill(getpid(), SIGKILL);
   }
   CHECK(waitpid(host, NULL, 0) == host);
-  for (int i = 0; i < 100 && processes("sleep 7777") > 0; i++) usleep(50000);
-  CHECK_INT(processes("sleep 7777"), 0);
+  await_processes("sleep 7777", 0);
 }
 
 /** Kill the keepers below a process, and nobody else's. */

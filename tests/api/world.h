@@ -205,4 +205,10 @@ __attribute__((unused)) static int processes(const char *text) {
   return signal_processes(text, 0);
 }
 
+/** Wait until so many of our processes, or none, have such a command line; gives up after 10 s. */
+__attribute__((unused)) static void await_processes(const char *text, int count) {
+  for (int i = 0; i < 1000 && processes(text) != count; i++) usleep(10000);
+  CHECK_INT(processes(text), count);
+}
+
 #endif

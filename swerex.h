@@ -31076,6 +31076,13 @@ static bool swerex__api_is_made(const void *object, const char *name, swerex_err
   return object != NULL;
 }
 
+/** Find the size of a JSON text that is given as 0: up to its NUL; false: there is no text. */
+static bool swerex__api_measure(const char *json, size_t *size, swerex_error *err) {
+  if (json == NULL) return swerex__err_set(err, SWEREX_E_VALUE, "the JSON is NULL");
+  if (*size == 0) *size = strlen(json);
+  return true;
+}
+
 SWEREX_API const char *swerex_version(void) { return SWEREX_VERSION; }
 
 SWEREX_API void swerex_free(void *block) { swerex__mem_free(block); }
@@ -31231,8 +31238,8 @@ SWEREX_API bool swerex_from_json(swerex_model model, const char *json, size_t si
   swerex__doc doc;
   if (table == NULL) return false;
   memset(value, 0, table->size);
-  if (!swerex__api_is_made(json, "JSON", err)) return false;
-  if (!swerex__doc_parse(NULL, json, size > 0 ? size : strlen(json), &doc, err)) return false;
+  if (!swerex__api_measure(json, &size, err)) return false;
+  if (!swerex__doc_parse(NULL, json, size, &doc, err)) return false;
   bool ok = swerex__decode_model(NULL, table, doc.root, value, err);
   swerex__doc_free(&doc);
   return ok;
@@ -31466,9 +31473,9 @@ SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
 
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err) {
-  if (!swerex__api_is_made(loop, "loop", err) || !swerex__api_is_made(json, "JSON", err))
+  if (!swerex__api_is_made(loop, "loop", err) || !swerex__api_measure(json, &size, err))
     return NULL;
-  return swerex__kinds_make_from_json(loop, json, size > 0 ? size : strlen(json), err);
+  return swerex__kinds_make_from_json(loop, json, size, err);
 }
 
 SWEREX_API void swerex_deployment_free(swerex_deployment *deployment) {

@@ -575,7 +575,8 @@ modal() {
 
 # Run the clients of the peers against the server in a container; their logs are build/suite-*.
 client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
-  local name=build/suite-$1-$2-$3 image=swerex-test/$2 label=$2-$3-$$ args port token try
+  local name=build/suite-$1-$2-$3 image=swerex-test/$2 label=$2-$3-$$ args port token try lacks=$4 slow=
+  [ "$3" = stdio ] && lacks="$4 speed" slow="--timeout 2 --pace 4" # each of its connections is an exec
   [ "$1" = podman ] && image=localhost/$image
   args='"-v","/tmp:/tmp","--pid=host"' # the tests look at files and processes of the server
   rm -f "$name".*
@@ -584,10 +585,10 @@ client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
     \"docker_args\":[$args]}" >"$name.port" 2>"$name.err")
   if port_of "$name.port" >/dev/null; then
     read -r port token <"$name.port"
-    HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$4 speed" >"$name.ours" 2>&1
+    HOME=/nonexistent build/client http://127.0.0.1 "$port" "$token" --without "$lacks" >"$name.ours" 2>&1
     echo $? >"$name.status"
     [ "$2" = debian ] && SERVER_PYTHON=python3 HOME=/nonexistent build/peers/bin/python peers/python_client.py \
-      --host http://127.0.0.1 --port "$port" --token "$token" --timeout 2 --pace 4 >"$name.python" 2>&1
+      --host http://127.0.0.1 --port "$port" --token "$token" $slow >"$name.python" 2>&1
   fi
   exec 9>&-
   for try in $(seq 300); do
@@ -596,14 +597,14 @@ client_suite() { # ENGINE IMAGE TRANSPORT WITHOUT
   done
 }
 
-# The clients by both transports at once, as they mostly wait. By stdio each connection is an exec,
-# which takes its time: they are told so.
+# The clients by both transports at once, as they mostly wait.
 client_suites() { # ENGINE-IMAGE
   local transport without=gdb
   case $1 in
-  docker-musl | podman-musl) without="gdb python3" ;;
+  docker-musl) without="gdb python3" ;;
   docker-busybox) without="gdb python3 bash" ;;
   docker-empty) without="gdb python3 bash coreutils" ;;
+  podman-musl) without="gdb python3 speed" ;; # all takes its time there
   esac
   for transport in tcp stdio; do client_suite "${1%-*}" "${1#*-}" $transport "$without" & done
   wait

@@ -411,8 +411,11 @@ def test_killed_after_each_call():
             break
         total[0] = number
         time.sleep(0.05)
-        while Proxy.open:  # what it had asked for before it was killed
+        for _ in range(3000):  # what it had asked for before it was killed
+            if not Proxy.open:
+                break
             time.sleep(0.01)
+        expect(not Proxy.open, number, "a connection of the killed client stays open")
         code, out, err = swerex("fargate-teardown", "--yes")
         expect(code == 0 and left() == [], number, code, out, err, left())
     expect(20 <= total[0] < 59, "calls", total[0])

@@ -151,6 +151,11 @@ holds "serve --connect" "$out" '"is_alive":true'
 } | "$swerex" serve --connect door >answer
 is "serve --connect takes the rest of what is refused" "$(cat fed)" 0
 server=$!
+exec 9> >(timeout 20 "$swerex" serve --connect door >/dev/full; echo $? >ended)
+printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\n\r\n' >&9
+until [ -s ended ]; do sleep 0.01; done # its stdin is still open
+exec 9>&-
+is "serve --connect ends when nobody takes the answer" "$(cat ended)" 0
 kill -STOP $server # it takes connections, and says nothing more
 "$swerex" --host unix:door read /etc/passwd >/dev/null 2>&1 &
 pid=$!

@@ -79,18 +79,19 @@ class Proxy(BaseHTTPRequestHandler):
         found = re.search(rb"Action=(\w+)", body)
         action = found.group(1).decode() if found else self.headers.get("X-Amz-Target", "?").split(".")[-1]
         Proxy.calls.append((action, body))
+        number = len(Proxy.calls)  # once the answer is out, the next call may come by another connection
         made = Proxy.script(action, sum(a == action for a, _ in Proxy.calls), body) if Proxy.script else None
         try:
             if made is not None:
                 self.answer(*made)
             else:
-                self.pass_on(body if Proxy.changed is None else Proxy.changed(body))
+                self.pass_on(action, body if Proxy.changed is None else Proxy.changed(body))
         except OSError:
             return
         if Proxy.after:
-            Proxy.after(action, len(Proxy.calls))
+            Proxy.after(action, number)
 
-    def pass_on(self, body):
+    def pass_on(self, action, body):
         moto = http.client.HTTPConnection("127.0.0.1", MOTO, timeout=60)
         moto.putrequest("POST", self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -100,7 +101,6 @@ class Proxy(BaseHTTPRequestHandler):
         keep = {k: v for k, v in response.getheaders() if k.lower() not in ("content-length", "connection", "server")}
         answer = response.read()
         moto.close()
-        action = Proxy.calls[-1][0]
         if Proxy.held and not Proxy.held(action, sum(a == action for a, _ in Proxy.calls)):
             self.close_connection = True
             raise ConnectionError

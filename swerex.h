@@ -13661,6 +13661,7 @@ static swerex__dummy *swerex__dummy_of(swerex_runtime *runtime, swerex_error *er
  * what waits to be sent; its owner hears of input, of room, and of the end. */
 
 #define SWEREX__SOCK_AGAIN 0.01 /* seconds to the next try where a local server's queue is full */
+#define SWEREX__SOCK_STAGGER 0.25 /* seconds to the next address beside a silent one (RFC 8305) */
 
 enum {
   SWEREX__SOCK_ADDRESSES = 16, /* tried per name */
@@ -13846,16 +13847,20 @@ static swerex__sock_job *swerex__sock_start_job(const char *host, int port, int 
 
 typedef struct swerex__sock_dial swerex__sock_dial;
 
-/** A connection on its way: the addresses of a name, tried in turn. */
+/**
+ * A connection on its way. The addresses of a name are tried in turn, the next one as soon as one
+ * fails, and also beside one that says nothing; the first that connects is it.
+ */
 struct swerex__sock_dial {
   swerex_loop *loop;
   char *name;                /* in messages */
   swerex__sock_job *job;     /* NULL: the addresses are known */
-  swerex__poll_watch watch;  /* the lookup's end, then the socket */
+  swerex__poll_watch lookup; /* for its end */
   swerex__loop_timer timer;  /* of the patience */
   swerex__loop_timer again;  /* for the next try */
   swerex__sock_target targets[SWEREX__SOCK_ADDRESSES];
-  size_t count, next;
+  swerex__poll_watch tries[SWEREX__SOCK_ADDRESSES]; /* the sockets to them */
+  size_t count, next, pending; /* addresses, those that have had their turn, tries under way */
   int number;                /* errno of the last try */
   double patience;
   /** Called once: with a connected descriptor, or -1 and an error to move. */
@@ -13867,7 +13872,9 @@ static void swerex__sock_dial_free(swerex__sock_dial *dial) {
   if (dial == NULL) return;
   swerex__loop_disarm(dial->loop, &dial->timer);
   swerex__loop_disarm(dial->loop, &dial->again);
-  swerex__poll_drop(&dial->loop->poll, &dial->watch);
+  swerex__poll_drop(&dial->loop->poll, &dial->lookup);
+  for (size_t i = 0; i < SWEREX__SOCK_ADDRESSES; i++)
+    swerex__poll_drop(&dial->loop->poll, &dial->tries[i]);
   if (dial->job != NULL) swerex__sock_leave_job(dial->job, false);
   swerex__mem_free(dial->name);
   swerex__mem_free(dial);
@@ -13882,25 +13889,35 @@ static void swerex__sock_dial_end(swerex__sock_dial *dial, int fd, swerex_error 
   swerex__err_clear(error);
 }
 
-/** Start on the next address, or have the same one tried again soon; false: none is left. */
-static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
-  while (dial->next < dial->count) {
-    const swerex__sock_target *target = &dial->targets[dial->next++];
-    swerex__poll_drop(&dial->loop->poll, &dial->watch);
-    dial->watch.fd = swerex__sock_new(target->address.any.sa_family, SOCK_STREAM, 0);
-    bool begun = dial->watch.fd >= 0 &&
-                 (connect(dial->watch.fd, &target->address.any, target->size) == 0 ||
-                  errno == EINPROGRESS) &&
-                 swerex__poll_set(&dial->loop->poll, &dial->watch, SWEREX__POLL_WRITE);
-    if (begun) return true;
-    dial->number = errno;
-    if (errno == EAGAIN && target->address.any.sa_family == AF_UNIX) {
-      dial->next--; /* a queue that is full: TCP itself would try again */
-      swerex__loop_arm(dial->loop, &dial->again, SWEREX__SOCK_AGAIN, dial->again.fire, dial);
-      return true;
-    }
-  }
+/** Start on an address; false: errno says why not. */
+static bool swerex__sock_dial_try(swerex__sock_dial *dial, size_t at) {
+  const swerex__sock_target *target = &dial->targets[at];
+  swerex__poll_watch *watch = &dial->tries[at];
+  watch->fd = swerex__sock_new(target->address.any.sa_family, SOCK_STREAM, 0);
+  if (watch->fd >= 0 &&
+      (connect(watch->fd, &target->address.any, target->size) == 0 || errno == EINPROGRESS) &&
+      swerex__poll_set(&dial->loop->poll, watch, SWEREX__POLL_WRITE))
+    return true;
+  int number = errno;
+  swerex__poll_drop(&dial->loop->poll, watch);
+  errno = number;
   return false;
+}
+
+/** Start on the next address, or have the same one tried again soon; false: none is under way. */
+static bool swerex__sock_dial_next(swerex__sock_dial *dial) {
+  bool begun = false, full = false; /* full: a local queue, where TCP itself would try again */
+  while (dial->next < dial->count && !begun && !full) {
+    begun = swerex__sock_dial_try(dial, dial->next);
+    if (!begun) dial->number = errno;
+    full = !begun && errno == EAGAIN && dial->targets[0].address.any.sa_family == AF_UNIX;
+    if (!full) dial->next++;
+  }
+  if (begun) dial->pending++;
+  if (dial->next < dial->count)
+    swerex__loop_arm(dial->loop, &dial->again, full ? SWEREX__SOCK_AGAIN : SWEREX__SOCK_STAGGER,
+                     dial->again.fire, dial);
+  return full || dial->pending > 0;
 }
 
 static void swerex__sock_dial_give_up(swerex__sock_dial *dial) {
@@ -13922,33 +13939,38 @@ static void swerex__sock_dial_on_time(swerex__loop_timer *timer) {
   swerex__sock_dial_end(dial, -1, &error);
 }
 
-static void swerex__sock_dial_on_ready(swerex__poll_watch *watch) {
+static void swerex__sock_dial_on_lookup(swerex__poll_watch *watch) {
+  swerex__sock_dial *dial = (swerex__sock_dial *)watch->owner;
+  swerex__sock_job *job = dial->job;
+  swerex_error error = SWEREX_ERROR_INIT;
+  int status = job->status, number = job->number;
+  dial->job = NULL;
+  dial->count = job->count;
+  memcpy(dial->targets, job->targets, sizeof dial->targets);
+  swerex__sock_leave_job(job, false);
+  swerex__poll_drop(&dial->loop->poll, watch);
+  if (status != 0) {
+    swerex__sock_fail_lookup(dial->name, status, number, &error);
+    swerex__sock_dial_end(dial, -1, &error);
+  } else if (!swerex__sock_dial_next(dial)) {
+    swerex__sock_dial_give_up(dial);
+  }
+}
+
+static void swerex__sock_dial_on_try(swerex__poll_watch *watch) {
   swerex__sock_dial *dial = (swerex__sock_dial *)watch->owner;
   swerex_error error = SWEREX_ERROR_INIT;
-  int number = 0;
+  int number = 0, fd = watch->fd;
   socklen_t size = sizeof number;
-  if (dial->job != NULL) {
-    swerex__sock_job *job = dial->job;
-    dial->job = NULL;
-    int status = job->status;
-    number = job->number;
-    dial->count = job->count;
-    memcpy(dial->targets, job->targets, sizeof dial->targets);
-    swerex__sock_leave_job(job, false);
-    if (status != 0) {
-      swerex__sock_fail_lookup(dial->name, status, number, &error);
-      swerex__sock_dial_end(dial, -1, &error);
-      return;
-    }
-  } else if (getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number == 0) {
-    int fd = watch->fd;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0 && number == 0) {
     swerex__poll_set(&dial->loop->poll, watch, 0);
     watch->fd = -1;
     swerex__sock_dial_end(dial, fd, &error);
     return;
-  } else {
-    dial->number = number;
   }
+  dial->number = number;
+  dial->pending--;
+  swerex__poll_drop(&dial->loop->poll, watch);
   if (!swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
 }
 
@@ -13964,6 +13986,27 @@ static void swerex__sock_dial_on_again(swerex__loop_timer *timer) {
   if (!swerex__sock_dial_next(dial)) swerex__sock_dial_give_up(dial);
 }
 
+/** Make a dial that has nothing to do yet. */
+static swerex__sock_dial *swerex__sock_dial_make(swerex_loop *loop, const char *name) {
+  swerex__sock_dial *dial =
+    (swerex__sock_dial *)swerex__mem_new(&loop->allocator, 1, sizeof *dial);
+  if (dial == NULL) return NULL;
+  dial->loop = loop;
+  dial->lookup.fd = -1;
+  dial->lookup.ready = swerex__sock_dial_on_lookup;
+  dial->lookup.owner = dial;
+  for (size_t i = 0; i < SWEREX__SOCK_ADDRESSES; i++) {
+    dial->tries[i].fd = -1;
+    dial->tries[i].ready = swerex__sock_dial_on_try;
+    dial->tries[i].owner = dial;
+  }
+  dial->again.fire = swerex__sock_dial_on_again;
+  dial->name = swerex__mem_copy(&loop->allocator, name, strlen(name));
+  if (dial->name != NULL) return dial;
+  swerex__sock_dial_free(dial);
+  return NULL;
+}
+
 /**
  * Begin to connect, within `patience` seconds. host: a name, a number, or "unix:/path".
  * `done` is called from the loop, never from here.
@@ -13972,19 +14015,11 @@ static swerex__sock_dial *swerex__sock_dial_new(swerex_loop *loop, const char *h
                                                 double patience, const char *name,
                                                 void (*done)(void *, int, swerex_error *),
                                                 void *owner, swerex_error *err) {
-  swerex__sock_dial *dial =
-    (swerex__sock_dial *)swerex__mem_new(&loop->allocator, 1, sizeof *dial);
-  if (dial != NULL) dial->name = swerex__mem_copy(&loop->allocator, name, strlen(name));
-  if (dial == NULL || dial->name == NULL) {
-    swerex__mem_free(dial);
+  swerex__sock_dial *dial = swerex__sock_dial_make(loop, name);
+  if (dial == NULL) {
     swerex__err_memory(err);
     return NULL;
   }
-  dial->loop = loop;
-  dial->watch.fd = -1;
-  dial->watch.ready = swerex__sock_dial_on_ready;
-  dial->watch.owner = dial;
-  dial->again.fire = swerex__sock_dial_on_again;
   dial->done = done;
   dial->owner = owner;
   dial->patience = patience;
@@ -13993,8 +14028,8 @@ static swerex__sock_dial *swerex__sock_dial_new(swerex_loop *loop, const char *h
     ok = swerex__sock_local_target(host + 5, &dial->targets[0], err);
     dial->count = 1;
   } else if ((dial->count = swerex__sock_lookup_known(host, port, dial->targets)) == 0) {
-    dial->job = swerex__sock_start_job(host, port, &dial->watch.fd, err);
-    ok = dial->job != NULL && (swerex__poll_set(&loop->poll, &dial->watch, SWEREX__POLL_READ) ||
+    dial->job = swerex__sock_start_job(host, port, &dial->lookup.fd, err);
+    ok = dial->job != NULL && (swerex__poll_set(&loop->poll, &dial->lookup, SWEREX__POLL_READ) ||
                                swerex__err_system(err, errno, name));
   }
   if (!ok) {

@@ -414,6 +414,55 @@ TEST(lookups_that_fail_say_why) {
   swerex_error_clear(&err);
 }
 
+#ifdef __linux__ /* a full queue swallows what comes, as a filter on the way would */
+/** Listen at 127.0.0.1 without room for one more; `clients` fill the queue. */
+static int listen_silently(swerex__sock_target *target, int clients[4]) {
+  int listener = swerex__sock_new(AF_INET, SOCK_STREAM, 0);
+  swerex__sock_address *address = &target->address;
+  memset(target, 0, sizeof *target);
+  target->size = sizeof address->v4;
+  address->v4.sin_family = AF_INET;
+  address->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  CHECK(bind(listener, &address->any, target->size) == 0 && listen(listener, 0) == 0);
+  CHECK(getsockname(listener, &address->any, &target->size) == 0);
+  for (int i = 0; i < 4; i++) {
+    clients[i] = swerex__sock_new(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(clients[i], &address->any, target->size) == 0 || errno == EINPROGRESS);
+  }
+  return listener;
+}
+
+TEST(an_address_that_says_nothing_does_not_hold_up_the_next) {
+  swerex_loop *loop = swerex_loop_new(NULL, NULL);
+  swerex__sock_target silent, refused, answering;
+  dialled d;
+  int clients[4], port, fds = test_count_fds(), listener = listen_silently(&silent, clients);
+  bool loopback;
+  int server = swerex__sock_listen("127.0.0.1", 0, &port, &loopback, NULL);
+  answering = refused = silent;
+  answering.address.v4.sin_port = htons((unsigned short)port);
+  refused.address.v4.sin_port = htons(1);
+  CHECK(dial(loop, "127.0.0.1", ntohs(silent.address.v4.sin_port), 0.3, &d) != NULL);
+  finish(loop, &d);
+  CHECK_INT(d.number, ETIMEDOUT); /* it does say nothing */
+  swerex__sock_dial *three = dial(loop, "127.0.0.1", port, 20, &d);
+  three->targets[0] = silent;
+  three->targets[1] = refused;
+  three->targets[2] = answering;
+  three->count = 3;
+  finish(loop, &d);
+  CHECK_INT(d.number, 0);
+  CHECK(getpeername(d.fd, &silent.address.any, &silent.size) == 0);
+  CHECK_INT(ntohs(silent.address.v4.sin_port), port);
+  swerex__sys_close(&d.fd);
+  for (int i = 0; i < 4; i++) close(clients[i]);
+  close(listener);
+  close(server);
+  CHECK_INT(test_count_fds(), fds);
+  swerex_loop_free(loop);
+}
+#endif
+
 /* --- local sockets --- */
 
 static char socket_path[64];

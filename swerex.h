@@ -1670,6 +1670,12 @@ static bool swerex__sys_is_running(pid_t pid) {
 #endif
 }
 
+/** Tell whether something waits to be read. */
+static bool swerex__sys_is_readable(int fd) {
+  struct pollfd look = {fd, POLLIN, 0};
+  return poll(&look, 1, 0) > 0 && (look.revents & POLLIN) != 0;
+}
+
 /** Write everything to a descriptor that blocks, such as a file. */
 static bool swerex__sys_write_all(int fd, const char *data, size_t size) {
   while (size > 0) {
@@ -12507,7 +12513,8 @@ static void swerex__turn_step_interrupt(swerex__sess_action *action) {
   swerex__sess *sess = action->sess;
   double wait = action->timeout;
   pid_t program = swerex__sess_program_in_front(sess);
-  bool busy = action->pauses == 0 || swerex__sys_is_running(sess->pid);
+  bool busy = action->pauses == 0 || swerex__sys_is_running(sess->pid) ||
+              swerex__sys_is_readable(sess->master.fd); /* that it has ended may stand there */
   if (action->pauses < SWEREX__SESS_PAUSES && program == 0 && busy) {
     action->pauses++; /* it may be about to start a program, and would lose its terminal */
     swerex__loop_arm(sess->loop, &action->deadline, SWEREX__SESS_PAUSE_TIME,

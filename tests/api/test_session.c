@@ -442,6 +442,39 @@ TEST(interrupt_that_comes_late) {
   world_close(&w);
 }
 
+/** Interrupt the session "default", and keep the loop until its command has ended by itself. */
+static void interrupt_and_hold(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  world *w = (world *)user_data;
+  (void)stream, (void)text, (void)size;
+  CHECK(swerex_interrupt_session_async(w->runtime, NULL, &w->err) != NULL);
+  usleep(600000);
+}
+
+static void note_start(void *user_data, swerex_stream stream, const char *text, size_t size) {
+  (void)stream, (void)text, (void)size;
+  *(bool *)user_data = true;
+}
+
+TEST(interrupt_of_a_command_whose_end_is_unread) {
+  world w = world_with_session();
+  swerex_bash_action action = {.command = "echo go; read -t 0.2 x", .check = SWEREX_CHECK_SILENT, .timeout = 20};
+  swerex_bash_action other = {.command = "echo x", .session = "other"};
+  bool started = false;
+  action.watch.on_output = note_start;
+  action.watch.user_data = &started;
+  other.watch.on_output = interrupt_and_hold;
+  other.watch.user_data = &w;
+  CHECK(create(&w, "other") && run(&w, "trap 'caught=yes' INT"));
+  swerex_future *future = swerex_run_in_session_async(w.runtime, &action, &w.err);
+  while (!started) CHECK(swerex_loop_run(w.loop, 0.01, &w.err));
+  CHECK(act(&w, &other));
+  swerex_bash_observation_clear(&w.seen);
+  CHECK(swerex_future_take(future, &w.seen, &w.err));
+  CHECK_INT(w.seen.exit_code, 142); /* its own time was over */
+  CHECK(gives(&w, "echo \"[$caught]\"", 0, "[]\n"));
+  world_close(&w);
+}
+
 /** A Ctrl-C throws away what was typed and not read: here the question for the exit code. */
 TEST(a_question_that_is_thrown_away_is_asked_again) {
   world w = world_with_session();

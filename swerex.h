@@ -11557,6 +11557,7 @@ enum {
 #define SWEREX__SESS_DRAIN_TIME 0.02  /* for the last output of a shell that has exited */
 #define SWEREX__SESS_PAUSE_TIME 0.005 /* before Ctrl-C for a shell that may be forking */
 #define SWEREX__SESS_PAUSES 20        /* for one that is busy; a loop of builtins stays so */
+#define SWEREX__SESS_STARVED 0.01     /* until memory is asked for again that was not there */
 #define SWEREX__SESS_KILL_TIME 1.0    /* for the end of what was killed by an interrupt */
 
 enum swerex__sess_front {
@@ -11651,6 +11652,7 @@ struct swerex__sess {
   swerex__sess_action *interrupt; /* beside it */
   swerex__loop_timer death;
   swerex__loop_timer quiet, settle; /* with what they do from the start: [open] */
+  swerex__loop_timer starved;       /* no memory for what the terminal says */
   swerex_future *closing;
   void (*closed)(swerex__sess *sess); /* it belongs to the callee then */
   void *owner;
@@ -11912,14 +11914,20 @@ static void swerex__sess_fail_all(swerex__sess *sess) {
   if (sess->current != NULL) swerex__sess_fail_ended(sess->current, why);
 }
 
+/** Have no timer fire any more but that of the shell's end. */
+static void swerex__sess_disarm(swerex__sess *sess) {
+  swerex__loop_disarm(sess->loop, &sess->quiet);
+  swerex__loop_disarm(sess->loop, &sess->settle);
+  swerex__loop_disarm(sess->loop, &sess->starved);
+}
+
 /** Release a session; its keeper ends what still runs. */
 static void swerex__sess_free(swerex__sess *sess) {
   if (sess == NULL) return;
   swerex__sess_fail_all(sess);
   if (sess->closing != NULL) swerex__loop_cancel(sess->closing);
   swerex__loop_link_remove(&sess->link);
-  swerex__loop_disarm(sess->loop, &sess->quiet);
-  swerex__loop_disarm(sess->loop, &sess->settle);
+  swerex__sess_disarm(sess);
   swerex__loop_disarm(sess->loop, &sess->death);
   swerex__poll_drop(&sess->loop->poll, &sess->master);
   swerex__keep_forget(&sess->child);
@@ -11962,8 +11970,7 @@ static void swerex__sess_close(swerex__sess *sess, swerex_future *future) {
     future->operation = sess;
     future->cancel = swerex__sess_cancel_close;
   }
-  swerex__loop_disarm(sess->loop, &sess->quiet);
-  swerex__loop_disarm(sess->loop, &sess->settle);
+  swerex__sess_disarm(sess);
   swerex__loop_arm(sess->loop, &sess->death, 0, swerex__sess_on_close, sess);
 }
 
@@ -12621,8 +12628,7 @@ static void swerex__turn_die(swerex__sess *sess) {
   int code = swerex__proc_exit_code(sess->status);
   if (sess->front == SWEREX__SESS_DEAD) return;
   sess->front = SWEREX__SESS_DEAD;
-  swerex__loop_disarm(sess->loop, &sess->quiet);
-  swerex__loop_disarm(sess->loop, &sess->settle);
+  swerex__sess_disarm(sess);
   swerex__loop_disarm(sess->loop, &sess->death);
   if (action != NULL) {
     swerex__talk_process(sess);
@@ -12673,6 +12679,14 @@ static void swerex__turn_on_report(swerex__keep_child *child, const swerex__keep
                      swerex__turn_on_death, sess);
 }
 
+/** Read the terminal again, where memory had run out; or later, if the poller has none. */
+static void swerex__turn_on_starved(swerex__loop_timer *timer) {
+  swerex__sess *sess = (swerex__sess *)timer->owner;
+  swerex__sess_flush(sess);
+  if (sess->master.events == 0 && !sess->hung_up)
+    swerex__loop_arm(sess->loop, timer, SWEREX__SESS_STARVED, timer->fire, sess);
+}
+
 /** Read the terminal until it is empty, or for a while. */
 static void swerex__turn_on_ready(swerex__poll_watch *watch) {
   swerex__sess *sess = (swerex__sess *)watch->owner;
@@ -12681,6 +12695,10 @@ static void swerex__turn_on_ready(swerex__poll_watch *watch) {
     char *into = swerex__str_reserve(&sess->in, SWEREX__SESS_CHUNK);
     if (into == NULL) {
       sess->in.failed = false;
+      swerex__poll_set(&sess->loop->poll, watch, 0); /* else it is ready again at once */
+      if (!sess->leaving)
+        swerex__loop_arm(sess->loop, &sess->starved, SWEREX__SESS_STARVED,
+                         swerex__turn_on_starved, sess);
       break;
     }
     ssize_t n = read(watch->fd, into, SWEREX__SESS_CHUNK);

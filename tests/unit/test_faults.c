@@ -22,6 +22,7 @@ static long fault_at = -1, fault_count; /* the count at which to fail; < 0: neve
 static const char *fault_name = "an allocation";
 static pid_t fault_host;
 static long memory_at = -1, memory_count, memory_live;
+static bool memory_gone; /* every allocation fails */
 static bool vfork_is_fork; /* as under qemu-user, and elsewhere than on Linux */
 
 static int fault(const char *name) {
@@ -47,7 +48,7 @@ static int fault_close(int fd) {
 }
 
 static void *fault_realloc(void *block, size_t size) {
-  if (memory_at >= 0 && memory_count++ == memory_at) return NULL;
+  if (memory_gone || (memory_at >= 0 && memory_count++ == memory_at)) return NULL;
   void *fresh = realloc(block, size);
   if (block == NULL && fresh != NULL) __sync_add_and_fetch(&memory_live, 1);
   return fresh;
@@ -199,6 +200,36 @@ static bool pass(scenario use) {
   swerex_loop_free(loop);
   swerex_error_clear(&err);
   return ok;
+}
+
+TEST(a_session_that_has_no_memory_to_read_waits_for_it) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_bash_action action;
+  swerex_bash_observation seen;
+  int turns = 0;
+  memset(&action, 0, sizeof action);
+  memset(&seen, 0, sizeof seen);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_runtime *runtime = swerex_local_runtime_new(loop, NULL, &err);
+  CHECK(swerex_create_session(runtime, NULL, NULL, &err));
+  action.command = "sleep 0.1; echo hi";
+  action.timeout = 20;
+  swerex_future *future = swerex_run_in_session_async(runtime, &action, &err);
+  swerex__sess *sess = swerex__local_find((swerex__local *)runtime, NULL, &err);
+  while (sess->front != SWEREX__SESS_RUNNING || sess->in.size > 0) CHECK(swerex_loop_run(loop, 0.01, &err));
+  swerex__mem_free(sess->in.data); /* what it has would be enough */
+  sess->in.data = NULL;
+  sess->in.room = 0;
+  memory_gone = true;
+  for (double end = swerex__util_now() + 0.3; swerex__util_now() < end; turns++)
+    CHECK(swerex_loop_run(loop, 0.05, &err));
+  memory_gone = false;
+  CHECK(turns < 100);
+  CHECK(swerex_future_take(future, &seen, &err));
+  CHECK_STR(seen.output.data, "hi\n");
+  swerex_bash_observation_clear(&seen);
+  swerex_loop_free(loop);
+  swerex_error_clear(&err);
 }
 
 /* --- a server and its client --- */

@@ -12400,6 +12400,11 @@ static void swerex__turn_on_checked(swerex__proc *proc) {
     swerex__err_move(&error, &proc->error);
   for (int i = 0; i < 2 && ok; i++)
     ok = swerex__term_keep_take(&proc->pipes[i].keep, &texts[i], &error);
+  if (ok && code < 0)
+    ok = swerex__err_set(&error, SWEREX_E_RUNTIME,
+                         "session '%s': cannot check the command, and has not run it: `%s -n` was "
+                         "ended by signal %d",
+                         sess->name, sess->program, -code);
   action->check = NULL;
   swerex__proc_free(proc);
   if (!ok) {

@@ -251,6 +251,29 @@ TEST(syntax_errors_run_nothing) {
   world_close(&w);
 }
 
+TEST(a_check_that_is_killed_is_no_syntax_error) {
+  static const char script[] = "#!/bin/sh\n[ \"$1\" = -n ] && kill -9 $$\n"
+                               "PATH=${PATH#*:} exec bash \"$@\"\n";
+  char folder[] = "/tmp/swerex-session-XXXXXX", program[64], path[4096];
+  const char *const env[] = {path, NULL};
+  swerex_create_bash_session_request request = {.env = env};
+  world w = world_open();
+  CHECK(mkdtemp(folder) != NULL);
+  snprintf(program, sizeof program, "%s/bash", folder);
+  snprintf(path, sizeof path, "PATH=%s:%s", folder, getenv("PATH"));
+  int fd = open(program, O_WRONLY | O_CREAT, 0755);
+  CHECK(write(fd, script, sizeof script - 1) == sizeof script - 1 && close(fd) == 0);
+  CHECK(swerex_create_session(w.runtime, &request, NULL, &w.err));
+  CHECK(!run(&w, "echo (a"));
+  CHECK_INT(w.err.code, SWEREX_E_RUNTIME);
+  CHECK(has(w.err.message, "session 'default': cannot check the command, and has not run it: `/tmp/"));
+  CHECK(has(w.err.message, "/bash -n` was ended by signal 9"));
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  world_close(&w);
+  unlink(program);
+  rmdir(folder);
+}
+
 TEST(open_heredoc_and_trailing_backslash) {
   world w = world_with_session();
   CHECK(run(&w, "cat <<X\nabc"));

@@ -20920,7 +20920,7 @@ static const swerex__elf_machine *swerex__elf_find_machine(const char *name) {
   return NULL;
 }
 
-/** Say why a file is no static binary for a processor; NULL: it is one. */
+/** Say why a file is no static binary for a processor (NULL: any); NULL: it is one. */
 static const char *swerex__elf_fault(const char *path, const swerex__elf_machine *machine) {
   static const unsigned char sign[6] = {0x7F, 'E', 'L', 'F', 2, 1}; /* 64 bits, little endian */
   unsigned char head[4096];
@@ -20928,7 +20928,9 @@ static const char *swerex__elf_fault(const char *path, const swerex__elf_machine
   if (fd < 0) return strerror(errno);
   ssize_t size = read(fd, head, sizeof head);
   close(fd);
-  if (size < 64 || memcmp(head, sign, sizeof sign) != 0) return "it is not a 64-bit ELF program";
+  if (size < 64 || memcmp(head, sign, 4) != 0) return "it is not an ELF program";
+  if (machine == NULL) return NULL;
+  if (memcmp(head, sign, sizeof sign) != 0) return "it is not a 64-bit ELF program";
   if ((head[18] | head[19] << 8) != machine->number) return "it is for another processor";
   size_t at = (size_t)(head[32] | head[33] << 8), each = (size_t)(head[54] | head[55] << 8);
   for (int left = head[56] | head[57] << 8; left > 0; left--, at += each) {
@@ -20952,27 +20954,34 @@ static bool swerex__elf_try_folder(const char *folder, size_t size,
 }
 
 /** Use a place that was named: a file, or that with the processor behind it. */
-static bool swerex__elf_use(const char *given, const char *by, const swerex__elf_machine *machine,
+static bool swerex__elf_use(const char *given, const char *by, const char *arch,
                             char path[PATH_MAX], swerex_error *err) {
+  const swerex__elf_machine *machine = swerex__elf_find_machine(arch);
   const char *fault = swerex__elf_fault(given, machine);
   int n = snprintf(path, PATH_MAX, "%s", given);
   if (n > 0 && n < PATH_MAX && fault == NULL) return true;
-  n = snprintf(path, PATH_MAX, "%s-%s", given, machine->names[2]);
+  n = machine == NULL ? 0 : snprintf(path, PATH_MAX, "%s-%s", given, machine->names[2]);
   if (n > 0 && n < PATH_MAX && swerex__elf_fault(path, machine) == NULL) return true;
   return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
                          "%s %s cannot serve in an image for %s: %s; build it with "
                          "`make -C tools static`",
-                         by, given, machine->names[0], fault != NULL ? fault : "too long a path");
+                         by, given, arch, fault != NULL ? fault : "too long a path");
 }
 
-/** Find a static server. path "": there is none. False: one was named, and it is not fit. */
-static bool swerex__elf_find(const char *given, const swerex__elf_machine *machine,
-                             char path[PATH_MAX], swerex_error *err) {
+/**
+ * Find a static server for a processor. path "": there is none. False: one was named, and it is not
+ * fit. For a processor that we do not know, only one that the configuration names will do.
+ */
+static bool swerex__elf_find(const char *given, const char *arch, char path[PATH_MAX],
+                             swerex_error *err) {
+  const swerex__elf_machine *machine = swerex__elf_find_machine(arch);
   const char *named = getenv("SWEREX_REMOTE_BINARY"), *folders = getenv("PATH");
   if (given != NULL && given[0] != '\0')
-    return swerex__elf_use(given, "remote_binary", machine, path, err);
+    return swerex__elf_use(given, "remote_binary", arch, path, err);
+  path[0] = '\0';
+  if (machine == NULL) return true;
   if (named != NULL && named[0] != '\0')
-    return swerex__elf_use(named, "SWEREX_REMOTE_BINARY", machine, path, err);
+    return swerex__elf_use(named, "SWEREX_REMOTE_BINARY", arch, path, err);
   char self[PATH_MAX];
   ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
   while (size > 0 && self[size - 1] != '/') size--;
@@ -21524,9 +21533,7 @@ static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *e
   swerex__docker *docker = swerex__docker_of(deployment);
   const swerex_docker_config *config = swerex__docker_config(deployment);
   const char *arch = docker->arch;
-  const swerex__elf_machine *machine = swerex__elf_find_machine(arch);
-  if (machine != NULL && !swerex__elf_find(config->remote_binary, machine, docker->binary, err))
-    return false;
+  if (!swerex__elf_find(config->remote_binary, arch, docker->binary, err)) return false;
   if (docker->binary[0] != '\0') return true;
   if (config->transport == SWEREX_TRANSPORT_STDIO)
     return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
@@ -30876,7 +30883,7 @@ static bool swerex__sandbox_plan_server(swerex__modal *modal, swerex_error *err)
   const swerex_modal_config *config = swerex__modal_config(modal);
   char path[PATH_MAX];
   modal->layers = 1;
-  if (!swerex__elf_find(config->remote_binary, swerex__elf_find_machine("amd64"), path, err))
+  if (!swerex__elf_find(config->remote_binary, "amd64", path, err))
     return false;
   modal->binary.memory = &modal->deployment->loop->allocator;
   if (path[0] != '\0') {

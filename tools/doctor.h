@@ -136,7 +136,7 @@ static void doctor_server(doctor *d, doctor_finding *found) {
   if (machine == NULL)
     doctor_complain(found, DOCTOR_ABSENT, "name one for the images' processor by the field remote_binary",
                     "none is looked for on %.60s", system.machine);
-  else if (!swerex__elf_find(NULL, machine, path, &d->err))
+  else if (!swerex__elf_find(NULL, machine->names[0], path, &d->err))
     doctor_fail(d, found, DOCTOR_BROKEN, remedy);
   else if (path[0] != '\0')
     doctor_say(found, "%.900s", path);

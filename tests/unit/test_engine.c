@@ -109,23 +109,39 @@ TEST(servers_that_fit_an_image_and_those_that_do_not) {
               {62, 3, 64, "it is not static"},
               {62, 1, 300, "its program headers are out of reach"}};
   char file[64], behind[80], path[PATH_MAX];
-  const swerex__elf_machine *machine = swerex__elf_find_machine("x86_64");
   snprintf(file, sizeof file, "/tmp/swerex-elf-%ld", (long)getpid());
   snprintf(behind, sizeof behind, "%s-x86_64", file);
   for (size_t i = 0; i < SWEREX__SYS_COUNT(rows); i++) {
     swerex_error err = SWEREX_ERROR_INIT;
     write_program(file, rows[i].machine, rows[i].type, rows[i].at);
-    CHECK(swerex__elf_find(file, machine, path, &err) == (rows[i].fault == NULL));
+    CHECK(swerex__elf_find(file, "x86_64", path, &err) == (rows[i].fault == NULL));
     if (rows[i].fault == NULL) CHECK_STR(path, file);
     if (rows[i].fault != NULL) CHECK(strstr(err.message, rows[i].fault) != NULL);
     swerex_error_clear(&err);
   }
   write_program(behind, 62, 1, 64); /* the one that was named still is none */
-  CHECK(swerex__elf_find(file, machine, path, NULL));
+  CHECK(swerex__elf_find(file, "x86_64", path, NULL));
   CHECK_STR(path, behind);
   unlink(file);
   unlink(behind);
-  CHECK(swerex__elf_find_machine("s390x") == NULL);
+}
+
+TEST(servers_for_a_processor_that_is_not_known) {
+  char file[64], path[PATH_MAX];
+  swerex_error err = SWEREX_ERROR_INIT;
+  snprintf(file, sizeof file, "/tmp/swerex-elf-%ld", (long)getpid());
+  write_program(file, 22, 1, 64);
+  setenv("SWEREX_REMOTE_BINARY", file, 1);
+  CHECK(swerex__elf_find(NULL, "s390x", path, &err)); /* it may be for any other */
+  CHECK_STR(path, "");
+  unsetenv("SWEREX_REMOTE_BINARY");
+  CHECK(swerex__elf_find(file, "s390x", path, &err));
+  CHECK_STR(path, file);
+  unlink(file);
+  CHECK(!swerex__elf_find("/etc/passwd", "s390x", path, &err));
+  CHECK_STR(err.message, "remote_binary /etc/passwd cannot serve in an image for s390x: it is not an ELF program; "
+                         "build it with `make -C tools static`");
+  swerex_error_clear(&err);
 }
 
 static void *never_memory(void *user_data, void *block, size_t size) {

@@ -5357,6 +5357,7 @@ static void swerex__loop_free(swerex_loop *loop) {
 
 #define SWEREX__RT_WAIT_TIME 60.0
 #define SWEREX__RT_WAIT_PAUSE 0.02 /* between two questions to a runtime that does not answer yet */
+#define SWEREX__RT_WAIT_ASK 1.0    /* for the answer to one of them, at least */
 
 typedef enum swerex__rt_verb {
   SWEREX__RT_IS_ALIVE,
@@ -5412,6 +5413,7 @@ struct swerex_runtime {
   swerex_loop *loop;
   const swerex__rt_kind *kind;
   swerex__loop_link waits; /* for it to answer */
+  double patience;         /* seconds that an answer may take, if more than usual */
 };
 
 static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
@@ -5472,9 +5474,9 @@ typedef struct swerex__rt_wait {
   swerex__loop_link link; /* first member: in runtime->waits */
   swerex_runtime *runtime;
   swerex_future *future, *probe; /* the caller's; the question under way */
-  swerex_future *heard;          /* the last question whose answer came in time, or NULL */
+  swerex_future *heard;          /* the last question before it, or NULL */
   swerex__loop_timer timer;
-  double end, timeout;
+  double end, timeout, given_up; /* given_up: when the question under way is */
 } swerex__rt_wait;
 
 static void swerex__rt_free(swerex_runtime *runtime) {
@@ -5520,8 +5522,10 @@ static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_is_alive_request request;
   memset(&request, 0, sizeof request);
-  double left = wait->end - swerex__util_now();
-  request.timeout = left > 1 ? 1 : left > 0.05 ? left : 0.05;
+  double now = swerex__util_now(), left = wait->end - now, most = wait->runtime->patience;
+  if (most < SWEREX__RT_WAIT_ASK) most = SWEREX__RT_WAIT_ASK;
+  request.timeout = left > most ? most : left > 0.05 ? left : 0.05;
+  wait->given_up = now + request.timeout;
   wait->probe = swerex__rt_call(wait->runtime, SWEREX__RT_IS_ALIVE, &request, &error);
   if (wait->probe != NULL) {
     wait->probe->then = swerex__rt_wait_on_answer;
@@ -5537,7 +5541,7 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   swerex__rt_wait *wait = (swerex__rt_wait *)user_data;
   const swerex_is_alive_response *response = (const swerex_is_alive_response *)probe->response;
   swerex_future *future = wait->future;
-  bool late = swerex__util_now() >= wait->end;
+  bool late = swerex__util_now() >= wait->end, silent = swerex__util_now() >= wait->given_up;
   if (probe->ok && !response->is_alive && !late) {
     swerex__loop_free_future(wait->heard);
     wait->heard = probe;
@@ -5547,7 +5551,7 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
     return;
   }
   bool alive = probe->ok && response->is_alive;
-  if (probe->ok && !alive && wait->heard != NULL) /* this one was cut short by the end */
+  if (probe->ok && !alive && silent && wait->heard != NULL) /* there may have been one */
     response = (const swerex_is_alive_response *)wait->heard->response;
   if (!alive && probe->ok)
     swerex__err_set(&future->error, SWEREX_E_TIMEOUT,
@@ -18798,6 +18802,7 @@ static swerex_runtime *swerex__remote_new(swerex_loop *loop, const swerex_remote
     return NULL;
   }
   swerex__rt_init(&remote->base, loop, &swerex__remote_kind);
+  remote->base.patience = config->timeout;
   swerex__loop_link_init(&remote->calls);
   remote->logger = loop->logger;
   remote->logger.name = "rex-runtime";

@@ -619,6 +619,36 @@ TEST(the_dead_and_the_deaf) {
   close(deaf);
 }
 
+TEST(the_last_answer_is_told_though_it_came_late) {
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  swerex_server_options options;
+  swerex_remote_config config;
+  bool told = false;
+  memset(&options, 0, sizeof options);
+  memset(&config, 0, sizeof config);
+  options.auth_token = "right";
+  config.auth_token = "wrong";
+  for (int i = 0; i < 5 && !told; i++) { /* the question that is asked last has 50 ms */
+    options.port = config.port = swerex_find_free_port(loop, 0, 0, &err);
+    swerex_runtime *runtime = swerex_remote_runtime_new(loop, &config, &err);
+    double start = seconds();
+    swerex_future *waiting = swerex_wait_until_alive_async(runtime, 0.3, &err);
+    while (seconds() - start < 0.2) swerex_loop_run(loop, 0.02, NULL); /* nobody is there */
+    for (int turn = 0; turn < 4; turn++) swerex_loop_run(loop, 0, NULL); /* that is heard */
+    swerex_server *srv = swerex_server_new(loop, &options, &err);
+    while (seconds() - start < 0.32) usleep(10000);
+    CHECK(srv != NULL && !swerex_future_take(waiting, NULL, &err));
+    told = strstr(err.message, "Invalid API Key") != NULL;
+    if (!told) printf("# %s\n", err.message);
+    swerex_server_free(srv);
+    swerex_runtime_free(runtime);
+  }
+  CHECK(told);
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+}
+
 TEST(uploads_come_whole) {
   swerex_error err = SWEREX_ERROR_INIT;
   char up[64], source[100], target[100];
@@ -784,8 +814,8 @@ typedef struct fake {
   int port;
 } fake;
 
-/** Answer each connection with a text once its request has come, then close it. */
-static fake start_fake(const char *answer, size_t size) {
+/** Answer each connection with a text some time after its request has come, then close it. */
+static fake start_fake(const char *answer, size_t size, double delay) {
   struct sockaddr_in address;
   socklen_t length = sizeof address;
   fake f = {-1, 0};
@@ -800,7 +830,9 @@ static fake start_fake(const char *answer, size_t size) {
   while (f.pid == 0) {
     char request[65536];
     int client = accept(fd, NULL, NULL);
-    if (read(client, request, sizeof request) > 0 && write(client, answer, size) < 0) _exit(1);
+    ssize_t got = read(client, request, sizeof request);
+    usleep((useconds_t)(delay * 1e6));
+    if (got > 0 && send(client, answer, size, MSG_NOSIGNAL) < 0) close(client);
     close(client);
   }
   close(fd);
@@ -809,7 +841,7 @@ static fake start_fake(const char *answer, size_t size) {
 
 /** Have a server that gives this answer run a command, once. */
 static bool run_at_fake(const char *answer, const swerex_command *command, swerex_error *err) {
-  fake f = start_fake(answer, strlen(answer));
+  fake f = start_fake(answer, strlen(answer), 0);
   swerex_loop *loop = swerex_loop_new(NULL, err);
   swerex_remote_config config;
   memset(&config, 0, sizeof config);
@@ -822,6 +854,23 @@ static bool run_at_fake(const char *answer, const swerex_command *command, swere
   kill(f.pid, SIGKILL);
   waitpid(f.pid, NULL, 0);
   return ok;
+}
+
+TEST(a_server_that_is_slow_to_answer_is_waited_for) {
+  static const char yes[] = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"is_alive\":true,\"message\":\"\"}";
+  swerex_error err = SWEREX_ERROR_INIT;
+  swerex_remote_config config;
+  fake f = start_fake(yes, sizeof yes - 1, 1.3);
+  swerex_loop *loop = swerex_loop_new(NULL, &err);
+  memset(&config, 0, sizeof config);
+  config.auth_token = "";
+  config.port = f.port;
+  config.timeout = 10;
+  CHECK(swerex_wait_until_alive(swerex_remote_runtime_new(loop, &config, &err), 20, &err));
+  swerex_error_clear(&err);
+  swerex_loop_free(loop);
+  kill(f.pid, SIGKILL);
+  waitpid(f.pid, NULL, 0);
 }
 
 TEST(answers_that_are_none) {
@@ -902,7 +951,7 @@ TEST(a_watch_may_end_its_call) {
     swerex_command command;
     swerex_remote_config config;
     int calls = 0;
-    fake f = start_fake(answers[i / 2], strlen(answers[i / 2]));
+    fake f = start_fake(answers[i / 2], strlen(answers[i / 2]), 0);
     swerex_loop *loop = swerex_loop_new(NULL, &err);
     memset(&command, 0, sizeof command);
     memset(&config, 0, sizeof config);

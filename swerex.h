@@ -19995,7 +19995,7 @@ static void swerex__serve_on_timer(swerex__loop_timer *timer) {
     swerex__serve_free_conn(conn);
     if (only) server->done = true; /* the one client has gone */
     swerex__srv_check_idle(server);
-  } else if (conn->resume) {
+  } else if (conn->resume && !conn->lingering) {
     conn->resume = false;
     swerex__serve_go_on(conn);
     swerex__serve_rearm(conn);

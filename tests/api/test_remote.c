@@ -333,6 +333,22 @@ TEST(a_client_that_vanishes) {
   stop_server(&s);
 }
 
+/** Who was refused behind an answer that had been given before does not hold the connection. */
+TEST(a_refusal_behind_a_repeated_request_ends) {
+  static const char request[] = "POST /execute HTTP/1.1\r\nHost: a\r\nX-Request-ID: r1\r\nContent-Length: 31\r\n\r\n"
+                                "{\"command\":\"true\",\"shell\":true}";
+  server s = start_server(NULL);
+  int fd = dial(&s), tries = 0;
+  say(fd, "%s", request);
+  CHECK(has(hear(fd, "exit_code"), "200 OK"));
+  say(fd, "%sPOST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n", request);
+  CHECK(has(hear(fd, NULL), "404"));
+  while (send(fd, "x", 1, MSG_NOSIGNAL) == 1 && tries++ < 200) usleep(50000);
+  CHECK(tries < 200); /* the server has read on for a while, and closed */
+  close(fd);
+  stop_server(&s);
+}
+
 TEST(a_stream_is_taken_up_where_it_ended) {
   static const char body[] =
     "{\"command\":\"for i in 1 2 3 4; do echo line$i; sleep 0.1; done; exit 5\",\"shell\":true}";

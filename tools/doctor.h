@@ -55,7 +55,7 @@ static bool doctor_run(doctor *d, const char *const *argv, char line[256]) {
   command.argv = argv;
   command.timeout = DOCTOR_ENGINE_TIME;
   line[0] = '\0';
-  if (!swerex_execute(d->runtime, &command, &ran, &d->err)) return false;
+  if (!await(d->runtime->loop, swerex_execute_async(d->runtime, &command, &d->err), &ran, &d->err)) return false;
   const char *text = ran.exit_code == 0 || ran.stderr_text.size == 0 ? ran.stdout_text.data : ran.stderr_text.data;
   if (text != NULL) snprintf(line, 256, "%.*s", (int)strcspn(text, "\n"), text);
   bool ok = ran.exit_code == 0;
@@ -107,9 +107,9 @@ static void doctor_session(doctor *d, doctor_finding *found) {
   action.check = SWEREX_CHECK_SILENT;
   action.timeout = 10;
   double begin = swerex__util_now(), opened = begin;
-  bool ok = swerex_create_session(d->runtime, &create, NULL, &d->err);
+  bool ok = await(d->runtime->loop, swerex_create_session_async(d->runtime, &create, &d->err), NULL, &d->err);
   if (ok) opened = swerex__util_now();
-  ok = ok && swerex_run_in_session(d->runtime, &action, &seen, &d->err);
+  ok = ok && await(d->runtime->loop, swerex_run_in_session_async(d->runtime, &action, &d->err), &seen, &d->err);
   double answered = swerex__util_now();
   bool right = ok && seen.exit_code == 3 && seen.output.size == 3 && memcmp(seen.output.data, "42\n", 3) == 0;
   if (right)
@@ -307,7 +307,7 @@ static void doctor_add(swerex__str *json, const char *name, const doctor_finding
   swerex__str_putc(json, '}');
 }
 
-/** Look at everything; true: the local runtime works. */
+/** Look at everything, until a signal comes; true: the local runtime works. */
 static bool doctor_all(swerex_runtime *runtime, bool as_json) {
   bool works = true;
   doctor d = {runtime, SWEREX_ERROR_INIT};
@@ -321,6 +321,7 @@ static bool doctor_all(swerex_runtime *runtime, bool as_json) {
     doctor_finding found;
     memset(&found, 0, sizeof found);
     doctor_looks[i].look(&d, &found);
+    if (caught_signal != 0) break;
     works = works && (found.state == DOCTOR_WORKS || !doctor_looks[i].local);
     doctor_add(&json, doctor_looks[i].name, &found);
     if (as_json) continue;
@@ -331,7 +332,9 @@ static bool doctor_all(swerex_runtime *runtime, bool as_json) {
   swerex__json_add_key(&json, "local_runtime");
   swerex__json_add_bool(&json, works);
   swerex__str_puts(&json, "}\n");
-  if (as_json)
+  if (caught_signal != 0)
+    works = false;
+  else if (as_json)
     put_text(&json);
   else
     printf("\n%s\n", works ? "The local runtime works." : "The local runtime does not work.");

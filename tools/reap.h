@@ -18,7 +18,7 @@ static bool reap_run(swerex_runtime *runtime, const char *const *argv,
   command.argv = argv;
   command.timeout = 600; /* for all of them */
   swerex_command_response_clear(ran);
-  if (!swerex_execute(runtime, &command, ran, err))
+  if (!await(runtime->loop, swerex_execute_async(runtime, &command, err), ran, err))
     return err->code == SWEREX_E_FILE_NOT_FOUND
              ? swerex__err_set(err, err->code,
                                "there is no `%s` on PATH: install it, or name another by --container-runtime", argv[0])

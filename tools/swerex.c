@@ -91,6 +91,9 @@ static int fail(job *j) {
   return EXIT_OURS;
 }
 
+/** The exit code of a command that a signal has ended, or an error, which is reported. */
+static int give_up(job *j) { return caught_signal != 0 ? 128 + caught_signal : fail(j); }
+
 /** Print a response as one JSON object. */
 static int print_model(job *j, swerex_model model, const void *value) {
   swerex_bytes json = {NULL, 0};
@@ -109,13 +112,9 @@ static int exit_code_of(int code) {
 
 /* --- commands ----------------------------------------------------------------------------- */
 
-/** Run the loop until the call is done; a signal cancels it. */
+/** Wait for a call; a signal cancels it. */
 static bool wait_for(job *j, swerex_future *future, void *response) {
-  while (future != NULL && !swerex_future_done(future)) {
-    if (caught_signal != 0) swerex_future_cancel(future);
-    if (!swerex_loop_run(j->loop, SWEREX_FOREVER, &j->err)) break;
-  }
-  return swerex_future_take(future, response, &j->err);
+  return await(j->loop, future, response, &j->err);
 }
 
 /** Add the --env settings to the environment of this process, for the children to inherit. */
@@ -264,7 +263,7 @@ static bool run_script(job *j, const char *script, int *code) {
     if (action.max_output == 0) action.max_output = 4096; /* it is printed, not kept */
   }
   if (!wait_for(j, swerex_run_in_session_async(j->runtime, &action, &j->err), &seen)) {
-    *code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+    *code = give_up(j);
     return false;
   }
   *code = exit_code_of(seen.exit_code);
@@ -287,12 +286,12 @@ static void close_session(job *j) {
 
 static int do_run(job *j) {
   int code = 0;
-  if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  if (!open_session(j)) return give_up(j);
   for (int i = 0; i < j->count; i++) {
     bool from_stdin = strcmp(j->operands[i], "-") == 0;
     char *text = from_stdin ? read_script(j) : NULL;
     if (from_stdin && text == NULL) {
-      code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+      code = give_up(j);
       break;
     }
     bool more = run_script(j, text != NULL ? text : j->operands[i], &code);
@@ -311,7 +310,7 @@ static int do_read(job *j) {
   swerex_read_file_response response;
   memset(&response, 0, sizeof response);
   if (!wait_for(j, swerex_read_file_async(j->runtime, &request, &j->err), &response))
-    return caught_signal != 0 ? 128 + caught_signal : fail(j);
+    return give_up(j);
   if (j->set.json)
     print_model(j, SWEREX_MODEL_READ_FILE_RESPONSE, &response);
   else
@@ -331,7 +330,7 @@ static int do_write(job *j) {
   bool ok = caught_signal == 0 && request.content.data != NULL &&
             wait_for(j, swerex_write_file_async(j->runtime, &request, &j->err), NULL);
   free(owned);
-  if (!ok) return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  if (!ok) return give_up(j);
   if (j->set.json) put(STDOUT_FILENO, "{}\n", 3);
   return 0;
 }
@@ -339,7 +338,7 @@ static int do_write(job *j) {
 static int do_upload(job *j) {
   swerex_upload_request request = {j->operands[0], j->operands[1]};
   if (!wait_for(j, swerex_upload_async(j->runtime, &request, &j->err), NULL))
-    return caught_signal != 0 ? 128 + caught_signal : fail(j);
+    return give_up(j);
   if (j->set.json) put(STDOUT_FILENO, "{}\n", 3);
   return 0;
 }
@@ -414,10 +413,13 @@ static int shell_in_container(job *j) {
 
 static int do_reap(job *j) {
   const char *engine = j->set.engine != NULL ? j->set.engine : "docker";
-  return reap(j->runtime, engine, j->set.all, j->set.dry_run, &j->err) ? 0 : fail(j);
+  return reap(j->runtime, engine, j->set.all, j->set.dry_run, &j->err) ? 0 : give_up(j);
 }
 
-static int do_doctor(job *j) { return doctor_all(j->runtime, j->set.json) ? 0 : 1; }
+static int do_doctor(job *j) {
+  bool works = doctor_all(j->runtime, j->set.json);
+  return caught_signal != 0 ? 128 + caught_signal : works ? 0 : 1;
+}
 
 static int do_teardown(job *j) {
   swerex_fargate_teardown_options options;
@@ -428,7 +430,7 @@ static int do_teardown(job *j) {
   options.execution_role_prefix = j->set.role_prefix;
   teardown state = {j->set.yes, j->set.dry_run, false};
   if (!wait_for(j, teardown_start(j->loop, &options, &state, &j->err), NULL))
-    return caught_signal != 0 ? 128 + caught_signal : fail(j);
+    return give_up(j);
   return state.refused ? 1 : 0;
 }
 
@@ -449,7 +451,7 @@ static int do_shell(job *j) {
                                            "`swerex run` goes everywhere");
     return fail(j);
   }
-  if (!open_session(j)) return caught_signal != 0 ? 128 + caught_signal : fail(j);
+  if (!open_session(j)) return give_up(j);
   bool terminal = tcgetattr(STDIN_FILENO, &before) == 0;
   action.command = command;
   action.check = SWEREX_CHECK_SILENT;
@@ -471,7 +473,7 @@ static int do_shell(job *j) {
   bool done = future != NULL && swerex_future_done(future);
   bool ok = done && swerex_future_take(future, &seen, &j->err);
   if (terminal) tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
-  int code = ok ? exit_code_of(seen.exit_code) : caught_signal != 0 ? 128 + caught_signal : fail(j);
+  int code = ok ? exit_code_of(seen.exit_code) : give_up(j);
   swerex_bash_observation_clear(&seen);
   return code;
 }
@@ -645,7 +647,7 @@ static int do_batch(job *j) {
   ok = ok && make_command(j, !all.live, &command, &argv) && add_targets(j, &all) && make_loop(j);
   all.loop = j->loop;
   int code = ok ? batch_run(&all, &j->err) : -1;
-  if (code < 0) code = caught_signal != 0 ? 128 + caught_signal : fail(j);
+  if (code < 0) code = give_up(j);
   for (size_t i = 0; i < all.target_count; i++) swerex_bytes_clear(&targets[i].config);
   free(targets);
   free(argv);

@@ -1,6 +1,6 @@
 /*
- * What the command line writes, and how it looks on a terminal. Include behind swerex.h with its
- * implementation.
+ * What the command line waits for and writes, and how it looks on a terminal. Include behind
+ * swerex.h with its implementation.
  */
 #ifndef TERMINAL_H
 #define TERMINAL_H
@@ -11,6 +11,24 @@ enum { TERMINAL_WIDTH = 80, TERMINAL_HEIGHT = 24, TERMINAL_NARROW = 20 };
 
 static volatile sig_atomic_t caught_signal;
 static int output_errno; /* of the first write to stdout that failed */
+
+/**
+ * Give standard descriptors that are closed to nobody, so that what is opened next is not taken for
+ * them: reading and writing fail as before.
+ */
+SWEREX__SYS_UNUSED static void keep_standard(void) {
+  for (int fd = 0; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) return;
+}
+
+/** Run the loop until a call is done, and take its response; a signal cancels it. */
+SWEREX__SYS_UNUSED static bool await(swerex_loop *loop, swerex_future *future, void *response, swerex_error *err) {
+  while (future != NULL && !swerex_future_done(future)) {
+    if (caught_signal != 0) swerex_future_cancel(future);
+    if (!swerex_loop_run(loop, SWEREX_FOREVER, err)) break;
+  }
+  return swerex_future_take(future, response, err);
+}
 
 /** Write to a descriptor, also one that does not block; false: nobody reads any more, or the like. */
 SWEREX__SYS_UNUSED static bool put(int fd, const char *text, size_t size) {

@@ -176,6 +176,20 @@ wait "$pid"
 is "Ctrl-C, code" "$?" "130"
 is "Ctrl-C, processes" "$(processes 'sleep 8881')" "0"
 
+mkdir engines
+printf '#!/bin/sh\nexec sleep 8882\n' >engines/docker
+chmod +x engines/docker
+for command in doctor docker-reap; do
+  PATH=$folder/engines:$PATH setsid "$swerex" $command >says 2>&1 </dev/null &
+  pid=$!
+  until [ "$(processes 'sleep 8882')" -ge 1 ]; do sleep 0.02; done
+  kill -INT $pid
+  wait $pid
+  is "Ctrl-C while an engine is silent: $command" $? 130
+  lacks "$command says nothing of what it has not seen" "$(cat says)" docker
+  is "$command leaves nothing" "$(processes 'sleep 8882')" 0
+done
+
 out=$(printf 'echo $((40+2))\nexit 5\n' | timeout 20 "$swerex" shell 2>&1)
 code=$?
 holds "shell as a filter" "$out" "42"

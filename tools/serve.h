@@ -239,7 +239,7 @@ static int serve_run(const char *program, const serve_settings *set) {
   return ok ? 0 : 1;
 }
 
-/** Copy what can be read from one descriptor to another; 0: its end has come, -1: it failed. */
+/** Copy what can be read now from one descriptor to another; 0: its end has come, -1: it failed. */
 static int serve_copy(int from, int to) {
   char bytes[65536];
   ssize_t n = read(from, bytes, sizeof bytes);
@@ -250,22 +250,18 @@ static int serve_copy(int from, int to) {
 /**
  * Join stdin and stdout to a server's local socket until the server closes it. A server that has
  * refused a request still reads the rest of it: who ended before that would have an engine drop
- * the answer, as input came that nobody took.
+ * the answer, as input came that nobody took. Returns the exit code.
  */
 static int serve_connect(const char *program, const char *path) {
   swerex_error err = SWEREX_ERROR_INIT;
   swerex__sock_target target;
   int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-  if (swerex__sock_local_target(path, &target, &err) &&
-      (fd < 0 || connect(fd, &target.address.any, target.size) != 0))
-    swerex__err_system(&err, errno, path);
-  if (err.code != SWEREX_E_OK) {
-    fprintf(stderr, "%s: --connect: %s\n", program, err.message);
-    return 1;
-  }
+  bool ok = swerex__sock_local_target(path, &target, &err) &&
+            ((fd >= 0 && connect(fd, &target.address.any, target.size) == 0) ||
+             swerex__err_system(&err, errno, path));
   signal(SIGPIPE, SIG_IGN);
   struct pollfd ends[2] = {{STDIN_FILENO, POLLIN, 0}, {fd, POLLIN, 0}};
-  for (int ready; (ready = poll(ends, 2, -1)) > 0 || errno == EINTR;) {
+  for (int ready; ok && ((ready = poll(ends, 2, -1)) > 0 || errno == EINTR);) {
     if (ready < 0) continue; /* stopped and continued: revents are those of before */
     int copied = ends[1].revents == 0 ? 1 : serve_copy(fd, STDOUT_FILENO);
     if (copied < 0 || (copied == 0 && (ends[1].revents & (POLLHUP | POLLERR)) != 0)) break;
@@ -275,8 +271,11 @@ static int serve_connect(const char *program, const char *path) {
     ends[0].fd = -1;
     ends[0].revents = 0;
   }
-  close(fd);
-  return 0;
+  if (fd >= 0) close(fd);
+  if (output_errno != 0) ok = swerex__err_system(&err, output_errno, "stdout");
+  if (!ok) fprintf(stderr, "%s: --connect: %s\n", program, err.message);
+  swerex_error_clear(&err);
+  return ok ? 0 : 1;
 }
 
 /** Serve as the arguments say. Returns the exit code. */

@@ -9,5 +9,6 @@
 
 int main(int argc, char **argv) {
   (void)argc;
+  keep_standard();
   return serve("swerex-remote", argv);
 }

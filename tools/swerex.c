@@ -954,6 +954,7 @@ int main(int argc, char **argv) {
   job j;
   const verb *chosen;
   memset(&j, 0, sizeof j);
+  keep_standard();
   if (argc > 1 && strcmp(argv[1], "serve") == 0) return serve("swerex serve", argv + 1);
   int code = read_arguments(&j, argv, &chosen);
   if (code != 0) return code;

@@ -144,18 +144,24 @@ until [ -s says ]; do sleep 0.01; done # the file of the socket is there before 
 out=$(printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n' | "$swerex" serve --connect door)
 holds "serve --connect" "$out" '"is_alive":true'
 {
-  printf 'POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n'
-  until grep -q "Not Found" answer 2>/dev/null; do sleep 0.01; done
-  head -c 900000 /dev/zero
+  printf 'POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n'
+  for try in $(seq 1000); do grep -q "Not Found" answer 2>/dev/null && break || sleep 0.01; done
+  head -c 300000 /dev/zero
   echo $? >fed
-} | "$swerex" serve --connect door >answer
+} | timeout 20 "$swerex" serve --connect door >answer
 is "serve --connect takes the rest of what is refused" "$(cat fed)" 0
 server=$!
-exec 9> >(timeout 20 "$swerex" serve --connect door >/dev/full; echo $? >ended)
+exec 9> >(timeout 20 "$swerex" serve --connect door >/dev/full 2>says; echo $? >ended)
 printf 'GET /is_alive HTTP/1.1\r\nhost: x\r\n\r\n' >&9
 until [ -s ended ]; do sleep 0.01; done # its stdin is still open
 exec 9>&-
-is "serve --connect ends when nobody takes the answer" "$(cat ended)" 0
+is "serve --connect ends when nobody takes the answer" "$(cat says ended)" \
+  "swerex serve: --connect: [Errno 28] No space left on device: 'stdout'
+1"
+"$swerex" serve --connect door <answer >&- 2>says # a request is no answer, and none came
+is "serve --connect without a stdout" "$?/$(cat says)" "1/swerex serve: --connect: [Errno 9] Bad file descriptor: 'stdout'"
+"$swerex" exec echo hi 2>says >&-
+is "exec without a stdout" "$?/$(cat says)" "125/swerex: writing to stdout: Bad file descriptor"
 kill -STOP $server # it takes connections, and says nothing more
 "$swerex" --host unix:door read /etc/passwd >/dev/null 2>&1 &
 pid=$!

@@ -1234,9 +1234,9 @@ SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
                                                     swerex_error *err);
 
 /**
- * Make a deployment from JSON such as {"type": "local"}; size 0: up to the NUL. Errors: JSON with
- * the position; VALIDATION with the path of a field that is unknown, missing or of a wrong type;
- * UNSUPPORTED for a type that this build leaves out.
+ * Make a deployment from JSON such as {"type": "local"}; size 0: up to the NUL. Errors: VALUE if it
+ * is NULL; JSON with the position; VALIDATION with the path of a field that is unknown, missing or
+ * of a wrong type; UNSUPPORTED for a type that this build leaves out.
  */
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err);
@@ -31154,7 +31154,7 @@ static bool swerex__api_is_made(const void *object, const char *name, swerex_err
 }
 
 /** Find the size of a JSON text that is given as 0: up to its NUL; false: there is no text. */
-static bool swerex__api_measure(const char *json, size_t *size, swerex_error *err) {
+static bool swerex__api_json_size(const char *json, size_t *size, swerex_error *err) {
   if (json == NULL) return swerex__err_set(err, SWEREX_E_VALUE, "the JSON is NULL");
   if (*size == 0) *size = strlen(json);
   return true;
@@ -31315,7 +31315,7 @@ SWEREX_API bool swerex_from_json(swerex_model model, const char *json, size_t si
   swerex__doc doc;
   if (table == NULL) return false;
   memset(value, 0, table->size);
-  if (!swerex__api_measure(json, &size, err)) return false;
+  if (!swerex__api_json_size(json, &size, err)) return false;
   if (!swerex__doc_parse(NULL, json, size, &doc, err)) return false;
   bool ok = swerex__decode_model(NULL, table, doc.root, value, err);
   swerex__doc_free(&doc);
@@ -31550,7 +31550,7 @@ SWEREX_API swerex_deployment *swerex_get_deployment(swerex_loop *loop,
 
 SWEREX_API swerex_deployment *swerex_get_deployment_json(swerex_loop *loop, const char *json,
                                                          size_t size, swerex_error *err) {
-  if (!swerex__api_is_made(loop, "loop", err) || !swerex__api_measure(json, &size, err))
+  if (!swerex__api_is_made(loop, "loop", err) || !swerex__api_json_size(json, &size, err))
     return NULL;
   return swerex__kinds_make_from_json(loop, json, size, err);
 }

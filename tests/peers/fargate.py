@@ -50,6 +50,7 @@ class Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     script = changed = held = after = None
     calls = []
+    lock = threading.Lock()  # for a call and its number
     open = set()  # connections
 
     def setup(self):
@@ -78,8 +79,9 @@ class Proxy(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         found = re.search(rb"Action=(\w+)", body)
         action = found.group(1).decode() if found else self.headers.get("X-Amz-Target", "?").split(".")[-1]
-        Proxy.calls.append((action, body))
-        number = len(Proxy.calls)  # once the answer is out, the next call may come by another connection
+        with Proxy.lock:
+            Proxy.calls.append((action, body))
+            number = len(Proxy.calls)  # once the answer is out, the next call may come by another connection
         made = Proxy.script(action, sum(a == action for a, _ in Proxy.calls), body) if Proxy.script else None
         try:
             if made is not None:

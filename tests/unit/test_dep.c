@@ -458,7 +458,7 @@ TEST(one_check_at_the_end) {
   swerex_error_clear(&err);
   CHECK(swerex_get_deployment_json(loop, NULL, 0, &err) == NULL);
   CHECK_STR(err.message, "the JSON is NULL");
-  swerex_error_clear(&err);
+  swerex__err_set(&err, SWEREX_E_OS, "what was before");
   CHECK(!swerex_from_json(SWEREX_MODEL_COMMAND, NULL, 0, &command, &err));
   CHECK_STR(err.message, "the JSON is NULL");
   swerex_error_clear(&err);

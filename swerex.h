@@ -7469,13 +7469,19 @@ static size_t swerex__keeper_add_children(pid_t parent, pid_t *list, size_t coun
 }
 #endif
 
-/** Send SIGKILL to a process's descendants, in `session` if it is not 0; true: there were some. */
-static bool swerex__keeper_kill_tree(pid_t root, pid_t session) {
+/**
+ * Send SIGKILL to a process's descendants, in `session` if it is not 0, and before them to itself
+ * and its group if it is a child: a shell would go on when what it waits for is killed first. True:
+ * there were some.
+ */
+static bool swerex__keeper_kill_tree(pid_t root, bool child, pid_t session) {
   pid_t list[1024];
   bool found = false;
   size_t count = swerex__keeper_add_children(root, list, 0, SWEREX__SYS_COUNT(list));
   for (size_t i = 0; i < count; i++)
     count = swerex__keeper_add_children(list[i], list, count, SWEREX__SYS_COUNT(list));
+  if (child) kill(-root, SIGKILL);
+  if (child) kill(root, SIGKILL);
   for (size_t i = 0; i < count; i++)
     if (session == 0 || getsid(list[i]) == session) found = kill(list[i], SIGKILL) == 0 || found;
   return found;
@@ -7514,11 +7520,9 @@ static void swerex__keeper_kill_all(const swerex__keeper_state *keeper) {
   bool spare = (keeper->policy & SWEREX__KEEPER_SPARE) != 0;
   for (size_t i = 0; i < keeper->count; i++) {
     if (spare && keeper->children[i].id == 0) continue; /* its own socket has closed, too */
-    if (spare) swerex__keeper_kill_tree(keeper->children[i].pid, keeper->children[i].pid);
-    kill(-keeper->children[i].pid, SIGKILL);
-    kill(keeper->children[i].pid, SIGKILL);
+    swerex__keeper_kill_tree(keeper->children[i].pid, true, keeper->children[i].pid);
   }
-  if (!spare) swerex__keeper_kill_tree(getpid(), 0);
+  if (!spare) swerex__keeper_kill_tree(getpid(), false, 0);
 }
 
 /** Wait a little while children of a sort (or, with `all`, anything) are left. */
@@ -7553,7 +7557,7 @@ static void swerex__keeper_end(swerex__keeper_state *keeper) {
        waited += 2) {
     bool over = spare && keeper->count == 0;
     bool jobs = over && keeper->hung_up != 0 && waited < SWEREX__KEEPER_BELOW_MS &&
-                swerex__keeper_kill_tree(getpid(), keeper->hung_up); /* a dead shell's */
+                swerex__keeper_kill_tree(getpid(), false, keeper->hung_up); /* a dead shell's */
     if (over && !jobs) break;
     if (!over) swerex__keeper_kill_all(keeper);
     swerex__keeper_wait(keeper, -1, 2);
@@ -7769,10 +7773,8 @@ static void swerex__keeper_handle(swerex__keeper_state *keeper,
     _exit(0);
   } else {
     for (size_t i = 0; i < keeper->count; i++) {
-      if (keeper->children[i].id != request->id) continue;
-      swerex__keeper_kill_tree(keeper->children[i].pid, 0);
-      kill(-keeper->children[i].pid, SIGKILL);
-      kill(keeper->children[i].pid, SIGKILL);
+      if (keeper->children[i].id == request->id)
+        swerex__keeper_kill_tree(keeper->children[i].pid, true, 0);
     }
   }
 }

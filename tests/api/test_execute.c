@@ -374,6 +374,30 @@ TEST(cancelled) {
   world_close(&w);
 }
 
+/** Who waits for what is killed dies before it. */
+TEST(what_follows_does_not_run_when_a_command_is_ended) {
+  world w = world_open();
+  char path[] = "/tmp/swerex-after-XXXXXX", text[200];
+  struct stat info = {0};
+  int file = mkstemp(path);
+  swerex_command command;
+  memset(&command, 0, sizeof command);
+  snprintf(text, sizeof text, "(for i in $(seq 200); do sleep 7779 & done; wait); echo y >>%s", path);
+  command.command = text;
+  command.shell = true;
+  for (int i = 0; i < 5; i++) {
+    swerex_future *future = swerex_execute_async(w.runtime, &command, &w.err);
+    for (int k = 0; k < 500 && processes("sleep 7779") < 200; k++) swerex_loop_run(w.loop, 0.01, NULL);
+    swerex_future_cancel(future);
+    CHECK(!swerex_future_take(future, NULL, &w.err));
+    await_processes("/bin/sh -c (for", 0);
+  }
+  CHECK(fstat(file, &info) == 0 && info.st_size == 0);
+  unlink(path);
+  close(file);
+  world_close(&w);
+}
+
 TEST(host_with_many_descriptors_and_no_environment) {
   int fds[1100], count = 0;
   extern char **environ;

@@ -11482,6 +11482,8 @@ static void swerex__shell_clean_carry(swerex__str *carry) {
 /* Opens a pseudo terminal as a session wants it: 24 rows, 80 columns, no echo, lines ended by CR LF
  * on output; and puts it back into that state before a line is typed. */
 
+#define SWEREX__PTY_INTERRUPT 3 /* Ctrl-C, where the terminal does not say */
+
 /** Set the modes that typing a line relies on; costs one ioctl where they stand already. */
 static void swerex__pty_tame(int fd) {
   struct termios modes;
@@ -11532,7 +11534,7 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
   bool unset = known && modes.c_cc[VINTR] == _POSIX_VDISABLE;
   bool deaf = unset || (known && (modes.c_lflag & ISIG) == 0);
   if (front > 0 && (front != shell || deaf) && kill(-front, SIGINT) == 0) return;
-  char key = known && !unset ? (char)modes.c_cc[VINTR] : 3;
+  char key = known && !unset ? (char)modes.c_cc[VINTR] : SWEREX__PTY_INTERRUPT;
   ssize_t n = write(master, &key, 1);
   if (n < 0 && front > 0) kill(-front, SIGINT); /* its input is full */
 }
@@ -11549,7 +11551,7 @@ static void swerex__pty_interrupt(int master, pid_t shell) {
 enum {
   SWEREX__SESS_CHUNK = 65536,
   SWEREX__SESS_READS = 16,
-  SWEREX__SESS_QUERIES = 2, /* a Ctrl-C may throw one away; who answers none is no shell */
+  SWEREX__SESS_QUERIES = 3, /* a Ctrl-C may throw two away; who answers none is no shell */
   SWEREX__SESS_LEFTOVER = 1 << 20, /* unclaimed output that is kept, at least */
   SWEREX__SESS_INPUT = 1 << 24,    /* that waits for the program in front to read it */
   SWEREX__SESS_HELD = 65536        /* output held back for a pattern that may be about to match */
@@ -11563,6 +11565,7 @@ enum {
 #define SWEREX__SESS_DRAIN_TIME 0.02  /* for the last output of a shell that has exited */
 #define SWEREX__SESS_PAUSE_TIME 0.005 /* before Ctrl-C for a shell that may be forking */
 #define SWEREX__SESS_PAUSES 20        /* for one that is busy; a loop of builtins stays so */
+#define SWEREX__SESS_QUERY_TIME 0.5   /* for the answer to a query of an idle shell */
 #define SWEREX__SESS_STARVED 0.01     /* until memory is asked for again that was not there */
 #define SWEREX__SESS_KILL_TIME 1.0    /* for the end of what was killed by an interrupt */
 
@@ -11658,6 +11661,7 @@ struct swerex__sess {
   swerex__sess_action *interrupt; /* beside it */
   swerex__loop_timer death;
   swerex__loop_timer quiet, settle; /* with what they do from the start: [open] */
+  swerex__loop_timer unanswered;    /* a query, perhaps thrown away: with what it does, too */
   swerex__loop_timer starved;       /* no memory for what the terminal says */
   swerex_future *closing;
   void (*closed)(swerex__sess *sess); /* it belongs to the callee then */
@@ -11924,6 +11928,7 @@ static void swerex__sess_fail_all(swerex__sess *sess) {
 static void swerex__sess_disarm(swerex__sess *sess) {
   swerex__loop_disarm(sess->loop, &sess->quiet);
   swerex__loop_disarm(sess->loop, &sess->settle);
+  swerex__loop_disarm(sess->loop, &sess->unanswered);
   swerex__loop_disarm(sess->loop, &sess->starved);
 }
 
@@ -12001,6 +12006,7 @@ static void swerex__sess_flush(swerex__sess *sess) {
 static bool swerex__sess_write(swerex__sess *sess, const char *data, size_t size,
                                swerex_error *err) {
   swerex__str_add(&sess->out, data, size);
+  if (memchr(data, SWEREX__PTY_INTERRUPT, size) != NULL) sess->interrupted = true;
   if (sess->out.failed) {
     sess->out.failed = false;
     if (size <= sess->out.max - sess->out.size) return swerex__err_memory(err);
@@ -12025,6 +12031,8 @@ static void swerex__sess_query(swerex__sess *sess) {
   swerex__pty_tame(sess->master.fd);
   if (!line.failed && swerex__sess_write(sess, line.data, line.size, NULL)) sess->queries++;
   swerex__str_clear(&line);
+  swerex__loop_arm(sess->loop, &sess->unanswered, SWEREX__SESS_QUERY_TIME, sess->unanswered.fire,
+                   sess);
 }
 
 /** Return the process group that has the terminal; 0: the shell itself, or it is not known. */
@@ -12630,6 +12638,16 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   swerex__turn_advance(sess);
 }
 
+/** A query has no answer: ask again, once the shell waits for its next line. */
+static void swerex__turn_on_unanswered(swerex__loop_timer *timer) {
+  swerex__sess *sess = (swerex__sess *)timer->owner;
+  if (sess->queries == 0 || sess->queries >= SWEREX__SESS_QUERIES || sess->pid == 0) return;
+  if (swerex__sess_program_in_front(sess) == 0 && !swerex__sys_is_running(sess->pid))
+    swerex__sess_query(sess);
+  else
+    swerex__loop_arm(sess->loop, timer, SWEREX__SESS_QUERY_TIME, timer->fire, sess);
+}
+
 /* --- the shell's end ---------------------------------------------------------------------- */
 
 /** The shell is gone and all its output is in. */
@@ -13038,6 +13056,7 @@ static swerex__sess *swerex__open_session(swerex_loop *loop, swerex__keep *runti
   sess->child.report = swerex__turn_on_report;
   sess->quiet.fire = swerex__turn_on_quiet;
   sess->settle.fire = swerex__turn_on_settle;
+  sess->unanswered.fire = swerex__turn_on_unanswered;
   sess->in = swerex__str_new(&loop->allocator, SIZE_MAX / 2);
   sess->out = swerex__str_new(&loop->allocator, SWEREX__SESS_INPUT);
   swerex__loop_link_init(&sess->queue);

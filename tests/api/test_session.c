@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <termios.h>
 
 typedef struct row {
   const char *command;
@@ -498,22 +499,43 @@ TEST(interrupt_of_a_command_whose_end_is_unread) {
   world_close(&w);
 }
 
+/** Have a command end without a mark, and stop its shell when the question for the code is typed. */
+static pid_t stop_before_the_answer(world *w) {
+  CHECK(run(w, "echo $$"));
+  pid_t shell = (pid_t)atol(w->seen.output.data);
+  CHECK(!run_for(w, "sleep 97", 0.1));
+  for (double end = seconds() + 20; signal_processes("sleep 97", SIGINT) == 0 && seconds() < end;) usleep(5000);
+  usleep(200000); /* the shell is at its prompt */
+  CHECK(kill(shell, SIGSTOP) == 0);
+  for (double end = seconds() + 0.1; seconds() < end;) CHECK(swerex_loop_run(w->loop, 0.01, &w->err));
+  return shell;
+}
+
 /** A Ctrl-C throws away what was typed and not read: here the question for the exit code. */
 TEST(a_question_that_is_thrown_away_is_asked_again) {
   world w = world_with_session();
-  CHECK(run(&w, "echo $$"));
-  pid_t shell = (pid_t)atol(w.seen.output.data);
-  CHECK(!run_for(&w, "sleep 97", 0.1));
-  for (double end = seconds() + 20; signal_processes("sleep 97", SIGINT) == 0 && seconds() < end;) usleep(5000);
-  usleep(30000); /* the shell is at its prompt */
-  CHECK(kill(shell, SIGSTOP) == 0);
-  double start = seconds();
-  while (seconds() - start < 0.1) CHECK(swerex_loop_run(w.loop, 0.01, &w.err));
+  pid_t shell = stop_before_the_answer(&w);
   CHECK(swerex_session_write(w.runtime, "default", "\003", 1, &w.err));
   CHECK(kill(shell, SIGCONT) == 0);
   CHECK(gives(&w, "echo ok", 0, "ok\n"));
   world_close(&w);
 }
+
+#ifdef __linux__
+/** Here no prompt comes either. */
+TEST(a_question_that_is_lost_is_asked_again) {
+  world w = world_with_session();
+  char input[40];
+  pid_t shell = stop_before_the_answer(&w);
+  snprintf(input, sizeof input, "/proc/%ld/fd/0", (long)shell);
+  int terminal = open(input, O_RDWR | O_NOCTTY);
+  CHECK(tcflush(terminal, TCIFLUSH) == 0);
+  CHECK(kill(shell, SIGCONT) == 0);
+  CHECK(gives(&w, "echo ok", 0, "ok\n"));
+  close(terminal);
+  world_close(&w);
+}
+#endif
 
 TEST(interrupt_of_the_stubborn) {
   world w = world_with_session();

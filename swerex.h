@@ -1112,7 +1112,8 @@ swerex_create_session_async(swerex_runtime *runtime,
  * Run a command in a session. Actions on one session run in the order of the calls; sessions do
  * not wait for each other. Errors: SESSION_DOES_NOT_EXIST; BASH_INCORRECT_SYNTAX, and nothing has
  * run; NON_ZERO_EXIT_CODE; COMMAND_TIMEOUT with extra_info.output, and the command goes on;
- * PATTERN; NO_EXIT_CODE (see `expect`); SESSION_TERMINATED when the shell was gone before.
+ * PATTERN; NO_EXIT_CODE (see `expect`); SESSION_TERMINATED when the shell was gone before; RUNTIME
+ * when the check of its syntax was killed, and nothing has run.
  */
 SWEREX_API bool swerex_run_in_session(swerex_runtime *runtime, const swerex_bash_action *action,
                                       swerex_bash_observation *observation, swerex_error *err);
@@ -5357,7 +5358,7 @@ static void swerex__loop_free(swerex_loop *loop) {
 
 #define SWEREX__RT_WAIT_TIME 60.0
 #define SWEREX__RT_WAIT_PAUSE 0.02 /* between two questions to a runtime that does not answer yet */
-#define SWEREX__RT_WAIT_ASK 1.0    /* for the answer to one of them, at least */
+#define SWEREX__RT_WAIT_ASK 1.0    /* for the answer to the first; twice that to one that is late */
 
 typedef enum swerex__rt_verb {
   SWEREX__RT_IS_ALIVE,
@@ -5413,7 +5414,7 @@ struct swerex_runtime {
   swerex_loop *loop;
   const swerex__rt_kind *kind;
   swerex__loop_link waits; /* for it to answer */
-  double patience;         /* seconds that an answer may take, if more than usual */
+  double patience;         /* seconds that the answer to it may take; < 0: no limit, 0: not said */
 };
 
 static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
@@ -5476,7 +5477,8 @@ typedef struct swerex__rt_wait {
   swerex_future *future, *probe; /* the caller's; the question under way */
   swerex_future *heard;          /* the last question before it, or NULL */
   swerex__loop_timer timer;
-  double end, timeout, given_up; /* given_up: when the question under way is */
+  double end, timeout;
+  double limit, given_up; /* of the question under way: how long, until when */
 } swerex__rt_wait;
 
 static void swerex__rt_free(swerex_runtime *runtime) {
@@ -5522,9 +5524,8 @@ static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_is_alive_request request;
   memset(&request, 0, sizeof request);
-  double now = swerex__util_now(), left = wait->end - now, most = wait->runtime->patience;
-  if (most < SWEREX__RT_WAIT_ASK) most = SWEREX__RT_WAIT_ASK;
-  request.timeout = left > most ? most : left > 0.05 ? left : 0.05;
+  double now = swerex__util_now(), left = wait->end - now;
+  request.timeout = left > wait->limit ? wait->limit : left > 0.05 ? left : 0.05;
   wait->given_up = now + request.timeout;
   wait->probe = swerex__rt_call(wait->runtime, SWEREX__RT_IS_ALIVE, &request, &error);
   if (wait->probe != NULL) {
@@ -5543,6 +5544,8 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   swerex_future *future = wait->future;
   bool late = swerex__util_now() >= wait->end, silent = swerex__util_now() >= wait->given_up;
   if (probe->ok && !response->is_alive && !late) {
+    double patience = wait->runtime->patience;
+    if (silent && (patience < 0 || 2 * wait->limit <= patience)) wait->limit *= 2;
     swerex__loop_free_future(wait->heard);
     wait->heard = probe;
     wait->probe = NULL;
@@ -5578,6 +5581,7 @@ static swerex_future *swerex__rt_wait_until_alive(swerex_runtime *runtime, doubl
   }
   wait->runtime = runtime;
   wait->future = future;
+  wait->limit = SWEREX__RT_WAIT_ASK;
   wait->timeout = timeout == 0 ? SWEREX__RT_WAIT_TIME : timeout;
   wait->end = swerex__util_now() + (wait->timeout < 0 ? 1e9 : wait->timeout);
   future->operation = wait;
@@ -13716,7 +13720,7 @@ static swerex__dummy *swerex__dummy_of(swerex_runtime *runtime, swerex_error *er
  * what waits to be sent; its owner hears of input, of room, and of the end. */
 
 #define SWEREX__SOCK_AGAIN 0.01 /* seconds to the next try where a local server's queue is full */
-#define SWEREX__SOCK_STAGGER 0.25 /* seconds to the next address beside a silent one (RFC 8305) */
+#define SWEREX__SOCK_STAGGER 0.1 /* seconds to the next address beside a silent one (RFC 8305) */
 
 enum {
   SWEREX__SOCK_ADDRESSES = 16, /* tried per name */
@@ -20979,6 +20983,17 @@ static bool swerex__elf_try_folder(const char *folder, size_t size,
   return false;
 }
 
+/** Tell whether there are servers at a place that was named, with processors behind it. */
+static bool swerex__elf_is_prefix(const char *given) {
+  char path[PATH_MAX];
+  bool found = false;
+  for (size_t i = 0; i < SWEREX__SYS_COUNT(swerex__elf_machines); i++) {
+    int n = snprintf(path, PATH_MAX, "%s-%s", given, swerex__elf_machines[i].names[2]);
+    found = found || (n > 0 && n < PATH_MAX && access(path, R_OK) == 0);
+  }
+  return found;
+}
+
 /** Use a place that was named: a file, or that with the processor behind it. */
 static bool swerex__elf_use(const char *given, const char *by, const char *arch,
                             char path[PATH_MAX], swerex_error *err) {
@@ -20986,12 +21001,14 @@ static bool swerex__elf_use(const char *given, const char *by, const char *arch,
   const char *fault = swerex__elf_fault(given, machine);
   int n = snprintf(path, PATH_MAX, "%s", given);
   if (n > 0 && n < PATH_MAX && fault == NULL) return true;
-  n = machine == NULL ? 0 : snprintf(path, PATH_MAX, "%s-%s", given, machine->names[2]);
+  n = snprintf(path, PATH_MAX, "%s-%s", given, machine == NULL ? arch : machine->names[2]);
   if (n > 0 && n < PATH_MAX && swerex__elf_fault(path, machine) == NULL) return true;
+  path[0] = '\0';
+  if (machine == NULL && swerex__elf_is_prefix(given)) return true; /* just none for this one */
   return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                         "%s %s cannot serve in an image for %s: %s; build it with "
-                         "`make -C tools static`",
-                         by, given, arch, fault != NULL ? fault : "too long a path");
+                         "%s %s cannot serve in an image for %s: %s%s", by, given, arch,
+                         fault != NULL ? fault : "too long a path",
+                         machine == NULL ? "" : "; build it with `make -C tools static`");
 }
 
 /**

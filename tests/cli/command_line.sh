@@ -188,11 +188,11 @@ chmod +x engines/docker
 for command in doctor docker-reap; do
   PATH=$folder/engines:$PATH setsid "$swerex" $command >says 2>&1 </dev/null &
   pid=$!
-  until [ "$(processes 'sleep 8882')" -ge 1 ]; do sleep 0.02; done
+  for try in $(seq 500); do [ "$(processes 'sleep 8882')" -ge 1 ] && break || sleep 0.02; done
   kill -INT $pid
   wait $pid
   is "Ctrl-C while an engine is silent: $command" $? 130
-  lacks "$command says nothing of what it has not seen" "$(cat says)" docker
+  lacks "$command says nothing of what it has not seen" "$(cat says)" " docker  "
   is "$command leaves nothing" "$(processes 'sleep 8882')" 0
 done
 

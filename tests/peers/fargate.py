@@ -81,8 +81,9 @@ class Proxy(BaseHTTPRequestHandler):
         action = found.group(1).decode() if found else self.headers.get("X-Amz-Target", "?").split(".")[-1]
         with Proxy.lock:
             Proxy.calls.append((action, body))
+            count = sum(a == action for a, _ in Proxy.calls)
             number = len(Proxy.calls)  # once the answer is out, the next call may come by another connection
-        made = Proxy.script(action, sum(a == action for a, _ in Proxy.calls), body) if Proxy.script else None
+        made = Proxy.script(action, count, body) if Proxy.script else None
         try:
             if made is not None:
                 self.answer(*made)

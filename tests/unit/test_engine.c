@@ -127,7 +127,7 @@ TEST(servers_that_fit_an_image_and_those_that_do_not) {
 }
 
 TEST(servers_for_a_processor_that_is_not_known) {
-  char file[64], path[PATH_MAX];
+  char file[64], behind[80], other[80], path[PATH_MAX];
   swerex_error err = SWEREX_ERROR_INIT;
   snprintf(file, sizeof file, "/tmp/swerex-elf-%ld", (long)getpid());
   write_program(file, 22, 1, 64);
@@ -137,10 +137,16 @@ TEST(servers_for_a_processor_that_is_not_known) {
   unsetenv("SWEREX_REMOTE_BINARY");
   CHECK(swerex__elf_find(file, "s390x", path, &err));
   CHECK_STR(path, file);
-  unlink(file);
+  snprintf(behind, sizeof behind, "%s-s390x", file);
+  CHECK(rename(file, behind) == 0 && swerex__elf_find(file, "s390x", path, &err));
+  CHECK_STR(path, behind);
+  snprintf(other, sizeof other, "%s-aarch64", file);
+  CHECK(rename(behind, other) == 0 && swerex__elf_find(file, "s390x", path, &err)); /* for others */
+  CHECK_STR(path, "");
+  unlink(other);
+  CHECK(!swerex__elf_find(file, "s390x", path, &err) && strstr(err.message, "No such file") != NULL);
   CHECK(!swerex__elf_find("/etc/passwd", "s390x", path, &err));
-  CHECK_STR(err.message, "remote_binary /etc/passwd cannot serve in an image for s390x: it is not an ELF program; "
-                         "build it with `make -C tools static`");
+  CHECK_STR(err.message, "remote_binary /etc/passwd cannot serve in an image for s390x: it is not an ELF program");
   swerex_error_clear(&err);
 }
 

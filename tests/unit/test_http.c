@@ -455,6 +455,11 @@ TEST(an_address_that_says_nothing_does_not_hold_up_the_next) {
   CHECK(getpeername(d.fd, &silent.address.any, &silent.size) == 0);
   CHECK_INT(ntohs(silent.address.v4.sin_port), port);
   swerex__sys_close(&d.fd);
+  swerex__sock_dial *two = dial(loop, "127.0.0.1", port, 20, &d);
+  two->targets[0] = two->targets[1] = refused;
+  two->count = 2;
+  finish(loop, &d);
+  CHECK_INT(d.number, ECONNREFUSED);
   for (int i = 0; i < 4; i++) close(clients[i]);
   close(listener);
   close(server);

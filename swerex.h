@@ -11647,7 +11647,8 @@ struct swerex__sess {
   bool prompt_twice;               /* the line feed behind a Ctrl-Z gives another prompt */
   bool interrupted;                /* a Ctrl-C may reach the shell, which says a line feed then */
   int queries;                     /* query lines typed, and no end mark has come by them */
-  bool queried;                    /* the last end mark came by it */
+  int asked;                       /* prompts at which one was */
+  int queried;                     /* queries typed before the last end mark */
   bool quiet_once;                 /* the prompt has been quiet once, with another in front */
   bool prompt_is_text;             /* what looks like a prompt is not one */
   bool replaced;                   /* what answered in the shell's place was ended */
@@ -12010,7 +12011,7 @@ static void swerex__sess_flush(swerex__sess *sess) {
 static bool swerex__sess_write(swerex__sess *sess, const char *data, size_t size,
                                swerex_error *err) {
   swerex__str_add(&sess->out, data, size);
-  if (memchr(data, SWEREX__PTY_INTERRUPT, size) != NULL) sess->interrupted = true;
+  if (size > 0 && memchr(data, SWEREX__PTY_INTERRUPT, size) != NULL) sess->interrupted = true;
   if (sess->out.failed) {
     sess->out.failed = false;
     if (size <= sess->out.max - sess->out.size) return swerex__err_memory(err);
@@ -12035,8 +12036,6 @@ static void swerex__sess_query(swerex__sess *sess) {
   swerex__pty_tame(sess->master.fd);
   if (!line.failed && swerex__sess_write(sess, line.data, line.size, NULL)) sess->queries++;
   swerex__str_clear(&line);
-  swerex__loop_arm(sess->loop, &sess->unanswered, SWEREX__SESS_QUERY_TIME, sess->unanswered.fire,
-                   sess);
 }
 
 /** Return the process group that has the terminal; 0: the shell itself, or it is not known. */
@@ -12174,6 +12173,12 @@ static void swerex__talk_ended(swerex__sess *sess, int code) {
   if (interrupt != NULL) swerex__sess_answer(interrupt, 0, SWEREX__SHELL_PROMPT, NULL);
 }
 
+/** No query waits for an answer any more. */
+static void swerex__talk_answered(swerex__sess *sess) {
+  sess->queries = sess->asked = 0;
+  swerex__loop_disarm(sess->loop, &sess->unanswered);
+}
+
 /** A begin or end mark stands at mark->start; all before it was collected as far as it goes. */
 static void swerex__talk_on_mark(swerex__sess *sess, const swerex__shell_mark *mark) {
   swerex__sess_action *action = swerex__talk_collector(sess);
@@ -12195,8 +12200,8 @@ static void swerex__talk_on_mark(swerex__sess *sess, const swerex__shell_mark *m
   sess->front = SWEREX__SESS_IDLE;
   sess->prompt_twice =
     mark->code == 128 + SIGTSTP && action != NULL && action->run.is_interactive_command;
-  sess->queried = sess->queries > 0;
-  sess->queries = 0;
+  sess->queried = sess->queries;
+  swerex__talk_answered(sess);
   sess->last_code = mark->code;
   memcpy(sess->flags, mark->flags, sizeof sess->flags);
   swerex__talk_ended(sess, mark->code);
@@ -12282,7 +12287,7 @@ static swerex__shell_form swerex__talk_form(swerex__sess *sess, const swerex__se
   bool edits = swerex__shell_edits_lines(text);
   if (edits || strstr(text, "DEBUG") != NULL || strstr(text, "exec") != NULL)
     sess->armoured = true; /* traps may run before a command, or the shell's stdin be another */
-  form.armoured = sess->armoured || sess->prompt_lost || sess->interrupted ||
+  form.armoured = sess->armoured || sess->prompt_lost || sess->interrupted || sess->queried > 1 ||
                   strpbrk(sess->flags, "xv") != NULL;
   form.history = strchr(sess->flags, 'H') != NULL;
   form.plain = edits && form.complete && !form.history && !sess->shell.posix &&
@@ -12332,8 +12337,9 @@ static void swerex__talk_type(swerex__sess_action *action) {
     swerex__sess_fail(action, &error);
   } else {
     sess->front = SWEREX__SESS_RUNNING;
-    sess->queries = 0;
-    sess->queried = sess->quiet_once = sess->prompt_is_text = false;
+    sess->queried = 0;
+    swerex__talk_answered(sess);
+    sess->quiet_once = sess->prompt_is_text = false;
     action->drop_prompt = (!seen && !sess->prompt_lost) || sess->prompt_twice;
     sess->prompt_lost = !seen;
     sess->prompt_twice = sess->interrupted = false;
@@ -12350,6 +12356,7 @@ static void swerex__talk_send_raw(swerex__sess_action *action) {
   swerex_error error = SWEREX_ERROR_INIT;
   const char *text = action->run.command;
   size_t size = strlen(text);
+  swerex__loop_disarm(sess->loop, &sess->unanswered);
   if (action->run.is_interactive_quit && size > 0 && text[size - 1] == '\n')
     size--; /* a second line would be the shell's */
   if (swerex__sess_write(sess, text, size, &error) && swerex__sess_write(sess, "\n", 1, &error))
@@ -12626,8 +12633,10 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
     swerex__turn_at_nested_prompt(sess);
   } else if (shell_in_front) {
     swerex__turn_finish_output(sess);
-    if (sess->queries < SWEREX__SESS_QUERIES) {
+    if (sess->asked++ < SWEREX__SESS_QUERIES) {
       swerex__sess_query(sess);
+      swerex__loop_arm(sess->loop, &sess->unanswered, SWEREX__SESS_QUERY_TIME,
+                       sess->unanswered.fire, sess);
     } else if (sess->pid > 0) {
       sess->replaced = true;
       kill(sess->pid, SIGKILL);
@@ -12642,14 +12651,22 @@ static void swerex__turn_on_quiet(swerex__loop_timer *timer) {
   swerex__turn_advance(sess);
 }
 
-/** A query has no answer: ask again, once the shell waits for its next line. */
+/** Tell whether the shell waits for its next line, and nothing that was typed is unread. */
+static bool swerex__turn_is_starving(const swerex__sess *sess) {
+  if (swerex__sess_program_in_front(sess) != 0 || swerex__sys_is_running(sess->pid)) return false;
+  if (swerex__sys_is_readable(sess->master.fd)) return false;
+  int unread = 1, fd = open(sess->terminal, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+  if (fd >= 0 && ioctl(fd, SWEREX__SYS_IOCTL(FIONREAD), &unread) != 0) unread = 1;
+  swerex__sys_close(&fd);
+  return unread == 0;
+}
+
+/** A query at a prompt has no answer: ask again if it was lost. */
 static void swerex__turn_on_unanswered(swerex__loop_timer *timer) {
   swerex__sess *sess = (swerex__sess *)timer->owner;
-  if (sess->queries == 0 || sess->queries >= SWEREX__SESS_QUERIES || sess->pid == 0) return;
-  if (swerex__sess_program_in_front(sess) == 0 && !swerex__sys_is_running(sess->pid))
-    swerex__sess_query(sess);
-  else
-    swerex__loop_arm(sess->loop, timer, SWEREX__SESS_QUERY_TIME, timer->fire, sess);
+  if (sess->queries >= SWEREX__SESS_QUERIES || sess->pid == 0) return;
+  if (swerex__turn_is_starving(sess)) swerex__sess_query(sess);
+  swerex__loop_arm(sess->loop, timer, SWEREX__SESS_QUERY_TIME, timer->fire, sess);
 }
 
 /* --- the shell's end ---------------------------------------------------------------------- */

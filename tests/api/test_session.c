@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 
@@ -528,7 +529,8 @@ TEST(a_question_that_is_lost_is_asked_again) {
   char input[40];
   pid_t shell = stop_before_the_answer(&w);
   snprintf(input, sizeof input, "/proc/%ld/fd/0", (long)shell);
-  int terminal = open(input, O_RDWR | O_NOCTTY);
+  int terminal = open(input, O_RDWR | O_NOCTTY), unread = 0;
+  CHECK(ioctl(terminal, FIONREAD, &unread) == 0 && unread > 0);
   CHECK(tcflush(terminal, TCIFLUSH) == 0);
   CHECK(kill(shell, SIGCONT) == 0);
   CHECK(gives(&w, "echo ok", 0, "ok\n"));

@@ -5415,6 +5415,7 @@ struct swerex_runtime {
   const swerex__rt_kind *kind;
   swerex__loop_link waits; /* for it to answer */
   double patience;         /* seconds that the answer to it may take; < 0: no limit, 0: not said */
+  double ask;              /* that the next question has for it */
 };
 
 static bool swerex__rt_begin(swerex_runtime *runtime, swerex__rt_verb verb, const void *request,
@@ -5477,8 +5478,7 @@ typedef struct swerex__rt_wait {
   swerex_future *future, *probe; /* the caller's; the question under way */
   swerex_future *heard;          /* the last question before it, or NULL */
   swerex__loop_timer timer;
-  double end, timeout;
-  double limit, given_up; /* of the question under way: how long, until when */
+  double end, timeout, given_up; /* given_up: when the question under way is */
 } swerex__rt_wait;
 
 static void swerex__rt_free(swerex_runtime *runtime) {
@@ -5498,6 +5498,7 @@ static void swerex__rt_init(swerex_runtime *runtime, swerex_loop *loop,
                             const swerex__rt_kind *kind) {
   runtime->loop = loop;
   runtime->kind = kind;
+  runtime->ask = SWEREX__RT_WAIT_ASK;
   runtime->object.destroy = swerex__rt_destroy_object;
   swerex__loop_link_init(&runtime->waits);
   swerex__loop_link_insert(&loop->objects, &runtime->object.link);
@@ -5517,6 +5518,14 @@ static void swerex__rt_wait_cancel(swerex_future *future) {
 
 static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data);
 
+/** Say how long the next question waits: twice as long behind a silence, up to the patience. */
+static void swerex__rt_set_ask(swerex_runtime *runtime, bool silent) {
+  double most = runtime->patience < 0 ? SWEREX__LOOP_NEVER : runtime->patience;
+  double ask = silent ? 2 * runtime->ask : SWEREX__RT_WAIT_ASK;
+  if (ask > most) ask = most;
+  runtime->ask = ask < SWEREX__RT_WAIT_ASK ? SWEREX__RT_WAIT_ASK : ask;
+}
+
 /** Ask once more. */
 static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex__rt_wait *wait = (swerex__rt_wait *)timer->owner;
@@ -5525,7 +5534,8 @@ static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex_is_alive_request request;
   memset(&request, 0, sizeof request);
   double now = swerex__util_now(), left = wait->end - now;
-  request.timeout = left > wait->limit ? wait->limit : left > 0.05 ? left : 0.05;
+  double most = wait->runtime->ask;
+  request.timeout = left > most ? most : left > 0.05 ? left : 0.05;
   wait->given_up = now + request.timeout;
   wait->probe = swerex__rt_call(wait->runtime, SWEREX__RT_IS_ALIVE, &request, &error);
   if (wait->probe != NULL) {
@@ -5543,9 +5553,8 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   const swerex_is_alive_response *response = (const swerex_is_alive_response *)probe->response;
   swerex_future *future = wait->future;
   bool late = swerex__util_now() >= wait->end, silent = swerex__util_now() >= wait->given_up;
+  swerex__rt_set_ask(wait->runtime, silent);
   if (probe->ok && !response->is_alive && !late) {
-    double patience = wait->runtime->patience;
-    if (silent && (patience < 0 || 2 * wait->limit <= patience)) wait->limit *= 2;
     swerex__loop_free_future(wait->heard);
     wait->heard = probe;
     wait->probe = NULL;
@@ -5581,7 +5590,6 @@ static swerex_future *swerex__rt_wait_until_alive(swerex_runtime *runtime, doubl
   }
   wait->runtime = runtime;
   wait->future = future;
-  wait->limit = SWEREX__RT_WAIT_ASK;
   wait->timeout = timeout == 0 ? SWEREX__RT_WAIT_TIME : timeout;
   wait->end = swerex__util_now() + (wait->timeout < 0 ? 1e9 : wait->timeout);
   future->operation = wait;
@@ -21055,13 +21063,20 @@ static bool swerex__elf_find(const char *given, const char *arch, char path[PATH
   return true;
 }
 
+/** What to do where no static server for a processor was found. */
+static const char *swerex__elf_remedy(const char *arch) {
+  return swerex__elf_find_machine(arch) == NULL
+           ? "name one by remote_binary"
+           : "build one with `make -C tools static`, and name it in SWEREX_REMOTE_BINARY";
+}
+
 /** Say that no static server was found, and what to do about it. */
 static void swerex__elf_tell_absent(const swerex_logger *logger, swerex_log_level level,
                                     const char *arch) {
   swerex__log(logger, level,
               "no static swerex-remote for %s is here: counting on the image's own, or on pipx "
-              "there; build one with `make -C tools static`, and name it in SWEREX_REMOTE_BINARY",
-              arch);
+              "there; %s",
+              arch, swerex__elf_remedy(arch));
 }
 
 /** Write the header of one file or folder of a tar archive. */
@@ -21597,9 +21612,8 @@ static bool swerex__docker_choose(swerex_deployment *deployment, swerex_error *e
   if (docker->binary[0] != '\0') return true;
   if (config->transport == SWEREX_TRANSPORT_STDIO)
     return swerex__err_set(err, SWEREX_E_DEPLOYMENT_STARTUP,
-                           "the transport \"stdio\" needs a static swerex-remote for %s: set "
-                           "remote_binary, or build it with `make -C tools static`",
-                           arch);
+                           "the transport \"stdio\" needs a static swerex-remote for %s: %s",
+                           arch, swerex__elf_remedy(arch));
   swerex__elf_tell_absent(&deployment->logger, SWEREX_LOG_WARNING, arch);
   return true;
 }

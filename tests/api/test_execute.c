@@ -388,6 +388,7 @@ TEST(what_follows_does_not_run_when_a_command_is_ended) {
   for (int i = 0; i < 5; i++) {
     swerex_future *future = swerex_execute_async(w.runtime, &command, &w.err);
     for (int k = 0; k < 500 && processes("sleep 7779") < 200; k++) swerex_loop_run(w.loop, 0.01, NULL);
+    CHECK_INT(processes("sleep 7779"), 200);
     swerex_future_cancel(future);
     CHECK(!swerex_future_take(future, NULL, &w.err));
     await_processes("/bin/sh -c (for", 0);

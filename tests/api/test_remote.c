@@ -880,7 +880,7 @@ static bool run_at_fake(const char *answer, const swerex_command *command, swere
 
 TEST(a_server_that_is_slow_to_answer_is_waited_for) {
   static const char yes[] = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{\"is_alive\":true,\"message\":\"\"}";
-  static const double limits[] = {10, SWEREX_FOREVER};
+  static const double limits[] = {1.9, SWEREX_FOREVER};
   swerex_error err = SWEREX_ERROR_INIT;
   swerex_remote_config config;
   fake fakes[2];

@@ -512,6 +512,24 @@ static pid_t stop_before_the_answer(world *w) {
   return shell;
 }
 
+/** A Ctrl-C at the prompt, of a shell that hears of it late, is no output of the next command. */
+TEST(a_key_that_is_heard_late) {
+  world w = world_with_session();
+  swerex_bash_action action = {.command = "echo ok", .check = SWEREX_CHECK_SILENT, .timeout = 20};
+  CHECK(run(&w, "echo $$"));
+  pid_t shell = (pid_t)atol(w.seen.output.data);
+  usleep(100000); /* it is at its prompt */
+  CHECK(kill(shell, SIGSTOP) == 0);
+  CHECK(swerex_session_write(w.runtime, "default", "\003", 1, &w.err));
+  swerex_future *future = swerex_run_in_session_async(w.runtime, &action, &w.err);
+  for (double end = seconds() + 0.1; seconds() < end;) CHECK(swerex_loop_run(w.loop, 0.01, &w.err));
+  CHECK(kill(shell, SIGCONT) == 0);
+  swerex_bash_observation_clear(&w.seen);
+  CHECK(swerex_future_take(future, &w.seen, &w.err));
+  CHECK_STR(w.seen.output.data, "ok\n");
+  world_close(&w);
+}
+
 /** A Ctrl-C throws away what was typed and not read: here the question for the exit code. */
 TEST(a_question_that_is_thrown_away_is_asked_again) {
   world w = world_with_session();

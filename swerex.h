@@ -5476,7 +5476,7 @@ typedef struct swerex__rt_wait {
   swerex__loop_link link; /* first member: in runtime->waits */
   swerex_runtime *runtime;
   swerex_future *future, *probe; /* the caller's; the question under way */
-  swerex_future *heard;          /* the last question before it, or NULL */
+  swerex_future *heard;          /* the one before it, or NULL: it may say more than a silence */
   swerex__loop_timer timer;
   double end, timeout, given_up; /* given_up: when the question under way is */
 } swerex__rt_wait;
@@ -5533,8 +5533,7 @@ static void swerex__rt_wait_ask(swerex__loop_timer *timer) {
   swerex_error error = SWEREX_ERROR_INIT;
   swerex_is_alive_request request;
   memset(&request, 0, sizeof request);
-  double now = swerex__util_now(), left = wait->end - now;
-  double most = wait->runtime->ask;
+  double now = swerex__util_now(), left = wait->end - now, most = wait->runtime->ask;
   request.timeout = left > most ? most : left > 0.05 ? left : 0.05;
   wait->given_up = now + request.timeout;
   wait->probe = swerex__rt_call(wait->runtime, SWEREX__RT_IS_ALIVE, &request, &error);
@@ -5552,7 +5551,8 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
   swerex__rt_wait *wait = (swerex__rt_wait *)user_data;
   const swerex_is_alive_response *response = (const swerex_is_alive_response *)probe->response;
   swerex_future *future = wait->future;
-  bool late = swerex__util_now() >= wait->end, silent = swerex__util_now() >= wait->given_up;
+  double now = swerex__util_now();
+  bool late = now >= wait->end, silent = now >= wait->given_up;
   swerex__rt_set_ask(wait->runtime, silent);
   if (probe->ok && !response->is_alive && !late) {
     swerex__loop_free_future(wait->heard);
@@ -5563,7 +5563,7 @@ static void swerex__rt_wait_on_answer(swerex_future *probe, void *user_data) {
     return;
   }
   bool alive = probe->ok && response->is_alive;
-  if (probe->ok && !alive && silent && wait->heard != NULL) /* there may have been one */
+  if (probe->ok && !alive && silent && wait->heard != NULL)
     response = (const swerex_is_alive_response *)wait->heard->response;
   if (!alive && probe->ok)
     swerex__err_set(&future->error, SWEREX_E_TIMEOUT,

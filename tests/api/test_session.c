@@ -500,18 +500,6 @@ TEST(interrupt_of_a_command_whose_end_is_unread) {
   world_close(&w);
 }
 
-/** Have a command end without a mark, and stop its shell when the question for the code is typed. */
-static pid_t stop_before_the_answer(world *w) {
-  CHECK(run(w, "echo $$"));
-  pid_t shell = (pid_t)atol(w->seen.output.data);
-  CHECK(!run_for(w, "sleep 97", 0.1));
-  for (double end = seconds() + 20; signal_processes("sleep 97", SIGINT) == 0 && seconds() < end;) usleep(5000);
-  usleep(200000); /* the shell is at its prompt */
-  CHECK(kill(shell, SIGSTOP) == 0);
-  for (double end = seconds() + 0.1; seconds() < end;) CHECK(swerex_loop_run(w->loop, 0.01, &w->err));
-  return shell;
-}
-
 /** A Ctrl-C at the prompt, of a shell that hears of it late, is no output of the next command. */
 TEST(a_key_that_is_heard_late) {
   world w = world_with_session();
@@ -528,6 +516,18 @@ TEST(a_key_that_is_heard_late) {
   CHECK(swerex_future_take(future, &w.seen, &w.err));
   CHECK_STR(w.seen.output.data, "ok\n");
   world_close(&w);
+}
+
+/** Have a command end without a mark, and stop its shell when the question for the code is typed. */
+static pid_t stop_before_the_answer(world *w) {
+  CHECK(run(w, "echo $$"));
+  pid_t shell = (pid_t)atol(w->seen.output.data);
+  CHECK(!run_for(w, "sleep 97", 0.1));
+  for (double end = seconds() + 20; signal_processes("sleep 97", SIGINT) == 0 && seconds() < end;) usleep(5000);
+  usleep(200000); /* the shell is at its prompt */
+  CHECK(kill(shell, SIGSTOP) == 0);
+  for (double end = seconds() + 0.1; seconds() < end;) CHECK(swerex_loop_run(w->loop, 0.01, &w->err));
+  return shell;
 }
 
 /** A Ctrl-C throws away what was typed and not read: here the question for the exit code. */
